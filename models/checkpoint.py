@@ -1,0 +1,154 @@
+"""Checkpoints that are whole or absent: written under another name, synced, renamed.
+
+A checkpoint is a folder `step-00001234/` with
+
+    model.safetensors      everything the method trains with: student, teachers, queues
+    optimizer.safetensors  the optimizer's tensors, named "parameter.entry"
+    pairing.safetensors    the partners that the plan draws from, where the method has them
+    state.json             step, samples seen, scaler, the optimizer's numbers, and what the run was
+
+Tensors travel as safetensors and the rest as JSON: nothing in a checkpoint can run code.
+Cost: one copy of the state on disk, twice that while one is replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from models.method import Method
+from pipelines.pairing import Pairing
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint; `apply` puts it into a method and its optimizer."""
+
+    path: Path
+    state: dict[str, Any]
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    pairing: Pairing | None
+
+    def apply(self, method: Method, optimizer: torch.optim.Optimizer) -> None:
+        """Restores weights, queues, partners and the optimizer.
+
+        Raises:
+            RuntimeError: the checkpoint is of another network.
+        """
+        method.load_state_dict(self.model)
+        method.pairing = self.pairing
+        entries: dict[int, dict[str, Any]] = {
+            int(number): dict(kept) for number, kept in self.state["optimizer"]["state"].items()
+        }
+        for name, tensor in self.optimizer.items():
+            number, entry = name.split(".", 1)
+            entries.setdefault(int(number), {})[entry] = tensor
+        optimizer.load_state_dict({"state": entries, "param_groups": self.state["optimizer"]["param_groups"]})
+
+
+def save(folder: Path, method: Method, optimizer: torch.optim.Optimizer, state: dict[str, Any], keep: int = 2) -> Path:
+    """Writes checkpoint `state["step"]` into `folder` and removes all but the newest `keep`.
+
+    Raises:
+        OSError: the disk is full or cannot be written; earlier checkpoints are untouched.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{state['step']:08d}"
+    partial = folder / f".{path.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        save_file(
+            {name: tensor.contiguous() for name, tensor in method.state_dict().items()}, partial / "model.safetensors"
+        )
+        tensors, numbers = _split_optimizer(optimizer)
+        save_file(tensors, partial / "optimizer.safetensors")
+        if method.pairing is not None:
+            _save_pairing(method.pairing, partial / "pairing.safetensors")
+        (partial / "state.json").write_text(json.dumps(state | {"optimizer": numbers}))
+        for file in [*partial.iterdir(), partial]:
+            _sync(file)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(path, ignore_errors=True)
+    partial.rename(path)
+    _sync(folder)
+    for old in _found(folder)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that loads, and a line for each newer one that does not."""
+    skipped = []
+    for path in _found(folder):
+        try:
+            return load(path), skipped
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            skipped.append(f"{path.name} is damaged and was skipped ({type(error).__name__}: {error})")
+    return None, skipped
+
+
+def load(path: Path) -> Checkpoint:
+    """Reads one checkpoint folder; whatever is wrong with it raises OSError, ValueError, KeyError or SafetensorError."""
+    state = json.loads((path / "state.json").read_text())
+    pairing = path / "pairing.safetensors"
+    return Checkpoint(
+        path,
+        state,
+        load_file(path / "model.safetensors"),
+        load_file(path / "optimizer.safetensors"),
+        _load_pairing(pairing) if pairing.exists() else None,
+    )
+
+
+def _found(folder: Path) -> list[Path]:
+    """Checkpoints, newest first."""
+    return sorted(folder.glob("step-*"), reverse=True) if folder.is_dir() else []
+
+
+def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The optimizer's state as named tensors, and the numbers beside them."""
+    whole = optimizer.state_dict()
+    tensors, numbers = {}, {}
+    for number, entries in whole["state"].items():
+        for entry, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{number}.{entry}"] = value.contiguous()
+            else:
+                numbers.setdefault(str(number), {})[entry] = value
+    return tensors, {"state": numbers, "param_groups": whole["param_groups"]}
+
+
+def _save_pairing(pairing: Pairing, path: Path) -> None:
+    mix = np.array([pairing.mix_probability, pairing.mix_alpha])
+    save_arrays({"pool": pairing.pool, "start": pairing.start, "count": pairing.count, "mix": mix}, path)
+
+
+def _load_pairing(path: Path) -> Pairing:
+    arrays = load_arrays(path)
+    probability, alpha = (float(number) for number in arrays["mix"])
+    return Pairing(arrays["pool"], arrays["start"], arrays["count"], probability, alpha)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,176 @@
+"""CLIM: center-wise local image mixture (Li, Zhang, Xiong; BMVC 2021, arXiv 2011.02697).
+
+The idea:
+ - MoCo v2 pulls together views of one image. CLIM also pulls an image towards similar images.
+ - Similar means near *and* central: of an image's nearest neighbours, those that lie closer to its cluster's centre.
+ - The chosen partner is no plain positive: it is cut-mixed into the query, and both keys share the loss.
+ - Every image is seen at several resolutions, each crop drawn on its own, and every pair of them is compared.
+
+    L = 1/R^2 sum_{r,s} [ lambda_r l(q_r, k_s; Q_s) + (1 - lambda_r) l(q_r, k'_s; Q_s) ]
+    l(q, k; Q) = -log( e^{q.k/tau} / (e^{q.k/tau} + sum_{n in Q} e^{q.n/tau}) )
+
+q_r is the student's embedding of the mixed view at resolution r, k_s and k'_s the teacher's of a clean view of anchor and
+partner at resolution s, Q_s the queue of that resolution. Only anchor keys enter the queues.
+
+What differs from the authors' released snapshot, and why:
+ - The selection is the paper's (neighbours closer to the centre). The snapshot has no neighbour search: it draws from 50
+   positions around the anchor in a list that is sorted by class, which leaks labels. `rule="snapshot"` offers its
+   centre criterion (closer than the cluster's average) with a uniform draw from the cluster instead of that window.
+ - The rectangle is relative: the snapshot applies the pixels of 224 to 160 and keeps a lambda that is wrong there.
+ - An anchor without a partner trains alone (lambda = 1), as in MoCo v2. Any number of resolutions is possible.
+ - Mixing is drawn once per *global* batch, so that N processes train what one would.
+
+B batch, D embedding, K queue, R resolutions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.backbones import Backbone
+from models.distributed import gather, world
+from models.heads import mlp
+from models.method import Embedding, Extract, Losses, Method
+from models.mixture import cutmix
+from models.neighbors import center_wise, closer_than_average, kmeans, nearest_neighbors, whiten
+from models.norm import batch_permutation, shuffled
+from models.options import option
+from models.queue import KeyQueue
+from models.relations import info_nce
+from models.teacher import Teacher
+from pipelines.batch import Batch
+from pipelines.pairing import Pairing
+from pipelines.views import contrastive
+
+RULES = ("paper", "snapshot")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What CLIM adds to a training recipe."""
+
+    resolutions: tuple[int, ...] = option((224, 160), "sides of the views, in pixels")
+    crop_scale: float = option(0.2, "smallest share of the image that a crop covers")
+    flip: float = option(0.5, "probability of mirroring a view")
+    dim: int = option(128, "width of the embedding")
+    temperature: float = option(0.2, "tau of the contrastive loss")
+    queue_size: int = option(65536, "keys kept per resolution")
+    ema: float = option(0.999, "momentum of the teacher, per step")
+    rule: str = option("paper", "selection of partners: paper (neighbours closer to the centre) or snapshot")
+    neighbors: int = option(10, "k, the local neighbours searched per image")
+    clusters: int = option(1000, "m, of k-means")
+    kmeans_iterations: int = option(30, "of Lloyd's algorithm")
+    whiten: int = option(128, "whitened components used for the search; 0 takes the plain features")
+    refresh_epochs: int = option(10, "epochs between two selections")
+    start_epoch: int = option(0, "first epoch with partners; plain MoCo v2 before it")
+    mix_probability: float = option(0.8, "share of the steps that mix")
+    mix_alpha: float = option(1.0, "lambda is drawn from Beta(alpha, alpha)")
+
+    def __post_init__(self) -> None:
+        if not self.resolutions or min(self.resolutions) < 8:
+            raise ValueError(f"resolutions are {self.resolutions}; give at least one side of 8 pixels or more")
+        if self.rule not in RULES:
+            raise ValueError(f"unknown selection rule '{self.rule}'; take one of {', '.join(RULES)}")
+        if self.temperature <= 0 or self.mix_alpha <= 0:
+            raise ValueError(f"temperature {self.temperature} and mix alpha {self.mix_alpha} must be above 0")
+        if min(self.neighbors, self.clusters, self.refresh_epochs, self.queue_size, self.dim) < 1:
+            raise ValueError("neighbors, clusters, refresh epochs, queue size and dim must be at least 1")
+        if not 0 <= self.ema <= 1 or not 0 <= self.mix_probability <= 1:
+            raise ValueError(f"ema {self.ema} and mix probability {self.mix_probability} must lie between 0 and 1")
+
+
+class Clim(Method):
+    """MoCo v2 with mixed-in partners and several resolutions; views are (query, key) for each resolution in turn."""
+
+    def __init__(self, backbone: Backbone, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.views = tuple(
+            replace(contrastive(size, (settings.crop_scale, 1.0)), flip=settings.flip)
+            for size in settings.resolutions
+            for _ in ("query", "key")
+        )
+        self.student = Embedding(backbone, mlp((backbone.dim, backbone.dim, settings.dim)))
+        self.teacher = Teacher(self.student)
+        self.queue = KeyQueue(settings.queue_size, settings.dim, count=len(settings.resolutions))
+
+    def forward(self, batch: Batch) -> Losses:
+        query, kept = list(batch.views[0::2]), None
+        if batch.partner is not None and batch.box is not None:
+            mixed = [cutmix(own, other, batch.box) for own, other in zip(query, batch.partner.views[0::2], strict=True)]
+            query, kept = [view for view, _ in mixed], [kept_B for _, kept_B in mixed]
+        query_RBD = [self.student(view) for view in query]
+        with torch.no_grad():
+            first_RBD = self._keys(batch, 0)
+            second_RBD = first_RBD if batch.partner is None else self._keys(batch.partner, 1)
+            queue_RKD = [self.queue.keys(number) for number in range(len(first_RBD))]
+
+        pairs = []
+        for r, query_BD in enumerate(query_RBD):
+            for first_BD, second_BD, queue_KD in zip(first_RBD, second_RBD, queue_RKD, strict=True):
+                loss_B = info_nce(query_BD, first_BD, queue_KD, self.settings.temperature)
+                if kept is not None:
+                    partner_B = info_nce(query_BD, second_BD, queue_KD, self.settings.temperature)
+                    loss_B = kept[r] * loss_B + (1 - kept[r]) * partner_B
+                pairs.append(loss_B.mean())
+        total = torch.stack(pairs).mean()
+        self.queue.push(*[gather(key_BD) for key_BD in first_RBD])
+        share = total.new_zeros(()) if kept is None else 1 - kept[0].mean()
+        return Losses(total, {"partner_share": share.detach()})
+
+    def _keys(self, batch: Batch, role: int) -> list[Tensor]:
+        """The teacher's embedding of each clean key view [B, D], from a batch shuffled anew for each."""
+        count = len(batch.index) * world()[1]
+        return [
+            shuffled(self.teacher, view, batch_permutation(count, batch.seed, role, number))
+            for number, view in enumerate(batch.views[1::2])
+        ]
+
+    def after_step(self, step: int) -> None:
+        # The paper's code moves the teacher between the student's and the teacher's forward: the same weights as here.
+        self.teacher.update(self.student, self.settings.ema)
+
+    def before_epoch(self, epoch: int, extract: Extract) -> None:
+        since = epoch - self.settings.start_epoch
+        if since >= 0 and since % self.settings.refresh_epochs == 0:
+            self.pairing = select(extract(self.student.backbone), self.settings)
+
+    def encoder(self) -> Backbone:
+        return self.student.backbone
+
+
+def select(features_ND: Tensor, settings: Settings) -> Pairing:
+    """Partners of every sample by CLIM's rule, or by the released snapshot's.
+
+    Args:
+        features_ND: pooled features of the whole data set, in its order.
+
+    Raises:
+        ValueError: the data set is smaller than the neighbours or clusters that are asked for.
+    """
+    space_ND = whiten(features_ND, min(settings.whiten, features_ND.shape[1])) if settings.whiten else features_ND
+    space_ND = nn.functional.normalize(space_ND.float())
+    _, neighbors_Nk = nearest_neighbors(space_ND, settings.neighbors)
+    centroids_CD, assignment_N = kmeans(space_ND, settings.clusters, settings.kmeans_iterations)
+    if settings.rule == "paper":
+        mask_Nk = center_wise(space_ND, neighbors_Nk, centroids_CD, assignment_N)
+        count_N = mask_Nk.sum(1)
+        pool, start_N = neighbors_Nk[mask_Nk], count_N.cumsum(0) - count_N
+    else:
+        eligible = closer_than_average(space_ND, centroids_CD, assignment_N).nonzero()[:, 0]
+        cluster_M, order = assignment_N[eligible].sort(stable=True)
+        count_C = torch.bincount(cluster_M, minlength=settings.clusters)
+        pool, start_C = eligible[order], count_C.cumsum(0) - count_C
+        count_N, start_N = count_C[assignment_N], start_C[assignment_N]
+
+    def array(tensor: Tensor, kind: type[np.integer]) -> np.ndarray:
+        return tensor.cpu().numpy().astype(kind)
+
+    return Pairing(
+        array(pool, np.int32), array(start_N, np.int64), array(count_N, np.int32),
+        settings.mix_probability, settings.mix_alpha, array(neighbors_Nk, np.int32),
+    )  # fmt: skip

@@ -1,0 +1,90 @@
+"""Collectives with one order: results come in the order of the global batch, whatever the number of processes.
+
+The processes hold interleaved parts of a global batch: sample n = m * W + r is the m-th of rank r. A split batch norm
+with interleaved groups, a shuffle, and a queue then see the same samples in the same places with 1 or W processes.
+Everything is the identity where torch.distributed is not initialised or has one process.
+
+Shapes: W processes, B samples of this process, N = W * B samples of all, D features; `...` any further dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world() -> tuple[int, int]:
+    """(rank, number of processes); (0, 1) outside torch.distributed."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def local_part(global_N: Tensor) -> Tensor:
+    """This process's samples [B, ...] of a global batch [N, ...]; the inverse of `gather`. A view."""
+    rank, processes = world()
+    return global_N[rank::processes]
+
+
+def positions(count: int, device: torch.device | str | None = None) -> Tensor:
+    """[B] int64: the numbers in the global batch of this process's `count` samples."""
+    rank, processes = world()
+    return torch.arange(count, device=device) * processes + rank
+
+
+@torch.no_grad()
+def gather(local_B: Tensor) -> Tensor:
+    """[B, ...] of every process to [N, ...] in the order of the global batch, without gradient.
+
+    Every process must bring the same B; row m * W + r of the result is rank r's row m.
+    """
+    _, processes = world()
+    if processes == 1:
+        return local_B.detach()
+    shape = local_B.shape
+    stacked = local_B.new_empty((processes * shape[0], *shape[1:]))
+    dist.all_gather_into_tensor(stacked, local_B.detach().contiguous())
+    return stacked.view(processes, *shape).transpose(0, 1).flatten(0, 1)
+
+
+class _Gather(torch.autograd.Function):
+    """`gather` whose backward adds up what all processes want of this process's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, local_B: Tensor) -> Tensor:
+        return gather(local_B)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        total_N = grads[0].contiguous().clone()
+        dist.all_reduce(total_N)
+        return local_part(total_N).contiguous()
+
+
+def gather_with_gradient(local_B: Tensor) -> Tensor:
+    """`gather` that passes gradients: each row's gradient is the sum over processes of what they ask of it.
+
+    Where the loss is a mean over each process's own rows, or one and the same loss of the whole batch on every process,
+    the gradient that DDP averages over processes equals that of one process with the whole batch.
+    """
+    if world()[1] == 1:
+        return local_B
+    gathered: Tensor = _Gather.apply(local_B)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+@torch.no_grad()
+def sum_over_processes(value: Tensor) -> Tensor:
+    """The elementwise sum over processes, a new tensor without gradient."""
+    total = value.detach().clone()
+    if world()[1] > 1:
+        dist.all_reduce(total)
+    return total
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The elementwise mean over processes, a new tensor without gradient; for logs and running statistics."""
+    return sum_over_processes(value) / world()[1]

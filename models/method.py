@@ -1,0 +1,62 @@
+"""The interface that every method implements and the loop drives.
+
+Data flows one way: `views` tells the pipeline what to make, `forward` turns a batch into a loss (inside DDP),
+`after_step` moves what follows the weights (teachers, schedules), `before_epoch` looks at the whole data set
+where a method needs that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from models.backbones import Backbone
+from pipelines.batch import Batch
+from pipelines.pairing import Pairing
+from pipelines.views import View
+
+#: Pooled features [N, D] of every sample, in the order of the data set, from an evaluation pass of the given network.
+Extract = Callable[[nn.Module], Tensor]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """A step's scalar loss, and its named parts (detached scalars) for the log."""
+
+    total: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Embedding(nn.Module):
+    """A backbone and the head that is trained with it: images [B, 3, s, s] to embeddings [B, D], not normalised."""
+
+    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def forward(self, images: Tensor) -> Tensor:
+        embedding: Tensor = self.head(self.backbone(images).pooled)
+        return embedding
+
+
+class Method(nn.Module):
+    """A self-supervised method: student, whatever else it trains with, and its loss."""
+
+    views: tuple[View, ...]
+    pairing: Pairing | None = None  # partners that the plan draws from; kept in checkpoints
+
+    def forward(self, batch: Batch) -> Losses:
+        """The loss of one batch of this process; runs inside DDP, gathers over processes what the method shares."""
+        raise NotImplementedError
+
+    def after_step(self, step: int) -> None:
+        """Called once after optimizer step `step` (from 0): EMA and schedules."""
+
+    def before_epoch(self, epoch: int, extract: Extract) -> None:
+        """Called before each epoch, for what looks at the whole data set (CLIM renews `pairing`); most do nothing."""
+
+    def encoder(self) -> Backbone:
+        """The trained backbone: what evaluation and export use."""
+        raise NotImplementedError

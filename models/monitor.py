@@ -1,0 +1,60 @@
+"""The kNN monitor: how well the features of a run classify held-out images while it trains."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.features import extract
+from models.knn import knn_predict, topk_accuracy
+from models.protocols import KnnProtocol
+from pipelines import Dataset, View, make_loader
+
+
+class KnnMonitor:
+    """Weighted kNN of the student's pooled features: a labelled bank from the training images votes on held-out ones.
+
+    Memory: the bank's features and those of the held-out images in float32, (bank + held out) x D x 4 bytes, made and
+    freed at each measurement, and the fixed chunks of `knn.nearest`.
+
+    Args:
+        train: its labelled images make the bank; at most `bank` of them, spread evenly.
+        held_out: its labelled images are classified.
+        view: the evaluation view.
+        batch_size: of the feature passes.
+        loading: keywords of `make_loader` (device, rank, world, threads ...).
+
+    Raises:
+        ValueError: one of the two has no labelled image, or their classes differ.
+    """
+
+    def __init__(
+        self, train: Dataset, held_out: Dataset, view: View, bank: int, batch_size: int, **loading: object
+    ) -> None:
+        if train.classes != held_out.classes:
+            raise ValueError(
+                f"{train.path} and {held_out.path} have different classes; give --val-data of the same ones"
+            )
+        labelled = [np.flatnonzero(dataset.labels >= 0) for dataset in (train, held_out)]
+        if min(len(part) for part in labelled) == 0:
+            raise ValueError(f"kNN needs labels in both {train.path} and {held_out.path}")
+        labelled[0] = labelled[0][np.linspace(0, len(labelled[0]) - 1, min(bank, len(labelled[0]))).round().astype(int)]
+        self.protocol = KnnProtocol(k=200 if len(labelled[0]) >= 10_000 else 20)
+        self._classes = len(train.classes)
+        self._labels = [torch.from_numpy(d.labels[part]) for d, part in zip((train, held_out), labelled, strict=True)]
+        self._loaders = [
+            make_loader(dataset, [view], batch_size, subset=part, shuffle=False, drop_last=False, **loading)  # type: ignore[arg-type]
+            for dataset, part in zip((train, held_out), labelled, strict=True)
+        ]
+
+    def measure(self, backbone: nn.Module) -> float:
+        """Top-1 accuracy in percent; every process must call it, and every process gets the result."""
+        bank_ND, query_BD = (extract(backbone, loader) for loader in self._loaders)
+        protocol = self.protocol
+        scores_BC = knn_predict(query_BD, bank_ND, self._labels[0], protocol.k, protocol.temperature, self._classes)
+        return topk_accuracy(scores_BC, self._labels[1], 1)
+
+    def close(self) -> None:
+        for loader in self._loaders:
+            loader.close()

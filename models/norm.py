@@ -1,0 +1,169 @@
+"""Batch norm whose statistics do not give the answer away: split groups, shuffled batches, views kept apart.
+
+One process imitates many: a split batch norm takes the statistics of S groups separately, as S GPUs would. Groups are
+interleaved (sample n belongs to group n mod S), and processes hold interleaved parts of the global batch, so that W
+processes with S / W groups each equal one process with S groups, exactly.
+
+Split batch norm: MSVQ's released code (papers/msvq.md, a.5). Shuffling: MoCo, arXiv 1911.05722, section 3.3.
+
+Shapes: N samples of this process's batch, S groups, C channels, H x W pixels, G samples of the global batch, V views.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.distributed import gather, local_part, mean_over_processes
+
+Output = TypeVar("Output", Tensor, tuple[Tensor, ...])
+
+
+class SplitBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm with the statistics of `splits` interleaved groups in training, ordinary in evaluation.
+
+    Gain and bias are shared; the running statistics are the average of what each group alone would have made of them.
+    State-dict keys are those of `nn.BatchNorm2d`. Cost: one copy of the input and one of the output where the memory is
+    channels-last, because groups then lie between the channels.
+
+    Raises:
+        ValueError: fewer than one split; in training, a batch that the splits do not divide.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, num_features: int, splits: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        if splits < 1:
+            raise ValueError(f"batch norm in {splits} groups; give at least 1")
+        super().__init__(num_features, eps, momentum)
+        self.splits = splits
+        self.average_factor = momentum
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        splits = self.splits
+        if not self.training or splits == 1:
+            return super().forward(x_NCHW)
+        if len(x_NCHW) % splits:
+            raise ValueError(f"a batch of {len(x_NCHW)} does not divide into the {splits} groups of the batch norm")
+        mean_SC, var_SC = self.running_mean.repeat(splits), self.running_var.repeat(splits)
+        y = F.batch_norm(
+            _group(x_NCHW, splits),
+            mean_SC,
+            var_SC,
+            self.weight.repeat(splits),
+            self.bias.repeat(splits),
+            training=True,
+            momentum=self.average_factor,
+            eps=self.eps,
+        )
+        self.running_mean.copy_(mean_SC.view(splits, -1).mean(0))
+        self.running_var.copy_(var_SC.view(splits, -1).mean(0))
+        self.num_batches_tracked.add_(1)
+        return _ungroup(y, splits)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, splits={self.splits}, eps={self.eps}, momentum={self.momentum}"
+
+
+def _group(x_NCHW: Tensor, splits: int) -> Tensor:
+    """[N, C, H, W] to [N/S, S * C, H, W]: the channels of each group become channels of their own."""
+    n, c, h, w = x_NCHW.shape
+    if not x_NCHW.is_contiguous(memory_format=torch.channels_last):
+        return x_NCHW.reshape(n // splits, splits * c, h, w)
+    x = x_NCHW.permute(0, 2, 3, 1).view(n // splits, splits, h, w, c).permute(0, 2, 3, 1, 4)
+    return x.reshape(n // splits, h, w, splits * c).permute(0, 3, 1, 2)
+
+
+def _ungroup(x: Tensor, splits: int) -> Tensor:
+    """The inverse of `_group`."""
+    n, sc, h, w = x.shape
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        return x.reshape(n * splits, sc // splits, h, w)
+    y = x.permute(0, 2, 3, 1).view(n, h, w, splits, sc // splits).permute(0, 3, 1, 2, 4)
+    return y.reshape(n * splits, h, w, sc // splits).permute(0, 3, 1, 2)
+
+
+def batch_permutation(count: int, *key: int) -> Tensor:
+    """A permutation [G] of the global batch, a pure function of the key (seed, step, view): equal everywhere."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    return torch.randperm(count, generator=generator)
+
+
+@torch.no_grad()
+def shuffled(network: Callable[[Tensor], Output], images: Tensor, permutation_G: Tensor) -> Output:
+    """Run a network on a permuted global batch and put its outputs back in order, without gradient (MoCo's ShuffleBN).
+
+    Samples then share their batch statistics with other samples than in the student's pass. With several processes the
+    images travel: each process runs its interleaved part of the permuted global batch.
+
+    Args:
+        network: images [N, ...] to a tensor [N, ...] or a tuple of them.
+        images: [N, 3, H, W], this process's part.
+        permutation_G: a permutation of the global batch, the same on every process (`batch_permutation`).
+
+    Returns:
+        What the network returns, for this process's images in their order.
+
+    Raises:
+        ValueError: the permutation is not one of the global batch.
+    """
+    everything = gather(images)
+    if len(permutation_G) != len(everything):
+        raise ValueError(f"a permutation of {len(permutation_G)} for a global batch of {len(everything)}")
+    order_G = permutation_G.to(images.device, non_blocking=True)
+    part = everything.index_select(0, local_part(order_G))
+    if images.is_contiguous(memory_format=torch.channels_last):
+        part = part.contiguous(memory_format=torch.channels_last)
+    back_N = local_part(torch.argsort(order_G))
+    outputs = network(part)
+    if isinstance(outputs, Tensor):
+        return gather(outputs).index_select(0, back_N)
+    return tuple(gather(output).index_select(0, back_N) for output in outputs)
+
+
+def forward_views(network: nn.Module, views: Sequence[Tensor]) -> list[Tensor]:
+    """Run several views [N, 3, H, W] in one pass, each with the batch statistics that it would have alone.
+
+    The views are interleaved (row n * V + v), and every split batch norm gets V times its groups: group
+    (n mod S) * V + v. Running statistics take one step towards the mean over the views instead of V steps.
+
+    Returns:
+        The network's output [N, ...] for each view.
+
+    Raises:
+        ValueError: in training, the network has a batch norm that cannot be split.
+    """
+    count = len(views)
+    split = [module for module in network.modules() if isinstance(module, SplitBatchNorm2d)]
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if network.training and len(norms) > len(split):
+        raise ValueError(f"{len(norms) - len(split)} batch norms would mix {count} views; build them as split ones")
+    for module in split:
+        module.splits *= count
+    try:
+        outputs: Tensor = network(torch.stack(list(views), 1).flatten(0, 1))
+    finally:
+        for module in split:
+            module.splits //= count
+    return list(outputs.view(-1, count, *outputs.shape[1:]).unbind(1))
+
+
+def average_running_statistics(network: nn.Module) -> None:
+    """Replace running means and variances by their average over processes; before evaluation and checkpoints.
+
+    DDP does not broadcast buffers here, so each process keeps those of its own groups; their average is what one
+    process with all groups would hold. Every process must call it.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+            module.running_mean.copy_(mean_over_processes(module.running_mean))
+            if module.running_var is not None:
+                module.running_var.copy_(mean_over_processes(module.running_var))

@@ -1,0 +1,79 @@
+"""A ring buffer of keys: the negatives of MoCo and CLIM, the anchors of soft labels, the support set of NNCLR.
+
+Any batch size, also one that does not divide the queue or is larger than it; wraps around; part of the state dict;
+without host synchronisation. It gathers nothing: push what `distributed.gather` returns, and all processes hold the
+same queue.
+
+Shapes: Q aligned queues, K keys in each, D features, B keys of a (global) batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class KeyQueue(nn.Module):
+    """`count` aligned queues that share one pointer: row j of each comes from the same sample.
+
+    Args:
+        size: K, keys in each queue.
+        dim: D, width of a key.
+        count: number of queues.
+        normalize: store L2-normalised keys (MNCL keeps raw ones).
+        seed: of the random unit vectors that fill the queues at first; the same on every process.
+
+    Attributes:
+        rows: [Q, K, D] float32, the keys. In the state dict.
+        pointer: int64 scalar tensor, the row that the next key takes. In the state dict.
+        filled: int64 scalar tensor, keys pushed so far, at most K; the rest are still random. In the state dict.
+
+    Raises:
+        ValueError: a size, width or count below 1.
+    """
+
+    rows: Tensor
+    pointer: Tensor
+    filled: Tensor
+
+    def __init__(self, size: int, dim: int, count: int = 1, normalize: bool = True, seed: int = 0) -> None:
+        super().__init__()
+        if min(size, dim, count) < 1:
+            raise ValueError(f"queue of {count} x {size} x {dim}; count, size and width must be at least 1")
+        self.size = size
+        self.count = count
+        self.normalize = normalize
+        generator = torch.Generator().manual_seed(seed)
+        self.register_buffer("rows", F.normalize(torch.randn(count, size, dim, generator=generator), dim=-1))
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def push(self, *keys_BD: Tensor) -> None:
+        """Write one batch [B, D] into each queue, over the oldest keys, as if pushed one by one.
+
+        Raises:
+            ValueError: not one batch per queue, or batches of different or wrong shapes.
+        """
+        dim = self.rows.shape[2]
+        if len(keys_BD) != self.count or any(k.shape != (len(keys_BD[0]), dim) for k in keys_BD):
+            shapes = ", ".join(str(tuple(key.shape)) for key in keys_BD)
+            raise ValueError(f"queue takes {self.count} batches [B, {dim}] of one size; got {shapes or 'none'}")
+        batch = len(keys_BD[0])
+        skipped = max(0, batch - self.size)  # keys that later ones of the same batch would overwrite
+        keys_QBD = torch.stack([key[skipped:].detach().float() for key in keys_BD])
+        if self.normalize:
+            keys_QBD = F.normalize(keys_QBD, dim=-1)
+        # The pointer stays on the device: reading it here would make the host wait for every step.
+        places_B = (self.pointer + torch.arange(skipped, batch, device=self.rows.device)) % self.size
+        self.rows.index_copy_(1, places_B, keys_QBD.to(self.rows.dtype))
+        self.pointer.add_(batch).remainder_(self.size)
+        self.filled.add_(batch).clamp_(max=self.size)
+
+    def keys(self, i: int = 0) -> Tensor:
+        """A snapshot [K, D] of queue `i`: a copy, because autograd keeps it and a later push writes in place."""
+        return self.rows[i].clone()
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}, dim={self.rows.shape[2]}, count={self.count}, normalize={self.normalize}"

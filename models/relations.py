@@ -1,0 +1,132 @@
+"""The equations on similarities: what a query says about keys, and how far that is from what it should say.
+
+Pure functions: they gather nothing, hold nothing, and compute in float32 whatever the autocast type (float64 where
+the query or student is). All rows are L2-normalised inside. No gradient reaches teachers, keys or queues.
+
+Shapes: B samples, K keys of a queue, D features, N samples of the global batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def _unit(rows_BD: Tensor, trained_BD: Tensor) -> Tensor:
+    """L2-normalised rows in float32, or in float64 where the side that is trained comes so."""
+    return F.normalize(rows_BD.to(torch.float64 if trained_BD.dtype == torch.float64 else torch.float32), dim=1)
+
+
+def _check_temperature(*temperatures: float) -> None:
+    if min(temperatures) <= 0:
+        raise ValueError(f"temperature is {min(temperatures)}; give more than 0")
+
+
+def info_nce(query_BD: Tensor, key_BD: Tensor, queue_KD: Tensor, temperature: float) -> Tensor:
+    """MoCo's loss (arXiv 1911.05722, equation 1): find one's own key among those of a queue.
+
+        loss = -log( exp(q.k / t) / (exp(q.k / t) + sum over the queue of exp(q.n / t)) )
+
+    Keys of the batch are not negatives of one another. Gradient flows to the query only.
+
+    Returns:
+        [B] float32, the loss of each sample, in nats.
+
+    Raises:
+        ValueError: the temperature is not above 0.
+    """
+    _check_temperature(temperature)
+    with torch.autocast(query_BD.device.type, enabled=False):
+        key_BD, queue_KD = _unit(key_BD.detach(), query_BD), _unit(queue_KD.detach(), query_BD)
+        query_BD = _unit(query_BD, query_BD)
+        positive_B = (query_BD * key_BD).sum(1) / temperature
+        negative_B = torch.logsumexp(query_BD @ queue_KD.T / temperature, 1)
+        return F.softplus(negative_B - positive_B)  # -log of the softmax's first column, without building the row
+
+
+def soft_label_cross_entropy(
+    student_BD: Tensor,
+    teacher_BD: Tensor,
+    queue_KD: Tensor,
+    student_temperature: float,
+    teacher_temperature: float,
+    teacher_queue_KD: Tensor | None = None,
+) -> Tensor:
+    """The cross-entropy of a student's relations to a queue against its teacher's (ReSSL, arXiv 2107.09282).
+
+        p = softmax(teacher . queue / t_t), s = softmax(student . queue / t_s), loss = -sum over K of p log s
+
+    There is no column for the sample's own key: its identity enters through the teacher's relations. MSVQ averages
+    three of these; CGH lets the teacher look at another, aligned queue (`teacher_queue_KD`: row j of both from the
+    same sample). Gradient flows to the student only.
+
+    Returns:
+        [B] float32, the loss of each sample, in nats.
+
+    Raises:
+        ValueError: a temperature is not above 0, or the queues have different lengths.
+    """
+    _check_temperature(student_temperature, teacher_temperature)
+    if teacher_queue_KD is not None and len(teacher_queue_KD) != len(queue_KD):
+        raise ValueError(f"aligned queues must be of one length; got {len(queue_KD)} and {len(teacher_queue_KD)}")
+    with torch.autocast(student_BD.device.type, enabled=False):
+        queue_KD = _unit(queue_KD.detach(), student_BD)
+        anchors_KD = queue_KD if teacher_queue_KD is None else _unit(teacher_queue_KD.detach(), student_BD)
+        target_BK = torch.softmax(_unit(teacher_BD.detach(), student_BD) @ anchors_KD.T / teacher_temperature, 1)
+        logits_BK = _unit(student_BD, student_BD) @ queue_KD.T / student_temperature
+        # The targets of a row sum to one, so the log of the student's normaliser can be taken out of the sum.
+        return torch.logsumexp(logits_BK, 1) - (target_BK * logits_BK).sum(1)
+
+
+def nt_xent(
+    first_BD: Tensor,
+    second_BD: Tensor,
+    temperature: float,
+    all_first_ND: Tensor | None = None,
+    all_second_ND: Tensor | None = None,
+    position_B: Tensor | None = None,
+) -> Tensor:
+    """SimCLR's loss (arXiv 2002.05709, equation 1): 2B rows, each finds the other view of its image among 2B - 1.
+
+    With several processes the columns come from all of them: pass both views gathered with gradient
+    (`distributed.gather_with_gradient`) and where this process's rows stand in them (`distributed.positions`). The
+    mean over processes of the result, and of its gradients, is then that of one process with the whole batch.
+
+    Args:
+        first_BD, second_BD: two views of the same images, rows of this process.
+        all_first_ND, all_second_ND: the same of the global batch; both and `position_B`, or none of the three.
+        position_B: the numbers in the global batch of this process's rows.
+
+    Returns:
+        The mean over the 2B rows, a scalar in nats.
+
+    Raises:
+        ValueError: the temperature is not above 0, or the global batch is given in part.
+    """
+    _check_temperature(temperature)
+    if all_first_ND is None and all_second_ND is None and position_B is None:
+        all_first_ND, all_second_ND = first_BD, second_BD
+        position_B = torch.arange(len(first_BD), device=first_BD.device)
+    if all_first_ND is None or all_second_ND is None or position_B is None:
+        raise ValueError("NT-Xent over several processes needs both views of the global batch and the rows' positions")
+    with torch.autocast(first_BD.device.type, enabled=False):
+        columns_ND = torch.cat([_unit(all_first_ND, first_BD), _unit(all_second_ND, first_BD)])
+        rows_BD = torch.cat([_unit(first_BD, first_BD), _unit(second_BD, first_BD)])
+        itself_B = torch.cat([position_B, position_B + len(all_first_ND)])
+        other_B = torch.cat([position_B + len(all_first_ND), position_B])
+        logits_BN = (rows_BD @ columns_ND.T / temperature).scatter(1, itself_B[:, None], float("-inf"))
+        return F.cross_entropy(logits_BN, other_B)
+
+
+@torch.no_grad()
+def nearest_keys(query_BD: Tensor, queue_KD: Tensor) -> tuple[Tensor, Tensor]:
+    """The key of the queue with the largest cosine to each query (NNCLR, arXiv 2104.14548).
+
+    Returns:
+        [B, D] unit keys, and [B] their rows in the queue. No gradient.
+    """
+    with torch.autocast(query_BD.device.type, enabled=False):
+        queue_KD = _unit(queue_KD, query_BD)
+        row_B = (_unit(query_BD, query_BD) @ queue_KD.T).argmax(1)
+        return queue_KD.index_select(0, row_B), row_B

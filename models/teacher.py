@@ -1,0 +1,53 @@
+"""Momentum teachers: a slowly following copy of a network, without gradient.
+
+Parameters follow the student; buffers do not: a teacher runs in train mode and keeps its own batch-norm statistics, as
+in the released code of MoCo, MSVQ, CGH and ICCL.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Teacher(nn.Module):
+    """A momentum copy of a module. Called like it, always without gradient.
+
+    Args:
+        student: copied deeply, parameters, buffers and structure; not referenced afterwards.
+    """
+
+    def __init__(self, student: nn.Module) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(student).requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.network(*args, **kwargs)
+
+    @torch.no_grad()
+    def update(self, student: nn.Module, momentum: float) -> None:
+        """Move every parameter: teacher = momentum * teacher + (1 - momentum) * student, in one fused pass.
+
+        Raises:
+            ValueError: a momentum outside 0 to 1, or a student with other parameters.
+        """
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"teacher momentum is {momentum}; give 0 (copy the student) to 1 (never move)")
+        mine: list[Tensor] = list(self.network.parameters())
+        theirs: list[Tensor] = list(student.parameters())
+        if [p.shape for p in mine] != [p.shape for p in theirs]:
+            raise ValueError("teacher and student differ in their parameters; make the teacher from this student")
+        if mine:
+            torch._foreach_lerp_(mine, theirs, 1 - momentum)
+
+
+def cosine_momentum(step: int, total: int, start: float) -> float:
+    """BYOL's momentum at `step` of `total`: from `start` to 1 along half a cosine (arXiv 2006.07733)."""
+    if total < 1:
+        raise ValueError(f"momentum schedule over {total} steps; give at least 1")
+    return 1 - (1 - start) * (math.cos(math.pi * min(step, total) / total) + 1) / 2

@@ -1,0 +1,32 @@
+"""From files to a batch of views on the device: files -> plan -> executor -> augmentation -> batch.
+
+Names are imported when they are first used, so that conversion's workers start without torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.batch import Batch
+    from pipelines.dataset import Dataset, open_dataset
+    from pipelines.loader import Loader, make_loader
+    from pipelines.views import View
+
+__all__ = ["Batch", "Dataset", "Loader", "View", "make_loader", "open_dataset"]
+
+_HOME = {
+    "Batch": "batch",
+    "Dataset": "dataset",
+    "Loader": "loader",
+    "View": "views",
+    "make_loader": "loader",
+    "open_dataset": "dataset",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'pipelines' has no attribute '{name}'")
+    return getattr(import_module(f"pipelines.{_HOME[name]}"), name)

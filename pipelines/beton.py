@@ -1,0 +1,152 @@
+"""The FFCV executor: .beton files decoded once a sample, every view cut from that decode, driven by the plan.
+
+FFCV's own Loader decodes and compiles once per view, re-uses its output buffers, and draws random numbers that no
+seed fixes. Here its file format and its kernels (libjpeg-turbo, OpenCV's area resize) are called from one compiled
+function that is given sample numbers, boxes and flips. The function holds no lock, so that a few Python threads run
+it side by side on slices of a batch: no global thread count, and two loaders never meet.
+
+Memory: one decode buffer of the largest image per thread, and the batches that the loader keeps ahead.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipelines import ffcv_kernels
+from pipelines.dataset import Dataset
+from pipelines.plan import BatchPlan
+from pipelines.views import View
+
+_SLICES = 4  # slices of a batch per thread, so that a thread with small images takes more of them
+
+
+class DecodeError(RuntimeError):
+    """A stored image cannot be decoded."""
+
+
+class BetonExecutor:
+    """Cuts the views of a batch out of a .beton file.
+
+    Args:
+        dataset: an opened .beton.
+        views: sizes are taken from them; boxes and flips come with each batch.
+        threads: decoding threads.
+        pin: page-locked output, for copies to a GPU.
+    """
+
+    def __init__(self, dataset: Dataset, views: tuple[View, ...], threads: int, pin: bool = False) -> None:
+        self._dataset, self._pin = dataset, pin
+        self._sizes = np.array([view.size for view in views], dtype=np.int64)
+        self._cut = _compiled_cut()
+        self._bytes = np.memmap(dataset.path, dtype=np.uint8, mode="r")
+        largest = int((dataset.heights.astype(np.int64) * dataset.widths).max()) * 3
+        self._scratch = [np.empty(largest, dtype=np.uint8) for _ in range(threads)]
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="likeness-decode")
+
+    def __call__(self, plan: BatchPlan) -> list[Tensor]:
+        """The views of a batch: one tensor [S, 3, size, size] uint8 each, channels-last in memory.
+
+        Views of one size lie behind each other in one block of memory, which the caller owns.
+
+        Raises:
+            DecodeError: an image is damaged.
+        """
+        samples = len(plan.source_S)
+        output, offset_V = self._allocate(samples)
+        table = self._dataset.table
+        step = max(1, -(-samples // (len(self._scratch) * _SLICES)))
+        pending = list(range(0, samples, step))
+
+        def work(scratch: NDArray[np.uint8]) -> list[int]:
+            failed = []
+            while True:
+                try:
+                    start = pending.pop()  # one list for all threads: `pop` is atomic
+                except IndexError:
+                    return failed
+                bad = self._cut(
+                    self._bytes, table.mode, table.height, table.width, table.offset, table.size,
+                    plan.source_S, plan.crop_VS4, plan.flip_VS, self._sizes, offset_V,
+                    output.numpy(), scratch, start, min(start + step, samples),
+                )  # fmt: skip
+                if bad >= 0:
+                    failed.append(bad)
+
+        failed = [bad for part in self._threads.map(work, self._scratch) for bad in part]
+        if failed:
+            number = int(plan.source_S[min(failed)])
+            raise DecodeError(
+                f"{self._dataset.path}: image {number} is damaged and cannot be decoded; convert the data set again"
+            )
+        blocks = [
+            output[start : start + samples * size * size * 3].view(samples, size, size, 3).permute(0, 3, 1, 2)
+            for start, size in zip(offset_V.tolist(), self._sizes.tolist(), strict=True)
+        ]
+        return blocks
+
+    def close(self) -> None:
+        """Ends the decoding threads."""
+        self._threads.shutdown(wait=True)
+
+    def _allocate(self, samples: int) -> tuple[Tensor, NDArray[np.int64]]:
+        """The output of one batch as flat memory, and where each view starts: views sorted by size, then by number."""
+        volume_V = samples * 3 * self._sizes**2
+        order = np.argsort(-self._sizes, kind="stable")
+        offset_V = np.empty_like(volume_V)
+        offset_V[order] = np.concatenate([[0], np.cumsum(volume_V[order])[:-1]])
+        return torch.empty(int(volume_V.sum()), dtype=torch.uint8, pin_memory=self._pin), offset_V
+
+
+@cache
+def _compiled_cut() -> Any:
+    """The function that decodes and cuts, compiled once per process (functions of FFCV's library cannot be cached)."""
+    import numba
+
+    imdecode, resize = ffcv_kernels.load()
+
+    @numba.njit(nogil=True)  # type: ignore[untyped-decorator]
+    def cut(  # type: ignore[no-untyped-def]
+        data, mode_N, height_N, width_N, offset_N, size_N,
+        source_S, crop_VS4, flip_VS, size_V, offset_V, output, scratch, start, stop,
+    ):  # fmt: skip
+        """Makes the views of samples start to stop; returns the first sample that does not decode, or -1."""
+        for sample in range(start, stop):
+            number = source_S[sample]
+            height, width = np.int64(height_N[number]), np.int64(width_N[number])
+            stored = data[offset_N[number] : offset_N[number] + size_N[number]]
+            pixels = stored
+            if mode_N[number] == 0:
+                pixels = scratch[: height * width * 3]
+                failed = imdecode(
+                    stored.ctypes.data, stored.size, height, width, pixels.ctypes.data,
+                    height, width, 0, 0, 1, 1, False, False,
+                )  # fmt: skip
+                if failed != 0:
+                    return sample
+            for view in range(len(size_V)):
+                size = size_V[view]
+                first = offset_V[view] + sample * size * size * 3
+                target = output[first : first + size * size * 3]
+                top, left = np.int64(crop_VS4[view, sample, 0]), np.int64(crop_VS4[view, sample, 1])
+                bottom, right = top + crop_VS4[view, sample, 2], left + crop_VS4[view, sample, 3]
+                resize(
+                    0, pixels.ctypes.data, height, width, top, bottom, left, right, target.ctypes.data, size, size
+                )  # fmt: skip
+                if flip_VS[view, sample]:
+                    rows = target.reshape(size, size, 3)
+                    for row in range(size):
+                        for column in range(size // 2):
+                            for channel in range(3):
+                                kept = rows[row, column, channel]
+                                rows[row, column, channel] = rows[row, size - 1 - column, channel]
+                                rows[row, size - 1 - column, channel] = kept
+        return -1
+
+    return cut

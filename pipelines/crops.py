@@ -1,0 +1,68 @@
+"""Crop boxes and flips: torchvision's RandomResizedCrop and CenterCrop as pure functions of a key.
+
+S samples; a box is (top, left, height, width) in pixels of the decoded image.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.random_numbers import uniform
+from pipelines.views import View
+
+_TRIES = 10  # as in torchvision: ten draws, then the largest centred box of an admitted shape
+_AREA, _RATIO, _TOP, _LEFT, _FLIP, _SLOTS = 0, 10, 20, 21, 22, 23  # counters of a key; photometric numbers follow at 64
+
+Sides = NDArray[np.int64]
+
+
+def boxes(view: View, key_S: NDArray[np.uint64], height_S: Sides, width_S: Sides) -> NDArray[np.int32]:
+    """The crop box of each sample for `view`: [S, 4] int32."""
+    if view.scale is None:
+        return _center_boxes(view.center, height_S, width_S)
+    return _random_boxes(view, uniform(key_S, _SLOTS), height_S, width_S)
+
+
+def flips(view: View, key_S: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Whether each sample is mirrored left to right: [S]."""
+    flipped: NDArray[np.bool_] = uniform(key_S, 1, start=_FLIP)[:, 0] < view.flip
+    return flipped
+
+
+def _center_boxes(keep: float, height_S: Sides, width_S: Sides) -> NDArray[np.int32]:
+    side = np.maximum(np.rint(np.minimum(height_S, width_S) * keep), 1)
+    top, left = np.rint((height_S - side) / 2), np.rint((width_S - side) / 2)
+    return np.stack([top, left, side, side], axis=1).astype(np.int32)
+
+
+def _random_boxes(view: View, random: NDArray[np.float64], height_S: Sides, width_S: Sides) -> NDArray[np.int32]:
+    assert view.scale is not None
+    low, high = view.scale
+    log_low, log_high = np.log(view.ratio)
+    area = (height_S * width_S)[:, None] * (low + (high - low) * random[:, _AREA : _AREA + _TRIES])
+    ratio = np.exp(log_low + (log_high - log_low) * random[:, _RATIO : _RATIO + _TRIES])
+    widths, heights = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
+    fits = (widths > 0) & (heights > 0) & (widths <= width_S[:, None]) & (heights <= height_S[:, None])
+    first, rows = fits.argmax(axis=1), np.arange(len(height_S))
+    height, width = heights[rows, first], widths[rows, first]
+    top = np.floor(random[:, _TOP] * (height_S - height + 1))
+    left = np.floor(random[:, _LEFT] * (width_S - width + 1))
+
+    none_fits = ~fits.any(axis=1)
+    if none_fits.any():
+        tall, wide = _largest_shape(view.ratio, height_S, width_S)
+        height, width = np.where(none_fits, tall, height), np.where(none_fits, wide, width)
+        top = np.where(none_fits, (height_S - height) // 2, top)
+        left = np.where(none_fits, (width_S - width) // 2, left)
+    return np.stack([top, left, height, width], axis=1).astype(np.int32)
+
+
+def _largest_shape(
+    ratio: tuple[float, float], height_S: Sides, width_S: Sides
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Height and width of the largest box whose shape is admitted; at least one pixel a side."""
+    shape = width_S / height_S
+    height = np.where(shape < ratio[0], np.rint(width_S / ratio[0]), height_S)
+    width = np.where(shape > ratio[1], np.rint(height_S * ratio[1]), width_S)
+    return np.maximum(height, 1), np.maximum(width, 1)

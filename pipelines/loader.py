@@ -1,0 +1,146 @@
+"""The loader: plan -> executor -> augmentation -> batch, with the next batches made while the current one is used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipelines.augment import Augment
+from pipelines.batch import Batch
+from pipelines.beton import BetonExecutor
+from pipelines.dataset import Dataset
+from pipelines.pairing import Pairing
+from pipelines.plan import BatchPlan, Plan
+from pipelines.prefetch import Prefetch
+from pipelines.views import View
+
+_DEPTH = 2  # finished batches that wait; more would only hold memory
+LOADERS = ("auto", "ffcv")
+
+
+class Executor(Protocol):
+    """What cuts the views: uint8 [S, 3, size, size] each, owned by the caller."""
+
+    def __call__(self, plan: BatchPlan) -> list[Tensor]: ...
+
+    def close(self) -> None: ...
+
+
+class Loader:
+    """Batches of views, epoch by epoch; a context manager. Made by `make_loader`.
+
+    Attributes:
+        steps: batches of an epoch.
+    """
+
+    def __init__(
+        self, dataset: Dataset, plan: Plan, executor: Executor, augment: Augment, device: torch.device
+    ) -> None:
+        self.dataset, self.steps = dataset, plan.steps
+        self._plan, self._executor, self._augment, self._device = plan, executor, augment, device
+        self._running: list[Prefetch[Batch]] = []
+
+    def epoch(self, epoch: int, start_step: int = 0, pairing: Pairing | None = None) -> Iterator[Batch]:
+        """The batches of an epoch from `start_step` on, with partners drawn from `pairing` where it is given."""
+
+        def produce(number: int) -> Batch:
+            return self._make(self._plan.batch(epoch, start_step + number, pairing))
+
+        running = Prefetch(produce, max(0, self.steps - start_step), _DEPTH, self._device, _tensors)
+        self._running.append(running)
+        try:
+            yield from running
+        finally:
+            running.close()
+            self._running.remove(running)
+
+    def _make(self, plan: BatchPlan) -> Batch:
+        images = [view.to(self._device, non_blocking=True) for view in self._executor(plan)]
+        views = self._augment(images, torch.from_numpy(plan.photometric_VSP))
+        index_S = torch.from_numpy(plan.source_S).to(self._device)
+        label_S = torch.from_numpy(self.dataset.labels[plan.source_S].astype(np.int64)).to(self._device)
+        count = plan.count
+        batch = Batch(tuple(view[:count] for view in views), index_S[:count], label_S[:count], plan.seed)
+        if plan.box_B4 is None:
+            return batch
+        partner = Batch(tuple(view[count:] for view in views), index_S[count:], label_S[count:], plan.seed)
+        return replace(batch, partner=partner, box=torch.from_numpy(plan.box_B4).to(self._device))
+
+    def close(self) -> None:
+        """Ends all threads, also of an epoch that was left early."""
+        for running in list(self._running):
+            running.close()
+        self._executor.close()
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def make_loader(
+    dataset: Dataset,
+    views: Sequence[View],
+    batch_size: int,
+    *,
+    seed: int = 0,
+    loader: str = "auto",
+    device: torch.device | str = "cpu",
+    rank: int = 0,
+    world: int = 1,
+    shuffle: bool = True,
+    drop_last: bool = True,
+    subset: NDArray[np.int64] | None = None,
+    dtype: torch.dtype = torch.float32,
+    threads: int | None = None,
+    compile: bool = False,
+) -> Loader:
+    """A loader of `views` of `dataset`.
+
+    Args:
+        batch_size: samples of a global batch, over all processes.
+        seed: with the epoch, fixes every random number of the data path.
+        loader: "ffcv" for .beton files; "auto" takes what the file's format needs.
+        device: where the batches go.
+        rank, world: which part of each global batch this process makes.
+        shuffle, drop_last, subset: as in `Plan`.
+        dtype: of the normalised views.
+        threads: decoding threads; all that this process may use where None.
+        compile: compile the photometric part (worth it for long runs; costs seconds at the start).
+
+    Raises:
+        ValueError: a bad option, or a batch that does not fit data or processes.
+        ModuleNotFoundError: the format's library is not installed.
+    """
+    if loader not in LOADERS:
+        raise ValueError(f"unknown loader '{loader}'; take one of {', '.join(LOADERS)}")
+    device = torch.device(device)
+    plan = Plan(
+        dataset.heights, dataset.widths, views, batch_size,
+        seed=seed, subset=subset, rank=rank, world=world, shuffle=shuffle, drop_last=drop_last,
+    )  # fmt: skip
+    threads = threads or len(os.sched_getaffinity(0))
+    augment = Augment(plan.views, dataset.mean, dataset.std, device, dtype, compile=compile)
+    executor = BetonExecutor(dataset, plan.views, threads, pin=device.type == "cuda")
+    return Loader(dataset, plan, executor, augment, device)
+
+
+def _tensors(batch: Batch) -> Iterator[Tensor]:
+    """All tensors of a batch, its partner's too."""
+    own = (tensor for tensor in (*batch.views, batch.index, batch.label, batch.box) if tensor is not None)
+    return own if batch.partner is None else chain(own, _tensors(batch.partner))

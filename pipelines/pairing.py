@@ -1,0 +1,58 @@
+"""Who may be paired with whom, and how the pair is mixed: what CLIM's selection hands to the plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Partners of every sample: sample i draws uniformly from `pool[start[i] : start[i] + count[i]]`.
+
+    Memory: N x 12 bytes, and 4 bytes for each entry of the pool (at most N x k for k neighbours).
+
+    Attributes:
+        pool: [M] int32, data-set numbers.
+        start: [N] int64, where a sample's candidates begin; samples may share a stretch.
+        count: [N] int32; 0 means that the sample trains alone.
+        mix_probability: share of the steps that mix; the others are plain.
+        mix_alpha: CutMix's lambda is drawn from Beta(alpha, alpha), once a step.
+        neighbors: [N, k] int32, the local neighbours before selection; only the monitor reads them.
+    """
+
+    pool: NDArray[np.int32]
+    start: NDArray[np.int64]
+    count: NDArray[np.int32]
+    mix_probability: float
+    mix_alpha: float
+    neighbors: NDArray[np.int32] | None = None
+
+
+def same_class_rates(pairing: Pairing, labels_N: NDArray[np.integer]) -> dict[str, float]:
+    """How often a drawn partner has its anchor's class: a monitor for labelled data, never a part of training.
+
+    Returns:
+        `selected`: over the anchors that have partners; `neighbors`: over all k neighbours, unselected; `chance`: of a random
+        other sample; `paired`: share of the samples that have a partner at all. Unlabelled samples are left out.
+    """
+    labelled = labels_N >= 0
+    anchor_M = np.repeat(np.arange(len(labels_N)), pairing.count)
+    offset_M = np.arange(len(anchor_M)) - np.repeat(np.cumsum(pairing.count) - pairing.count, pairing.count)
+    partner_M = pairing.pool[pairing.start[anchor_M] + offset_M]
+    same_M = labels_N[anchor_M] == labels_N[partner_M]
+    known = labelled & (pairing.count > 0)
+    weight_M = known[anchor_M] / pairing.count[anchor_M]
+    counts = np.bincount(labels_N[labelled]).astype(np.float64)
+    total = counts.sum()
+    rates = {
+        "selected": float((same_M * weight_M).sum() / max(known.sum(), 1)),
+        "chance": float((counts * (counts - 1)).sum() / max(total * (total - 1), 1)),
+        "paired": float((pairing.count > 0).mean()),
+    }
+    if pairing.neighbors is not None:
+        same_Nk = labels_N[pairing.neighbors] == labels_N[:, None]
+        rates["neighbors"] = float(same_Nk[labelled].mean()) if labelled.any() else 0.0
+    return rates

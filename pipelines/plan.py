@@ -1,0 +1,151 @@
+"""The plan: every random decision of the data path as a pure function of (seed, epoch, sample, view).
+
+Nothing here keeps random state, and nothing here opens a file. The same plan drives every executor, so they cut the
+same boxes; a resumed run asks for the same step and gets the same batch; N processes ask for their part of the
+batch that one process would see.
+
+Cost of one batch: a few hundred hashes a sample and view, in NumPy. An epoch's order is a permutation that can be
+read at any position, so nothing here grows with the data set.
+S = samples to decode (anchors, then their partners), B = anchors, V = views, P = photometric numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines import crops
+from pipelines.pairing import Pairing
+from pipelines.photometric import photometric_numbers
+from pipelines.random_numbers import key, permute, uniform
+from pipelines.views import View
+
+_ORDER, _VIEW, _PARTNER, _MIX, _BATCH = range(5)  # what a key is for, so that no two decisions share numbers
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """All that an executor needs to know of one batch of this process.
+
+    Attributes:
+        source_S: [S] int64, data-set numbers to decode: the B anchors, then (where the step mixes) their B partners.
+        count: B.
+        seed: of this global batch, for whatever a method draws itself.
+        crop_VS4: [V, S, 4] int32 boxes (top, left, height, width).
+        flip_VS: [V, S] bool.
+        photometric_VSP: [V, S, P] float32, columns as in `photometric.py`.
+        box_B4: [B, 4] float32 CutMix rectangles, or None where the step mixes nothing.
+    """
+
+    source_S: NDArray[np.int64]
+    count: int
+    seed: int
+    crop_VS4: NDArray[np.int32]
+    flip_VS: NDArray[np.bool_]
+    photometric_VSP: NDArray[np.float32]
+    box_B4: NDArray[np.float32] | None
+
+
+class Plan:
+    """The batches of every epoch, for one process of `world`.
+
+    Args:
+        heights, widths: [N] sides of the stored images, in pixels.
+        views: what is made of each sample.
+        batch_size: samples of a *global* batch, over all processes.
+        subset: data-set numbers to draw from; all where None.
+        rank, world: this process takes positions rank, rank + world, ... of each global batch.
+        shuffle: a new order each epoch, else the data set's own.
+        drop_last: leave out the samples that do not fill a batch.
+
+    Raises:
+        ValueError: the batch does not divide over the processes, or is larger than the data.
+    """
+
+    def __init__(
+        self,
+        heights: NDArray[np.integer],
+        widths: NDArray[np.integer],
+        views: Sequence[View],
+        batch_size: int,
+        *,
+        seed: int = 0,
+        subset: NDArray[np.int64] | None = None,
+        rank: int = 0,
+        world: int = 1,
+        shuffle: bool = True,
+        drop_last: bool = True,
+    ) -> None:
+        self.heights, self.widths = heights.astype(np.int64), widths.astype(np.int64)
+        self.views, self.seed, self.subset = tuple(views), seed, subset
+        self.batch_size, self.rank, self.world = batch_size, rank, world
+        self.shuffle = shuffle
+        self.size = len(heights) if subset is None else len(subset)
+        if not self.views:
+            raise ValueError("no view is asked for; give at least one")
+        if batch_size < 1 or not 0 <= rank < world:
+            raise ValueError(
+                f"batch size {batch_size}, rank {rank} of {world}: give a batch of 1 or more and rank < world"
+            )
+        if batch_size % world and drop_last:
+            raise ValueError(
+                f"a batch of {batch_size} does not divide over {world} processes; take a multiple of {world}"
+            )
+        self.steps = self.size // batch_size if drop_last else -(-self.size // batch_size)
+        if self.steps == 0:
+            raise ValueError(
+                f"the data set has {self.size} images, fewer than one batch of {batch_size}; lower the batch size"
+            )
+
+    def order(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Data-set numbers at the given positions of an epoch."""
+        if self.shuffle:
+            positions = permute(key(self.seed, _ORDER, epoch), positions, self.size)
+        return positions if self.subset is None else self.subset[positions]
+
+    def batch(self, epoch: int, step: int, pairing: Pairing | None = None) -> BatchPlan:
+        """The part of global batch `step` that this process makes."""
+        start = step * self.batch_size
+        stop = min(start + self.batch_size, self.size)
+        anchor_B = self.order(epoch, np.arange(start + self.rank, stop, self.world, dtype=np.int64))
+        source_S, salt_S, box_B4 = anchor_B, np.zeros_like(anchor_B), None
+        mix = None if pairing is None else self._mix_box(epoch, step, pairing)
+        if pairing is not None and mix is not None:
+            partner_B, alone_B = self._partners(epoch, anchor_B, pairing)
+            box_B4 = np.where(alone_B[:, None], np.float32(0), mix)
+            source_S = np.concatenate([anchor_B, partner_B])
+            # A partner's views are drawn afresh for each anchor: its key holds the anchor's number as well.
+            salt_S = np.concatenate([salt_S, anchor_B + 1])
+        height_S, width_S = self.heights[source_S], self.widths[source_S]
+        crop, flip, photometric = [], [], []
+        for number, view in enumerate(self.views):
+            key_S = key(self.seed, _VIEW, epoch, source_S, salt_S, number)
+            crop.append(crops.boxes(view, key_S, height_S, width_S))
+            flip.append(crops.flips(view, key_S))
+            photometric.append(photometric_numbers(view, key_S))
+        seed = int(key(self.seed, _BATCH, epoch, step)) >> 1  # 63 bits: a torch generator takes it
+        return BatchPlan(source_S, len(anchor_B), seed, np.stack(crop), np.stack(flip), np.stack(photometric), box_B4)
+
+    def _partners(
+        self, epoch: int, anchor_B: NDArray[np.int64], pairing: Pairing
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """A partner drawn uniformly from each anchor's candidates, and which anchors have none but themselves."""
+        count_B = pairing.count[anchor_B]
+        draw_B = uniform(key(self.seed, _PARTNER, epoch, anchor_B), 1)[:, 0]
+        place_B = pairing.start[anchor_B] + (draw_B * count_B).astype(np.int64)
+        partner_B = np.where(count_B > 0, pairing.pool.take(place_B, mode="clip"), anchor_B).astype(np.int64)
+        return partner_B, partner_B == anchor_B
+
+    def _mix_box(self, epoch: int, step: int, pairing: Pairing) -> NDArray[np.float32] | None:
+        """CutMix's rectangle of this global batch in shares of the side (CLIM, section a.4), or None for a plain step."""
+        step_key = key(self.seed, _MIX, epoch, step)
+        mixes, top, left = uniform(step_key, 3).reshape(3)
+        if mixes >= pairing.mix_probability:
+            return None
+        kept = np.random.Generator(np.random.Philox(key=int(step_key))).beta(pairing.mix_alpha, pairing.mix_alpha)
+        half = np.sqrt(1 - kept) / 2
+        box = np.array([top - half, left - half, top + half, left + half])
+        return np.clip(box, 0, 1).astype(np.float32)

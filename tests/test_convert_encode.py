@@ -1,0 +1,174 @@
+"""One image: which bytes are kept, and what other kinds of pixels become."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.images import encoded, smooth
+from tools import jpeg_check
+from tools.encode import JPEG, RAW, REENCODED, STORED_RAW, UNTOUCHED, Encoded, Settings, encode_array, encode_bytes
+
+PLAIN = Settings()
+
+
+def pixels(made: Encoded) -> np.ndarray:
+    if made.mode == RAW:
+        return np.frombuffer(made.data, np.uint8).reshape(made.height, made.width, 3).astype(int)
+    image = Image.open(io.BytesIO(made.data))
+    assert image.size == (made.width, made.height)
+    return np.asarray(image.convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 30, "subsampling": 2}, {"optimize": True}])
+@pytest.mark.parametrize("grey", [False, True])
+def test_plain_jpeg_is_untouched(options: dict[str, object], grey: bool) -> None:
+    image = Image.fromarray(smooth(30, 40))
+    data = encoded(image.convert("L") if grey else image, **options)
+    for settings in (PLAIN, Settings(max_size=40), Settings(quality=50)):
+        made = encode_bytes(data, settings)
+        assert (made.mode, made.kind, made.height, made.width) == (JPEG, UNTOUCHED, 30, 40)
+        assert made.data == data
+    decoded = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(float).reshape(-1, 3)
+    assert made.sums.tolist() == decoded.sum(0).tolist()
+    assert made.squares.tolist() == (decoded**2).sum(0).tolist()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "GIF"])
+def test_small_lossless_is_raw(kind: str) -> None:
+    image = np.repeat(np.arange(12, dtype=np.uint8).reshape(3, 4, 1) * 20, 3, axis=2)
+    made = encode_bytes(encoded(image, kind), PLAIN)
+    assert (made.mode, made.kind) == (RAW, STORED_RAW)
+    assert (pixels(made) == image).all()
+
+
+@pytest.mark.parametrize("side", [1, 64, 65, 200])
+def test_statistics_are_exact(side: int) -> None:
+    image = smooth(side, side, 4).astype(np.int64).reshape(-1, 3)
+    made = encode_array(smooth(side, side, 4), PLAIN)
+    assert made.sums.tolist() == image.sum(0).tolist()
+    assert made.squares.tolist() == (image**2).sum(0).tolist()
+
+
+def test_raw_limit() -> None:
+    assert encode_array(smooth(64, 64), PLAIN).mode == RAW
+    assert encode_array(smooth(64, 65), PLAIN).mode == JPEG
+    assert encode_array(smooth(8, 8), Settings(quality=90)).mode == JPEG
+
+
+def test_large_lossless_is_jpeg_95_with_full_colour() -> None:
+    image = smooth(120, 90)
+    made = encode_bytes(encoded(image, "PNG"), PLAIN)
+    assert (made.mode, made.kind) == (JPEG, REENCODED)
+    assert np.abs(pixels(made) - image).max() <= 8
+    assert encoded(image, quality=95, subsampling=0) == made.data
+    assert len(encode_bytes(encoded(image, "PNG"), Settings(quality=40)).data) < len(made.data)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation(orientation: int) -> None:
+    from PIL import ImageOps
+
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(smooth(16, 32, 3), quality=95, exif=exif)
+    made = encode_bytes(data, PLAIN)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data)))).astype(int)
+    assert (made.data == data) == (orientation == 1)
+    assert (pixels(made) == expected).all()
+    assert expected.shape[:2] == ((32, 16) if orientation >= 5 else (16, 32))
+
+
+def test_modes_become_rgb() -> None:
+    red = Image.new("RGB", (6, 5), (200, 16, 32))
+    half = Image.new("RGBA", (6, 5), (200, 16, 32, 128))
+    palette = red.convert("P", palette=Image.Palette.ADAPTIVE)
+    clear = Image.new("P", (6, 5), 0)
+    clear.putpalette([200, 16, 32])
+    cases = [
+        (encoded(palette, "PNG"), (200, 16, 32)),
+        (encoded(half, "PNG"), (227, 135, 143)),  # laid over white
+        (encoded(Image.new("LA", (6, 5), (100, 0)), "PNG"), (255, 255, 255)),
+        (encoded(clear, "PNG", transparency=0), (255, 255, 255)),
+        (encoded(Image.new("L", (6, 5), 77), "PNG"), (77, 77, 77)),
+        (encoded(Image.new("1", (6, 5), 1), "PNG"), (255, 255, 255)),
+        (encoded(red.convert("CMYK"), "TIFF"), (200, 16, 32)),
+    ]
+    for data, expected in cases:
+        got = pixels(encode_bytes(data, PLAIN))
+        assert np.abs(got - expected).max() <= 1, (expected, got[0, 0])
+
+
+def test_cmyk_jpeg_is_reencoded() -> None:
+    image = Image.fromarray(smooth(80, 80)).convert("CMYK")
+    made = encode_bytes(encoded(image, quality=98), PLAIN)
+    assert made.kind == REENCODED
+    assert np.abs(pixels(made) - smooth(80, 80)).mean() < 4
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bits_are_scaled(kind: str) -> None:
+    values = np.array([[0, 128, 129, 257, 32768, 40000, 65407, 65535]], dtype=np.uint16)
+    got = pixels(encode_bytes(encoded(Image.fromarray(values), kind), PLAIN))
+    assert got[0, :, 0].tolist() == np.rint(values[0] / 257).astype(int).tolist()
+    assert (got == got[..., :1]).all()
+
+
+def test_max_size() -> None:
+    image = smooth(100, 300)
+    for data in (encoded(image, quality=95), encoded(image, "PNG")):
+        made = encode_bytes(data, Settings(max_size=150))
+        assert (made.height, made.width, made.kind) == (50, 150, REENCODED)
+        assert np.abs(pixels(made) - smooth(50, 150)).mean() < 4
+    assert encode_bytes(encoded(smooth(1, 900)), Settings(max_size=10)).height == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "is empty"),
+        (b"no image at all", "identify"),
+        (encoded(smooth(64, 64), quality=95)[:-100], "truncated"),
+        (encoded(smooth(64, 64), "PNG")[:-60], "truncated"),
+        (encoded(Image.new("F", (4, 4)), "TIFF"), "floating"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "identify"),
+    ],
+)
+def test_bad(data: bytes, reason: str) -> None:
+    with pytest.raises(Exception, match=reason):
+        encode_bytes(data, PLAIN)
+
+
+def test_decompression_bomb() -> None:
+    data = encoded(Image.new("1", (20000, 6000)), "PNG")
+    assert len(data) < 100_000
+    with pytest.raises(ValueError, match="20000 x 6000 pixels; at most 100,000,000"):
+        encode_bytes(data, PLAIN)
+
+
+def test_side_limit() -> None:
+    with pytest.raises(ValueError, match="a side may have 65535"):
+        encode_bytes(encoded(Image.new("L", (70000, 1)), "PNG"), PLAIN)
+    assert encode_bytes(encoded(Image.new("L", (70000, 1)), "PNG"), Settings(max_size=100)).width == 100
+
+
+def test_a_jpeg_that_ffcv_warns_about_is_encoded_again() -> None:
+    if jpeg_check._imdecode() is None:
+        pytest.skip("ffcv is not installed")
+    data = encoded(smooth(80, 80), quality=90)
+    assert jpeg_check.decodes_cleanly(data, 80, 80)
+    at = data.rindex(b"\xff\xd9")
+    dirty = data[:at] + b"\x00" * 7 + data[at:]  # extraneous bytes before the end: a warning, but Pillow reads on
+    assert not jpeg_check.decodes_cleanly(dirty, 80, 80)
+    made = encode_bytes(dirty, PLAIN)
+    assert made.kind == REENCODED
+    assert jpeg_check.decodes_cleanly(made.data, 80, 80)
+    assert np.abs(pixels(made) - smooth(80, 80)).max() < 12
+
+
+def test_without_ffcv_every_readable_jpeg_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jpeg_check, "_imdecode", lambda: None)
+    assert jpeg_check.decodes_cleanly(b"", 1, 1)

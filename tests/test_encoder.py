@@ -1,0 +1,125 @@
+"""Finding the student backbone in runs and weights files, and saying in one line why there is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from models.backbones import build_backbone
+from models.encoder import EncoderError, RawPixels, from_run, from_weights
+
+RECIPE = {"backbone": "resnet18", "width": 4, "stem": "small", "image_size": 16, "image_keep": 0.875, "lr": 0.1}
+
+
+def backbone(seed: int = 0, **changes: object) -> nn.Module:
+    torch.manual_seed(seed)
+    return build_backbone(**({"name": "resnet18", "width": 4, "stem": "small"} | changes))  # type: ignore[arg-type]
+
+
+def prefixed(network: nn.Module, prefix: str) -> dict[str, torch.Tensor]:
+    return {prefix + key: value.clone() for key, value in network.state_dict().items()}
+
+
+def write_checkpoint(run: Path, step: int, prefix: str = "student.backbone.", seed: int = 0) -> Path:
+    folder = run / "checkpoints" / f"step-{step:08d}"
+    folder.mkdir(parents=True)
+    weights = prefixed(backbone(seed), prefix) | prefixed(backbone(seed + 100), "teacher.network.backbone.")
+    save_file(weights | {"queue.rows": torch.zeros(2, 2)}, folder / "model.safetensors")
+    save_file({}, folder / "optimizer.safetensors")
+    (folder / "state.json").write_text(json.dumps({"step": step, "optimizer": {}}))
+    return folder
+
+
+def write_run(run: Path, steps: tuple[int, ...] = (5, 12)) -> Path:
+    run.mkdir()
+    data = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}
+    (run / "config.json").write_text(json.dumps({"method": "clim", "recipe": RECIPE, "data": data}))
+    for step in steps:
+        write_checkpoint(run, step, seed=step)
+    return run
+
+
+@pytest.mark.parametrize("prefix", ["student.backbone.", "backbone."])
+def test_newest_checkpoint_of_a_run_student_not_teacher(tmp_path: Path, prefix: str) -> None:
+    run = write_run(tmp_path / "run", steps=(5,))
+    write_checkpoint(run, 12, prefix, seed=12)
+    encoder = from_run(run)
+    images = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(encoder.backbone.eval()(images).pooled, backbone(12).eval()(images).pooled)
+    assert (encoder.step, encoder.image_size, encoder.image_keep) == (12, 16, 0.875)
+    assert encoder.mean == (0.5, 0.4, 0.3)
+
+
+def test_damaged_newest_checkpoint_is_skipped_and_told(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "checkpoints" / "step-00000012" / "model.safetensors").write_bytes(b"cut")
+    encoder = from_run(run)
+    assert encoder.step == 5
+    assert "step-00000012" in encoder.notes[0]
+
+
+def test_untrained_twin_is_seeded_and_leaves_the_global_generator(tmp_path: Path) -> None:
+    encoder = from_run(write_run(tmp_path / "run"))
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    one, two = encoder.untrained(), encoder.untrained()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(one.get_parameter("conv1.weight"), two.get_parameter("conv1.weight"))
+    assert not torch.equal(one.get_parameter("conv1.weight"), encoder.backbone.get_parameter("conv1.weight"))
+
+
+@pytest.mark.parametrize("changes", [{"name": "resnet34"}, {"name": "resnet50"}, {"stem": "imagenet", "width": 8}])
+def test_weights_file_by_the_shapes_of_its_tensors(tmp_path: Path, changes: dict[str, object]) -> None:
+    network = backbone(**changes)
+    save_file(prefixed(network, "") | {"fc.weight": torch.zeros(2, 2)}, tmp_path / "w.safetensors")
+    known = {} if "stem" in changes else {"stem": "small", "image_size": 32}
+    encoder = from_weights(tmp_path / "w.safetensors", **known)  # type: ignore[arg-type]
+    assert encoder.architecture["name"] == changes.get("name", "resnet18")
+    assert torch.equal(encoder.backbone.get_parameter("conv1.weight"), network.get_parameter("conv1.weight"))
+    assert encoder.image_size == (224 if "stem" in changes else 32)
+
+
+def test_weights_file_by_its_metadata_and_vit(tmp_path: Path) -> None:
+    facts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in RECIPE.items()}
+    facts["mean"] = facts["std"] = "[0.5, 0.5, 0.5]"
+    save_file(prefixed(backbone(), ""), tmp_path / "w.safetensors", metadata=facts)
+    encoder = from_weights(tmp_path / "w.safetensors")
+    assert (encoder.image_keep, encoder.std, encoder.step) == (0.875, (0.5, 0.5, 0.5), None)
+    vit = build_backbone("vit_small", width=2, image_size=32)
+    save_file(vit.state_dict(), tmp_path / "v.safetensors")
+    assert from_weights(tmp_path / "v.safetensors").image_size == 32
+
+
+def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", steps=())
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    save_file(prefixed(backbone(), ""), tmp_path / "small.safetensors")
+    (tmp_path / "text.safetensors").write_text("no weights")
+    broken = write_run(tmp_path / "broken")
+    (broken / "config.json").write_text(
+        json.dumps({"recipe": RECIPE | {"width": 8}, "data": {"mean": [0] * 3, "std": [1] * 3}})
+    )
+    cases = [
+        (lambda: from_run(tmp_path / "nowhere"), r"is no run of train\.py"),
+        (lambda: from_run(run), "holds no checkpoint"),
+        (lambda: from_run(broken), "does not hold the backbone resnet18"),
+        (lambda: from_weights(tmp_path / "nowhere"), "cannot be read"),
+        (lambda: from_weights(tmp_path / "text.safetensors"), "cannot be read as safetensors"),
+        (lambda: from_weights(tmp_path / "other.safetensors"), "nothing says the network's 'backbone'"),
+        (lambda: from_weights(tmp_path / "small.safetensors"), "nothing says the network's 'stem'"),
+    ]
+    for call, message in cases:
+        with pytest.raises(EncoderError, match=message) as raised:
+            call()
+        assert "\n" not in str(raised.value)
+
+
+def test_raw_pixels() -> None:
+    assert RawPixels(32)(torch.randn(2, 3, 16, 16)).shape == (2, 768)
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(RawPixels(32)(images), nn.functional.avg_pool2d(images, 2).flatten(1))

@@ -1,0 +1,153 @@
+"""eval.py from the command line to the JSON file, on images that a fake loader makes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_encoder import write_run
+
+import eval as program
+from pipelines import Dataset
+
+CLASSES = ("a", "b", "c")
+
+
+def dataset(
+    path: str, number: int = 90, seed: int = 0, classes: tuple[str, ...] = CLASSES, unlabelled: int = 0
+) -> Dataset:
+    labels = np.random.default_rng(seed).integers(0, max(1, len(classes)), number)
+    labels[: number if not classes else unlabelled] = -1
+    sides = np.full(number, 16, np.int32)
+    return Dataset(
+        path=Path(path), format="beton", number=number, classes=classes, heights=sides, widths=sides, labels=labels,
+        mean=(0.1,) * 3, std=(0.9,) * 3, checksum=f"c{seed}", name="fake", table=None, card={},  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+class FakeLoader:
+    """Each class has a colour; pictures are noisy squares of it."""
+
+    normalised_by: list[tuple[float, float, float]] = []  # noqa: RUF012
+
+    def __init__(self, data: Dataset, views: Any, batch_size: int, **options: Any) -> None:
+        assert not options["shuffle"]
+        assert not options["drop_last"]
+        assert (views[0].size, views[0].center, views[0].scale) == (16, 0.875, None)
+        self.dataset, self.batch_size = data, batch_size
+        self.normalised_by.append(data.mean)
+
+    def epoch(self, epoch: int) -> Iterator[Any]:
+        colours = torch.randn(len(CLASSES) + 1, 3, 1, 1, generator=torch.Generator().manual_seed(5))
+        noise = torch.Generator().manual_seed(self.dataset.number)
+        for index in torch.arange(self.dataset.number).split(self.batch_size):
+            label = torch.from_numpy(self.dataset.labels)[index]
+            images = colours[label] + torch.randn(len(index), 3, 16, 16, generator=noise)
+            yield SimpleNamespace(views=(images,), index=index, label=label)
+
+    def __enter__(self) -> FakeLoader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    sets = {
+        "train": dataset("train"), "val": dataset("val", 40, 1), "flat": dataset("flat", classes=()),
+        "mixed": dataset("mixed", unlabelled=30), "other": dataset("other", classes=("a", "b", "d")),
+        "order": dataset("order", classes=("b", "a", "c")),
+    }  # fmt: skip
+    monkeypatch.setattr(program, "open_dataset", lambda path: sets[str(path)])
+    monkeypatch.setattr(program, "make_loader", FakeLoader)
+    FakeLoader.normalised_by.clear()
+    return write_run(tmp_path / "run")
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr("sys.argv", ["eval.py", *map(str, arguments)])
+    return program.main()
+
+
+def test_knn_writes_protocol_and_baselines(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = call(
+        monkeypatch,
+        "knn",
+        "--run",
+        run,
+        "--data",
+        "train",
+        "--val-data",
+        "val",
+        "--k",
+        5,
+        "--baselines",
+        "--device",
+        "cpu",
+    )
+    assert code == 0
+    written = json.loads((run / "eval-knn.json").read_text())
+    assert written["protocol"]["id"] == "knn-k5-t0.1-cosine-student"
+    assert set(written["baselines"]) == {"untrained network", "raw pixels"}
+    assert written["baselines"]["raw pixels"]["top1"] > 80
+    assert written["top5"] == 100
+    assert written["step"] == 12
+    assert (written["data"]["number"], written["val_data"]["number"]) == (90, 40)
+    assert "knn-k5-t0.1-cosine-student" in capsys.readouterr().out
+    assert set(FakeLoader.normalised_by) == {(0.5, 0.4, 0.3)}  # the run's channel statistics, not the data's own
+
+
+def test_linear_writes_its_own_file_and_ignores_unlabelled_images(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = call(
+        monkeypatch, "linear", "--run", run, "--data", "mixed", "--val-data", "val", "--epochs", 5, "--device", "cpu"
+    )
+    assert code == 0
+    written = json.loads((run / "eval-linear.json").read_text())
+    assert written["protocol"]["id"] == "linear-cached-sgd-lr1-b256-e5-student"
+    assert written["data"]["number"] == 60
+    assert 0 <= written["top1"] <= written["top5"] == 100
+
+
+@pytest.mark.parametrize(
+    ("data", "held_out", "message"),
+    [
+        ("flat", "val", "--data flat has no labels"),
+        ("train", "flat", "--val-data flat has no labels"),
+        ("train", "other", "differ in their classes (3, 3): only one has c, d"),
+        ("train", "order", "differ in their classes (3, 3): in another order"),
+    ],
+)
+def test_data_that_cannot_be_measured_on(
+    run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    data: str,
+    held_out: str,
+    message: str,
+) -> None:
+    assert call(monkeypatch, "knn", "--run", run, "--data", data, "--val-data", held_out) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_missing_run_and_bad_numbers(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = ("--data", "train", "--val-data", "val", "--device", "cpu")
+    assert call(monkeypatch, "knn", "--run", run / "no", *there) == 2
+    assert "is no run of train.py" in capsys.readouterr().err
+    assert call(monkeypatch, "knn", "--run", run, *there, "--temperature", 0) == 2
+    assert capsys.readouterr().err == "eval.py: kNN temperature is 0.0; give more than 0\n"
+    with pytest.raises(SystemExit) as stopped:
+        call(monkeypatch, "knn", "--run", run, *there, "--k", 0)
+    assert stopped.value.code == 2

@@ -1,0 +1,145 @@
+"""CIFAR-10 and CIFAR-100 as published: python batches (pickles) or binary batches, in a folder or archive.
+
+The images keep their published order. A pickle can run any program when it is loaded; ours may only build arrays,
+strings, numbers, lists and dictionaries.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import posixpath
+import re
+from typing import Any
+
+import numpy as np
+
+from tools.places import Item, Place, Planes, fetch
+from tools.source import TRAIN, Source
+from tools.trees import SourceError, Tree
+
+SIDE = 32
+BYTES = 3 * SIDE * SIDE
+PARTS = re.compile(r"data_batch_\d+(\.bin)?|train(\.bin)?")
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    """How Python 3 writes bytes into old pickles; the real codecs.encode would also unpack archives."""
+    if encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
+        raise pickle.UnpicklingError(f"it asks for the encoding {encoding}")
+    return text.encode(encoding)
+
+
+class _Unpickler(pickle.Unpickler):
+    ALLOWED: dict[tuple[str, str], Any] = {  # noqa: RUF012 - read only
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("_codecs", "encode"): _encode,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in self.ALLOWED:
+            return self.ALLOWED[module, name]
+        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            return np._core.multiarray._reconstruct  # type: ignore[attr-defined]
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which a CIFAR batch has no use for")
+
+
+def _unpickle(name: str, place: Place) -> dict[str, Any]:
+    try:
+        value = _Unpickler(io.BytesIO(fetch(place)), encoding="latin1").load()
+    except Exception as error:  # a damaged pickle raises anything at all
+        reason = str(error) or type(error).__name__
+        raise SourceError(f"{name} is refused as a CIFAR batch: {reason}; get the archive again") from None
+    if not isinstance(value, dict):
+        raise SourceError(f"{name} is no CIFAR batch: it holds a {type(value).__name__}")
+    return {key.decode("latin1") if isinstance(key, bytes) else str(key): item for key, item in value.items()}
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def cifar(tree: Tree) -> Source | None:
+    """CIFAR batches, if that is what the tree holds.
+
+    Raises:
+        SourceError: it looks like CIFAR but is damaged or hostile.
+    """
+    for meta_name, train_name, test_name, read in (
+        ("batches.meta", "data_batch_1", "test_batch", _python),
+        ("meta", "train", "test", _python),
+        ("batches.meta.txt", "data_batch_1.bin", "test_batch.bin", _binary),
+        ("fine_label_names.txt", "train.bin", "test.bin", _binary),
+    ):
+        for path in tree.files:
+            folder, base = posixpath.split(path)
+            if base != meta_name or posixpath.join(folder, train_name) not in tree.files:
+                continue
+            files = {
+                posixpath.basename(name): place
+                for name, place in tree.files.items()
+                if posixpath.dirname(name) == folder
+            }
+            several = "_1" in train_name
+            trains = [name for name in files if PARTS.fullmatch(name) and name.endswith(".bin") == (read is _binary)]
+            trains = sorted(trains, key=lambda name: (len(name), name)) if several else [train_name]
+            splits = {TRAIN: trains} | ({"test": [test_name]} if test_name in files else {})
+            source = read(tree.name, files, meta_name, splits)
+            source.ignored = tree.ignored + len(tree.files) - 1 - sum(map(len, splits.values()))
+            if several and len(trains) != 5:
+                source.notes.append(f"found {len(trains)} training batches; CIFAR-10 has 5")
+            return source
+    return None
+
+
+def _python(name: str, files: dict[str, Place], meta_name: str, splits: dict[str, list[str]]) -> Source:
+    meta = _unpickle(meta_name, files[meta_name])
+    classes = tuple(_text(label) for label in meta.get("label_names") or meta.get("fine_label_names") or ())
+    items: dict[str, list[Item]] = {}
+    for suffix, batches in splits.items():
+        items[suffix] = []
+        for batch_name in batches:
+            batch = _unpickle(batch_name, files[batch_name])
+            data, labels = batch.get("data"), batch.get("labels", batch.get("fine_labels"))
+            if (
+                not isinstance(data, np.ndarray)
+                or data.dtype != np.uint8
+                or data.shape[1:] != (BYTES,)
+                or not isinstance(labels, list)
+                or len(labels) != len(data)
+            ):
+                raise SourceError(f"{batch_name} is no CIFAR batch: no data [N, {BYTES}] of bytes with N labels")
+            images = np.ascontiguousarray(data.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1))
+            for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+                if not isinstance(label, int | np.integer) or not 0 <= label < len(classes):
+                    raise SourceError(f"{batch_name} is no CIFAR batch: label {label!r} of {len(classes)} classes")
+                items[suffix].append(Item(f"{batch_name}#{i}", int(label), image))
+    return Source(name, f"CIFAR-{len(classes)} python batches", classes, items)
+
+
+def _binary(name: str, files: dict[str, Place], meta_name: str, splits: dict[str, list[str]]) -> Source:
+    classes = tuple(line for line in fetch(files[meta_name]).decode("utf-8", "replace").splitlines() if line.strip())
+    front = 2 if meta_name == "fine_label_names.txt" else 1  # CIFAR-100 has the coarse label before the fine one
+    items: dict[str, list[Item]] = {}
+    for suffix, batches in splits.items():
+        items[suffix] = []
+        for batch_name in batches:
+            place = files[batch_name]
+            data = np.frombuffer(fetch(place), dtype=np.uint8)
+            if not len(data) or len(data) % (front + BYTES):
+                raise SourceError(
+                    f"{batch_name} has {len(data)} bytes, which is no number of CIFAR images; get it again"
+                )
+            rows = data.reshape(-1, front + BYTES)
+            labels = rows[:, front - 1].tolist()
+            if max(labels) >= len(classes):
+                raise SourceError(f"{batch_name} has label {max(labels)} of {len(classes)} classes; get it again")
+            if place.packing:  # in a zip: nothing to point at, so the pixels go along
+                images = np.ascontiguousarray(rows[:, front:].reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1))
+                items[suffix] += [Item(f"{batch_name}#{i}", k, images[i]) for i, k in enumerate(labels)]
+                continue
+            for i, label in enumerate(labels):
+                at = Place(place.path, place.offset + i * (front + BYTES) + front, BYTES)
+                items[suffix].append(Item(f"{batch_name}#{i}", label, Planes(at, SIDE, False)))
+    return Source(name, f"CIFAR-{len(classes)} binary batches", classes, items)

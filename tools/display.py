@@ -1,0 +1,63 @@
+"""What a person sees of a run: a banner, a line of progress that moves, and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Display:
+    """Progress of a run on the main process; on the others, nothing.
+
+    Where the output is no terminal, a row is printed at each `note` only.
+    """
+
+    def __init__(self, steps: int, done: int, main: bool) -> None:
+        self.console = Console(quiet=not main, soft_wrap=True)
+        self._progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}  lr {task.fields[lr]:.4g}  kNN {task.fields[knn]}"),
+            TextColumn("{task.fields[rate]:,.0f} images/s, {task.fields[wait]:.0%} waiting for data"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not main or not self.console.is_terminal,
+        )
+        blank: dict[str, Any] = {"epoch": 0, "loss": 0.0, "lr": 0.0, "knn": "-", "rate": 0.0, "wait": 0.0}
+        self._task = self._progress.add_task("train", total=steps, completed=done, **blank)
+
+    def update(self, step: int, row: Mapping[str, Any]) -> None:
+        """Shows a row of metrics."""
+        self._progress.update(
+            self._task,
+            completed=step,
+            epoch=row["epoch"],
+            loss=row["loss"],
+            lr=row["lr"],
+            rate=row["samples_per_s"],
+            wait=row["wait_share"],
+        )
+
+    def knn(self, top1: float) -> None:
+        """Shows the newest kNN accuracy, a share."""
+        self._progress.update(self._task, knn=f"{top1:.2%}")
+
+    def note(self, text: str) -> None:
+        """Prints a line above the progress."""
+        self._progress.console.print(text, highlight=False)
+
+    def __enter__(self) -> Display:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()

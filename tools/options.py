@@ -1,0 +1,154 @@
+"""The command line of train.py: the run's own options, and every value of the recipe as an option."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from models.options import describe
+from models.recipes import SETTINGS, TABLE, Training, names
+from pipelines.loader import LOADERS
+
+_EPILOG = """\
+Values of a recipe that are not given come from it: --method NAME --recipe NAME --help shows them.
+
+  accelerate launch train.py --method clim --data data/photos.beton
+  torchrun --nproc_per_node 2 train.py --method clim --data data/photos.beton   # several processes on CPUs
+"""
+
+
+class Failure(Exception):
+    """Something the user can mend: printed as one line, exit code 2."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise Failure(message)
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The run's options, and the recipe's fields that were given a value.
+
+    Raises:
+        Failure: an unknown option or value.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    first = _Parser(add_help=False, allow_abbrev=False)
+    first.add_argument("--method", choices=sorted(SETTINGS))
+    first.add_argument("--recipe")
+    method, recipe = (vars(first.parse_known_args(arguments)[0])[name] for name in ("method", "recipe"))
+    parser, recipe_fields = _build(method, recipe)
+    options = parser.parse_args(arguments)
+    if options.method is None or options.data is None:
+        raise Failure("give --method NAME and --data FILE; --help lists them")
+    chosen = {name: vars(options).pop(name) for name in recipe_fields}
+    return options, {name: value for name, value in chosen.items() if value is not None}
+
+
+def _build(method: str | None, recipe: str | None) -> tuple[argparse.ArgumentParser, list[str]]:
+    parser = _Parser(
+        prog="train.py",
+        description="Train an image encoder without labels.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    run = parser.add_argument_group("run")
+    add = _adder(run)
+    run.add_argument("--method", choices=sorted(SETTINGS), help="what to train (required)")
+    run.add_argument("--data", metavar="FILE", help="converted training images (required)")
+    add("--val-data", None, "converted labelled images for the kNN monitor; none: FILE-test or FILE-val, if there", str)
+    add("--recipe", None, "row of hyper-parameters; none: by the data set's source and size", str)
+    add("--output", None, "folder of the run; none: runs/METHOD-DATA", str)
+    add("--seed", 0, "fixes initialisation, order, crops and colours", int)
+    add("--resume", False, "go on from the newest valid checkpoint of the run", bool)
+    add("--max-steps", 0, "stop after this many steps; 0: at the end of the last epoch", int)
+    loop = parser.add_argument_group("loop")
+    add = _adder(loop)
+    add("--loader", "auto", f"data path: {', '.join(LOADERS)}", str)
+    add(
+        "--threads",
+        0,
+        "threads of each process, for decoding and for a CPU's arithmetic; 0: its share of the cores",
+        int,
+    )
+    add("--precision", "bf16", "bf16, fp16 (GPU only) or fp32; similarities and losses are fp32 always", str)
+    add("--accumulate", 1, "parts that a batch is made in, to save memory", int)
+    add("--compile", True, "compile the photometric part of the pipeline", bool)
+    add("--log-every", 10, "steps between rows of metrics.jsonl", int)
+    add("--checkpoint-every", 0, "steps between checkpoints; 0: at the end of each epoch", int)
+    add("--keep", 2, "checkpoints kept", int)
+    add("--knn-every", 1, "epochs between kNN evaluations; 0: only at the start and the end", int)
+    add("--knn-bank", 50000, "labelled training images in the kNN bank, at most", int)
+    add("--log-with", None, "tracker: tensorboard or wandb; none: metrics.jsonl only", str)
+    known = [("training", Training)] + [
+        (f"method {name}", SETTINGS[name]) for name in ([method] if method else SETTINGS)
+    ]
+    row = TABLE.get((method or "", recipe or ""), {})
+    recipe_fields: list[str] = []
+    for title, cls in known:
+        group = parser.add_argument_group(f"{title} (values of the recipe: {recipe or 'chosen by --recipe'})")
+        for name, default, help in describe(cls):
+            if name in recipe_fields:
+                continue  # two methods share it
+            recipe_fields.append(name)
+            shown = (
+                f"default: {_text(row[name].value)}, {row[name].source}" if name in row else f"usually {_text(default)}"
+            )
+            _adder(group)(f"--{name.replace('_', '-')}", None, f"{help} ({shown})", type(default), like=default)
+    if method:
+        parser.epilog = f"Recipes of {method}: {', '.join(names(method))}\n\n" + _EPILOG
+    return parser, recipe_fields
+
+
+def _adder(group: argparse._ArgumentGroup) -> Callable[..., None]:
+    def add(flag: str, default: Any, help: str, kind: type, like: Any = None) -> None:
+        text = help if default is None or "default" in help else f"{help} (default: {_text(default)})"
+        text = text.replace("%", "%%")
+        if kind is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
+        elif kind is tuple:
+            element = type(like[0]) if like else int
+            group.add_argument(flag, type=_list_of(element), default=default, metavar="A,B,...", help=text)
+        else:
+            group.add_argument(flag, type=kind, default=default, metavar=_METAVARS.get(kind, "TEXT"), help=text)
+
+    return add
+
+
+_METAVARS = {int: "N", float: "X"}
+
+
+def _list_of(element: type) -> Callable[[str], tuple[Any, ...]]:
+    def parse(text: str) -> tuple[Any, ...]:
+        return tuple(element(part) for part in text.split(","))
+
+    parse.__name__ = f"list of {element.__name__}"
+    return parse
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(str(part) for part in value)
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def check_run(options: argparse.Namespace) -> None:
+    """Refuses run options that make no sense.
+
+    Raises:
+        Failure: naming the option, its value and what it may be.
+    """
+    choices = {"precision": ("bf16", "fp16", "fp32"), "log_with": (None, "tensorboard", "wandb"), "loader": LOADERS}
+    for name, allowed in choices.items():
+        if getattr(options, name) not in allowed:
+            given = ", ".join(str(value) for value in allowed if value)
+            raise Failure(f"--{name.replace('_', '-')} is '{getattr(options, name)}'; take one of {given}")
+    for name in ("accumulate", "log_every", "keep", "knn_bank"):
+        if getattr(options, name) < 1:
+            raise Failure(f"--{name.replace('_', '-')} is {getattr(options, name)}; give at least 1")
+    for name in ("max_steps", "checkpoint_every", "knn_every", "threads", "seed"):
+        if getattr(options, name) < 0:
+            raise Failure(f"--{name.replace('_', '-')} is {getattr(options, name)}; give 0 or more")

@@ -1,0 +1,106 @@
+"""Where the bytes of an image lie: what a worker is given instead of the bytes, and how it fetches them.
+
+This file imports nothing heavy: every worker process loads it.
+"""
+
+from __future__ import annotations
+
+import bz2
+import os
+import stat
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+STORED, DEFLATED, BZIP2 = 0, 8, 12  # a zip's own numbers for how a member is packed
+MAX_BYTES = 1 << 30  # of one file: more than any image that is decoded here, and less than one read can return
+
+Image = NDArray[np.uint8]
+
+
+class Place(NamedTuple):
+    """A range of bytes in a file.
+
+    Attributes:
+        path: the file that holds them.
+        offset: bytes; where they begin.
+        size: bytes in the file, or -1 for all from `offset` on.
+        packing: STORED, DEFLATED or BZIP2.
+        unpacked: bytes after unpacking, which bounds what a hostile archive can make us allocate; -1 if not packed.
+        crc: checksum of the unpacked bytes, -1 if none is known.
+    """
+
+    path: str
+    offset: int = 0
+    size: int = -1
+    packing: int = STORED
+    unpacked: int = -1
+    crc: int = -1
+
+
+class Planes(NamedTuple):
+    """An uncompressed image at a place: `side` x `side` pixels as three colour planes.
+
+    Attributes:
+        by_columns: each plane runs down its columns (STL-10) instead of along its rows (CIFAR).
+    """
+
+    place: Place
+    side: int
+    by_columns: bool
+
+
+class Item(NamedTuple):
+    """One image of a source.
+
+    Attributes:
+        name: its path in the source, for messages; undecodable bytes are surrogate escapes.
+        label: number of its class, -1 = unlabelled.
+        content: where its bytes are, or the pixels [H, W, 3] themselves.
+    """
+
+    name: str
+    label: int
+    content: Place | Planes | Image
+
+
+def fetch(place: Place) -> bytes:
+    """The bytes at a place, unpacked and checked.
+
+    Raises:
+        OSError, ValueError: they cannot be read, or are damaged.
+    """
+    # Plain system calls, as this runs once for each of millions of small files. Not blocking: a pipe would hold us up.
+    handle = os.open(place.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("is no regular file")
+        size = place.size if place.size >= 0 else status.st_size - place.offset
+        if max(size, place.unpacked) > MAX_BYTES:
+            raise ValueError(f"has {max(size, place.unpacked):,} bytes; an image may have {MAX_BYTES:,}")
+        data = os.pread(handle, size, place.offset)
+    finally:
+        os.close(handle)
+    if len(data) != size:
+        raise ValueError("is cut short")
+    if place.packing == DEFLATED:
+        inflate = zlib.decompressobj(-15)  # negative: the raw stream that a zip holds
+        data = inflate.decompress(data, place.unpacked + 1)
+    elif place.packing == BZIP2:
+        data = bz2.BZ2Decompressor().decompress(data, place.unpacked + 1)
+    if place.unpacked >= 0 and len(data) != place.unpacked:
+        raise ValueError(f"unpacks to {len(data)} bytes or more, the archive says {place.unpacked}")
+    if place.crc >= 0 and zlib.crc32(data) != place.crc:
+        raise ValueError("is damaged in the archive (its checksum differs)")
+    return data
+
+
+def pixels(planes: Planes) -> Image:
+    """The image [side, side, 3] at a place of raw planes."""
+    side = planes.side
+    data = fetch(planes.place)
+    cube = np.frombuffer(data, dtype=np.uint8).reshape(3, side, side)
+    return np.ascontiguousarray(cube.transpose(2, 1, 0) if planes.by_columns else cube.transpose(1, 2, 0))

@@ -1,0 +1,358 @@
+"""Train an image encoder without labels.
+
+    accelerate launch train.py --method clim --data data/photos.beton             one machine, all its GPUs
+    torchrun --nproc_per_node 2 train.py --method clim --data data/photos.beton   two processes on a CPU
+
+Writes into the run's folder: config.json, metrics.jsonl (one object per logged step), checkpoints/, summary.json.
+SIGTERM or SIGINT ends the run with a checkpoint and exit code 143; `--resume` goes on from there, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from argparse import Namespace
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+
+from models import build, checkpoint, resolve
+from models.distributed import mean_over_processes, sum_over_processes
+from models.features import extract
+from models.method import Losses
+from models.monitor import KnnMonitor
+from models.norm import average_running_statistics
+from models.optim import build_optimizer, cosine_schedule, set_learning_rate
+from models.recipes import Recipe, recipe_for
+from pipelines import Batch, Dataset, make_loader, open_dataset
+from pipelines.pairing import same_class_rates
+from pipelines.views import evaluation
+from tools.display import Display
+from tools.options import Failure, check_run, parse
+from tools.run_folder import RunFolder, machine, versions
+from tools.signals import STOPPED, StopRequest
+from tools.timer import Timer
+
+EVALUATION_BATCH = 512
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def main() -> int:
+    try:
+        options, overrides = parse()
+        check_run(options)
+        dataset = open_dataset(options.data)
+        name = options.recipe or recipe_for(options.method, dataset.name, float(np.median(dataset.widths)))
+        recipe = resolve(options.method, name, **overrides)
+        with ExitStack() as open_loaders, StopRequest() as stop:
+            return Trainer(options, recipe, dataset, open_loaders).run(stop)
+    except (Failure, ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 2
+
+
+class Trainer:
+    """A run: what it trains with, and how far it is. `run` reads like the algorithm."""
+
+    def __init__(self, options: Namespace, recipe: Recipe, dataset: Dataset, open_loaders: ExitStack) -> None:
+        training = recipe.training
+        if training.batch_size % options.accumulate:
+            raise Failure(
+                f"--batch-size {training.batch_size} does not divide into --accumulate {options.accumulate} parts"
+            )
+        self.options, self.recipe, self.training, self.dataset = options, recipe, training, dataset
+        self.accelerator = make_accelerator(options)
+        threads = options.threads or max(1, len(os.sched_getaffinity(0)) // local_processes())
+        torch.set_num_threads(threads)  # launchers set OMP_NUM_THREADS to 1, which leaves cores idle
+        self.main = self.accelerator.is_main_process
+        torch.manual_seed(options.seed)
+        self.method = build(recipe.method, recipe).to(memory_format=torch.channels_last)
+
+        loading: dict[str, Any] = {
+            "loader": options.loader, "device": self.accelerator.device, "dtype": DTYPES[options.precision],
+            "rank": self.accelerator.process_index, "world": self.accelerator.num_processes,
+            "threads": threads, "seed": options.seed,
+        }  # fmt: skip
+        view = evaluation(training.image_size, training.image_keep)
+        self.loader = open_loaders.enter_context(
+            make_loader(
+                dataset,
+                self.method.views,
+                training.batch_size // options.accumulate,
+                compile=options.compile,
+                **loading,
+            )
+        )
+        self.whole_set = open_loaders.enter_context(
+            make_loader(dataset, [view], EVALUATION_BATCH, shuffle=False, drop_last=False, **loading)
+        )
+        self.monitor = None
+        if (held_out := options.val_data or held_out_beside(options.data)) is not None:
+            self.monitor = KnnMonitor(
+                dataset, open_dataset(held_out), view, options.knn_bank, EVALUATION_BATCH, **loading
+            )
+            open_loaders.callback(self.monitor.close)
+
+        self.steps_per_epoch = self.loader.steps // options.accumulate
+        if self.steps_per_epoch == 0:
+            raise Failure(
+                f"{dataset.number} images are fewer than one batch of {training.batch_size}; lower --batch-size"
+            )
+        self.total_steps = self.steps_per_epoch * training.epochs
+        self.last_step = min(self.total_steps, options.max_steps or self.total_steps)
+        self.learning_rate(0)  # a warm-up that does not fit is refused before anything is trained
+        optimizer = build_optimizer(
+            self.method.named_parameters(), training.optimizer, training.lr, training.momentum, training.weight_decay
+        )
+        self.model, self.optimizer = self.accelerator.prepare(self.method, optimizer)
+
+        default = Path("runs") / f"{recipe.method}-{Path(options.data).stem}"
+        self.folder = RunFolder(Path(options.output or default), options.resume, self.main)
+        self.config = self.describe()
+        self.state: dict[str, Any] = {
+            "step": 0, "samples_seen": 0, "seconds": 0.0, "loss": None, "knn_top1": None, "knn_step": None,
+            "data_checksum": dataset.checksum, "recipe": self.config["recipe"],
+        }  # fmt: skip
+        self.notes = self.resume() if options.resume else []
+        if self.state["step"] == 0:
+            self.folder.write_config(self.config)
+        if options.log_with:
+            self.accelerator.init_trackers("likeness")
+
+    def run(self, stop: StopRequest) -> int:
+        """Trains to the last step, or until a signal; returns the exit code."""
+        self.timer = Timer()
+        self.started = time.perf_counter() - self.state["seconds"]
+        with Display(self.last_step, self.state["step"], self.main) as self.display:
+            self.announce()
+            if self.state["step"] == 0:
+                self.measure_knn()  # the untrained network: what every later number is compared with
+            while self.state["step"] < self.last_step:
+                if not self.run_epoch(self.state["step"] // self.steps_per_epoch, stop):
+                    self.display.note(f"stopped by a signal at step {self.state['step']}; go on with --resume")
+                    return STOPPED
+            if self.state["knn_step"] != self.state["step"]:
+                self.measure_knn()
+            self.save()
+            self.summarise()
+        self.accelerator.end_training()
+        return 0
+
+    def run_epoch(self, epoch: int, stop: StopRequest) -> bool:
+        """Trains the rest of an epoch; False where a signal ended it, with a checkpoint."""
+        first = self.state["step"] % self.steps_per_epoch
+        if first == 0:
+            self.renew_pairing(epoch)
+        self.timer.restart()
+        batches = self.loader.epoch(epoch, first * self.options.accumulate, self.method.pairing)
+        for batch in self.timer.waiting(batches):
+            with self.accelerator.accumulate(self.model):
+                losses = self.train_on(batch)
+            if not self.accelerator.sync_gradients:
+                continue
+            step = self.state["step"] = self.state["step"] + 1
+            self.state["samples_seen"] += self.training.batch_size
+            if step % self.options.log_every == 0 or step == self.last_step:
+                self.log_step(losses)
+            if self.asked_to_stop(stop):
+                self.save()
+                return False
+            if step == self.last_step or step % self.steps_per_epoch == 0:
+                break
+            if self.options.checkpoint_every and step % self.options.checkpoint_every == 0:
+                self.save()
+        step = self.state["step"]
+        if step != self.last_step and step != (epoch + 1) * self.steps_per_epoch:
+            raise Failure(f"epoch {epoch} ended at step {step}, not {(epoch + 1) * self.steps_per_epoch}; report this")
+        if step < self.last_step:
+            if self.options.knn_every and (epoch + 1) % self.options.knn_every == 0:
+                self.measure_knn()
+            if not self.options.checkpoint_every or step % self.options.checkpoint_every == 0:
+                self.save()
+        return True
+
+    def train_on(self, batch: Batch) -> Losses:
+        """Forward, backward, and once the parts of a batch are complete, the step."""
+        losses: Losses = self.model(batch)
+        self.accelerator.backward(losses.total)
+        if self.accelerator.sync_gradients:
+            set_learning_rate(self.optimizer, self.learning_rate(self.state["step"]))
+            if self.training.clip_norm:
+                self.accelerator.clip_grad_norm_(self.model.parameters(), self.training.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.accelerator.sync_gradients:
+            self.method.after_step(self.state["step"])
+        self.timer.add(len(batch.index) * self.accelerator.num_processes)
+        return losses
+
+    def learning_rate(self, step: int) -> float:
+        """Of optimizer step `step`, counted from 0."""
+        return self.training.lr * cosine_schedule(
+            step, self.steps_per_epoch, self.training.epochs, self.training.warmup_epochs, self.training.lr_per_epoch
+        )
+
+    def renew_pairing(self, epoch: int) -> None:
+        """Lets the method look at the whole data set; where it chose partners and labels exist, says how pure they are."""
+        before = self.method.pairing
+        self.method.before_epoch(epoch, lambda network: extract(network, self.whole_set))
+        if self.method.pairing is not None and self.method.pairing is not before and self.dataset.classes:
+            rates = same_class_rates(self.method.pairing, self.dataset.labels)
+            self.log({f"partner_{name}": round(rate, 5) for name, rate in rates.items()})
+
+    def measure_knn(self) -> None:
+        """kNN accuracy of the student now, on held-out images."""
+        if self.monitor is None:
+            return
+        average_running_statistics(self.method)
+        top1 = self.monitor.measure(self.method.encoder())
+        self.state |= {"knn_top1": top1, "knn_step": self.state["step"]}
+        self.log({"knn_top1": round(top1, 4), "knn_protocol": self.monitor.protocol.id})
+        self.display.knn(top1)
+        self.display.note(f"step {self.state['step']:,}: kNN {top1:.2f} % ({self.monitor.protocol.id})")
+
+    def log_step(self, losses: Losses) -> None:
+        """A row of metrics; the only place where the loop waits for the device."""
+        parts = {name: float(mean_over_processes(value)) for name, value in losses.parts.items()}
+        loss = float(mean_over_processes(losses.total.detach()))
+        lr = self.optimizer.param_groups[0]["lr"]
+        self.state["loss"] = loss
+        row = self.log({"loss": loss, "lr": lr, **parts, **self.timer.read()})
+        self.display.update(self.state["step"], row)
+        if not np.isfinite(loss):
+            raise Failure(f"the loss is {loss} at step {self.state['step']}; lower --lr, or take --precision fp32")
+
+    def log(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Appends a row to metrics.jsonl and the tracker, with the place in the run that it belongs to."""
+        step = self.state["step"]
+        row = {"step": step, "epoch": step // self.steps_per_epoch, "samples_seen": self.state["samples_seen"], **row}
+        self.folder.log(row)
+        if self.options.log_with:
+            self.accelerator.log({name: value for name, value in row.items() if isinstance(value, int | float)}, step)
+        return row
+
+    def asked_to_stop(self, stop: StopRequest) -> bool:
+        """Whether any process got a signal; with several, they agree every `--log-every` steps."""
+        if self.accelerator.num_processes == 1:
+            return stop.received
+        if self.state["step"] % self.options.log_every:
+            return False
+        received = torch.tensor(float(stop.received), device=self.accelerator.device)
+        return bool(sum_over_processes(received) > 0)
+
+    def save(self) -> None:
+        """Writes a checkpoint of this step."""
+        average_running_statistics(self.method)
+        self.state["seconds"] = time.perf_counter() - self.started
+        if self.accelerator.scaler is not None:
+            self.state["scaler"] = self.accelerator.scaler.state_dict()
+        if self.main:
+            checkpoint.save(self.folder.checkpoints, self.method, self.optimizer, self.state, self.options.keep)
+        self.accelerator.wait_for_everyone()
+
+    def resume(self) -> list[str]:
+        """Restores the newest valid checkpoint; returns what to tell about it."""
+        found, notes = checkpoint.newest(self.folder.checkpoints)
+        if found is None:
+            return [*notes, f"{self.folder.checkpoints} holds no checkpoint; starting from the first step"]
+        for name, value in self.config["recipe"].items():
+            was = found.state["recipe"].get(name)
+            if was != value:
+                raise Failure(f"the run was started with {name} {was}, not {value}; give the same, or another --output")
+        if found.state["data_checksum"] != self.dataset.checksum:
+            raise Failure(
+                f"{self.options.data} is not the data that {self.folder.path} was trained on; give that, or another --output"
+            )
+        found.apply(self.method, self.optimizer)
+        self.state |= {name: value for name, value in found.state.items() if name != "optimizer"}
+        if self.accelerator.scaler is not None and "scaler" in self.state:
+            self.accelerator.scaler.load_state_dict(self.state["scaler"])
+        self.folder.rewind(self.state["step"])
+        return [*notes, f"resumed from {found.path}"]
+
+    def describe(self) -> dict[str, Any]:
+        """What config.json holds."""
+        values = asdict(self.training) | asdict(self.recipe.settings)
+        return {
+            "method": self.recipe.method,
+            "recipe_name": self.recipe.name,
+            "recipe": {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()},
+            "sources": dict(self.recipe.sources),
+            "options": vars(self.options),
+            "data": {
+                "path": str(self.options.data), "number": self.dataset.number, "classes": list(self.dataset.classes),
+                "mean": list(self.dataset.mean), "std": list(self.dataset.std), "checksum": self.dataset.checksum,
+            },
+            "world_size": self.accelerator.num_processes,
+            "device": str(self.accelerator.device),
+            "versions": versions(),
+            "machine": machine(),
+        }  # fmt: skip
+
+    def announce(self) -> None:
+        """The banner: what runs, where, and for how long."""
+        count = sum(parameter.numel() for parameter in self.method.encoder().parameters())
+        note, training = self.display.note, self.training
+        note(
+            f"{self.recipe.method}, recipe {self.recipe.name}: {training.backbone} (width {training.width}, {count / 1e6:.2f} M), "
+            f"{self.dataset.number:,} images, {training.epochs} epochs of {self.steps_per_epoch} steps, batch {training.batch_size}"
+        )
+        note(
+            f"world size {self.accelerator.num_processes} ({self.accelerator.device}, {self.options.precision}, "
+            f"{torch.get_num_threads()} threads), into {self.folder.path}"
+        )
+        if self.monitor is None:
+            note("no labelled images for the kNN monitor; give them with --val-data")
+        for line in self.notes:
+            note(line)
+
+    def summarise(self) -> None:
+        """Writes summary.json."""
+        self.folder.write_summary(
+            {
+                "method": self.recipe.method, "final_loss": self.state["loss"], "knn_top1": self.state["knn_top1"],
+                "knn_protocol": self.monitor.protocol.id if self.monitor else None, "step": self.state["step"],
+                "samples_seen": self.state["samples_seen"], "seconds": round(self.state["seconds"], 2),
+                "versions": self.config["versions"], "machine": self.config["machine"],
+            }
+        )  # fmt: skip
+        seconds, seen = self.state["seconds"], self.state["samples_seen"]
+        self.display.note(f"done: {seen:,} images in {seconds:.0f} s; results in {self.folder.path}")
+
+
+def make_accelerator(options: Namespace) -> Accelerator:
+    """Accelerate for this machine: its GPUs where there are some, else the CPU."""
+    on_gpu = torch.cuda.is_available()
+    if options.precision == "fp16" and not on_gpu:
+        raise Failure("--precision fp16 needs a GPU; take bf16 or fp32 on a CPU")
+    return Accelerator(
+        cpu=not on_gpu,
+        mixed_precision="no" if options.precision == "fp32" else options.precision,
+        gradient_accumulation_steps=options.accumulate,
+        log_with=options.log_with,
+        project_dir=options.output or "runs",
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+
+
+def local_processes() -> int:
+    """Processes of this run on this machine, as the launcher says."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def held_out_beside(data: str) -> Path | None:
+    """The validation or test split that the conversion wrote beside a training split."""
+    path = Path(data)
+    beside = [path.with_name(f"{path.stem}-{split}{path.suffix}") for split in ("val", "test")]
+    return next((split for split in beside if split.exists()), None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
