@@ -10,6 +10,9 @@ SIGTERM or SIGINT ends the run with a checkpoint and exit code 143; `--resume` g
 from __future__ import annotations
 
 import os
+
+os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin starve the loader's
+
 import sys
 import time
 from argparse import Namespace
@@ -109,8 +112,9 @@ class Trainer:
         self.last_step = min(self.total_steps, options.max_steps or self.total_steps)
         self.learning_rate(0)  # a warm-up that does not fit is refused before anything is trained
         optimizer = build_optimizer(
-            self.method.named_parameters(), training.optimizer, training.lr, training.momentum, training.weight_decay
-        )
+            self.method.named_parameters(), training.optimizer, training.lr, training.momentum, training.weight_decay,
+            exclude_norm_and_bias=not training.decay_vectors, constant=self.method.constant_lr,
+        )  # fmt: skip
         self.model, self.optimizer = self.accelerator.prepare(self.method, optimizer)
 
         default = Path("runs") / f"{recipe.method}-{Path(options.data).stem}"
@@ -121,6 +125,7 @@ class Trainer:
             "data_checksum": dataset.checksum, "recipe": self.config["recipe"],
         }  # fmt: skip
         self.notes = self.resume() if options.resume else []
+        self.method.begin(self.state["step"], self.steps_per_epoch, training.epochs)
         if self.state["step"] == 0:
             self.folder.write_config(self.config)
         if options.log_with:

@@ -9,12 +9,12 @@ The idea:
     L = 1/R^2 sum_{r,s} [ lambda_r l(q_r, k_s; Q_s) + (1 - lambda_r) l(q_r, k'_s; Q_s) ]
     l(q, k; Q) = -log( e^{q.k/tau} / (e^{q.k/tau} + sum_{n in Q} e^{q.n/tau}) )
 
-q_r is the student's embedding of the mixed view at resolution r, k_s and k'_s the teacher's of a clean view of anchor and
-partner at resolution s, Q_s the queue of that resolution. Only anchor keys enter the queues.
+q_r is the student's embedding of the mixed view at resolution r, k_s and k'_s the teacher's of a clean view of anchor
+and partner at resolution s, Q_s the queue of that resolution. Only anchor keys enter the queues.
 
 What differs from the authors' released snapshot, and why:
- - The selection is the paper's (neighbours closer to the centre). The snapshot has no neighbour search: it draws from 50
-   positions around the anchor in a list that is sorted by class, which leaks labels. `rule="snapshot"` offers its
+ - The selection is the paper's (neighbours closer to the centre). The snapshot has no neighbour search: it draws from
+   50 positions around the anchor in a list that is sorted by class, which leaks labels. `rule="snapshot"` offers its
    centre criterion (closer than the cluster's average) with a uniform draw from the cluster instead of that window.
  - The rectangle is relative: the snapshot applies the pixels of 224 to 160 and keeps a lambda that is wrong there.
  - An anchor without a partner trains alone (lambda = 1), as in MoCo v2. Any number of resolutions is possible.
@@ -56,6 +56,7 @@ class Settings:
     resolutions: tuple[int, ...] = option((224, 160), "sides of the views, in pixels")
     crop_scale: float = option(0.2, "smallest share of the image that a crop covers")
     flip: float = option(0.5, "probability of mirroring a view")
+    blur: float = option(0.5, "probability of blurring a view (sigma 0.1 to 2 pixels)")
     dim: int = option(128, "width of the embedding")
     temperature: float = option(0.2, "tau of the contrastive loss")
     queue_size: int = option(65536, "keys kept per resolution")
@@ -90,7 +91,7 @@ class Clim(Method):
         super().__init__()
         self.settings = settings
         self.views = tuple(
-            replace(contrastive(size, (settings.crop_scale, 1.0)), flip=settings.flip)
+            replace(contrastive(size, (settings.crop_scale, 1.0)), flip=settings.flip, blur_p=settings.blur)
             for size in settings.resolutions
             for _ in ("query", "key")
         )
@@ -131,6 +132,7 @@ class Clim(Method):
         ]
 
     def after_step(self, step: int) -> None:
+        super().after_step(step)
         # The paper's code moves the teacher between the student's and the teacher's forward: the same weights as here.
         self.teacher.update(self.student, self.settings.ema)
 

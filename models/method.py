@@ -46,13 +46,22 @@ class Method(nn.Module):
 
     views: tuple[View, ...]
     pairing: Pairing | None = None  # partners that the plan draws from; kept in checkpoints
+    constant_lr: tuple[str, ...] = ()  # beginnings of parameter names whose learning rate stays at its peak
+    step = 0  # optimizer steps done
+    steps_per_epoch = 1
+    total_steps = 1
+
+    def begin(self, step: int, steps_per_epoch: int, epochs: int) -> None:
+        """Called once before training, at step 0 or where a run resumes: for schedules of the method's own."""
+        self.step, self.steps_per_epoch, self.total_steps = step, steps_per_epoch, steps_per_epoch * epochs
 
     def forward(self, batch: Batch) -> Losses:
         """The loss of one batch of this process; runs inside DDP, gathers over processes what the method shares."""
         raise NotImplementedError
 
     def after_step(self, step: int) -> None:
-        """Called once after optimizer step `step` (from 0): EMA and schedules."""
+        """Called once after optimizer step `step` (from 0): the teacher follows. Overriders call this one too."""
+        self.step = step + 1
 
     def before_epoch(self, epoch: int, extract: Extract) -> None:
         """Called before each epoch, for what looks at the whole data set (CLIM renews `pairing`); most do nothing."""

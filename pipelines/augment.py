@@ -71,7 +71,7 @@ class Augment:
         mean, std: of the colours, on the scale 0 to 1.
         device: where the crops are and the views stay.
         dtype: of the views.
-        compile: compile the fused schedule (CUDA). On a CPU the grouped one is faster than what the compiler makes.
+        compile: compile the fused schedule, on CUDA. A CPU runs the grouped one, which is faster there even uncompiled.
     """
 
     def __init__(

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from models.options import describe
-from models.recipes import SETTINGS, TABLE, Training, names
+from models.recipes import Training, names
+from models.registry import REGISTRY
 from pipelines.loader import LOADERS
 
 _EPILOG = """\
@@ -36,7 +37,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, d
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     first = _Parser(add_help=False, allow_abbrev=False)
-    first.add_argument("--method", choices=sorted(SETTINGS))
+    first.add_argument("--method", choices=sorted(REGISTRY))
     first.add_argument("--recipe")
     method, recipe = (vars(first.parse_known_args(arguments)[0])[name] for name in ("method", "recipe"))
     parser, recipe_fields = _build(method, recipe)
@@ -57,7 +58,7 @@ def _build(method: str | None, recipe: str | None) -> tuple[argparse.ArgumentPar
     )
     run = parser.add_argument_group("run")
     add = _adder(run)
-    run.add_argument("--method", choices=sorted(SETTINGS), help="what to train (required)")
+    run.add_argument("--method", choices=sorted(REGISTRY), help="what to train (required)")
     run.add_argument("--data", metavar="FILE", help="converted training images (required)")
     add("--val-data", None, "converted labelled images for the kNN monitor; none: FILE-test or FILE-val, if there", str)
     add("--recipe", None, "row of hyper-parameters; none: by the data set's source and size", str)

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from models import build, checkpoint, resolve
 from models.mixture import cutmix
-from models.recipes import SETTINGS, recipe_for
+from models.recipes import recipe_for
+from models.registry import REGISTRY
 from pipelines import Dataset, View, make_loader, open_dataset
 from pipelines.views import evaluation
 from tools.options import Failure
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     views = kinds.add_parser("views", help="the views that a recipe makes of a data set")
     views.add_argument("data", help="converted images")
     views.add_argument("out", type=Path, help="PNG to write")
-    views.add_argument("--method", default="clim", choices=sorted(SETTINGS), help="default: clim")
+    views.add_argument("--method", default="clim", choices=sorted(REGISTRY), help="default: clim")
     views.add_argument("--recipe", help="default: by the data set's source and size")
     partners = kinds.add_parser("partners", help="anchors beside their selected partners and a mixture")
     partners.add_argument("run", type=Path, help="folder of a run with partners")
