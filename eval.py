@@ -30,21 +30,15 @@ from models.knn import knn_predict, topk_accuracy
 from models.linear import linear_scores, train_linear
 from models.protocols import KnnProtocol, LinearProtocol
 from pipelines import Dataset, make_loader, open_dataset
+from pipelines.beton import DecodeError
 from pipelines.views import evaluation
-
-PROTOCOLS: dict[str, type[KnnProtocol] | type[LinearProtocol]] = {"knn": KnnProtocol, "linear": LinearProtocol}
-
-
-class Failure(Exception):
-    """What the user can mend; the message is one line."""
+from tools.options import Failure, OneLineParser
 
 
 def main() -> int:
-    options = parse()
-    console = Console()
     try:
-        evaluate(options, console)
-    except (Failure, ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
+        evaluate(parse(), Console())
+    except (Failure, ValueError, OSError, FloatingPointError, ModuleNotFoundError, DecodeError) as error:
         print(f"eval.py: {error}", file=sys.stderr)
         return 2
     return 0
@@ -53,12 +47,12 @@ def main() -> int:
 def evaluate(options: argparse.Namespace, console: Console) -> None:
     """Measures, prints and writes one protocol for one encoder."""
     started = time.perf_counter()
-    protocol = chosen_protocol(options)
     encoder = from_run(options.run) if options.run else from_weights(options.weights, options.stem, options.image_size)
     for note in encoder.notes:
         console.print(note, markup=False)
     bank, queries = (as_trained(open_dataset(path), encoder) for path in (options.data, options.val_data))
     check_labels(bank, queries)
+    protocol = chosen_protocol(options, bank)
 
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     networks: dict[str, nn.Module] = {"trained": encoder.backbone}
@@ -137,11 +131,11 @@ def check_labels(bank: Dataset, queries: Dataset) -> None:
         )
 
 
-def chosen_protocol(options: argparse.Namespace) -> KnnProtocol | LinearProtocol:
-    """The default protocol with what the command line changes; a change shows in its id."""
-    cls = PROTOCOLS[options.name]
-    given = {field.name: getattr(options, field.name, None) for field in fields(cls)}
-    return cls(**{name: value for name, value in given.items() if value is not None})
+def chosen_protocol(options: argparse.Namespace, bank: Dataset) -> KnnProtocol | LinearProtocol:
+    """The usual protocol for this bank with what the command line changes; a change shows in its id."""
+    usual = KnnProtocol.for_bank(int((bank.labels >= 0).sum())) if options.name == "knn" else LinearProtocol()
+    given = {field.name: getattr(options, field.name, None) for field in fields(usual)}
+    return replace(usual, **{name: value for name, value in given.items() if value is not None})
 
 
 def described(dataset: Dataset) -> dict[str, Any]:
@@ -176,10 +170,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     common.add_argument("--seed", type=int, default=0, help="of the linear probe (default: %(default)s)")
     common.add_argument("--stem", help="with --weights: imagenet, small or small_pool, where the file does not say")
     common.add_argument("--image-size", type=positive, help="with --weights: side of the views in pixels, the same")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(prog="eval.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="name", required=True)
     knn = commands.add_parser("knn", parents=[common], help="weighted k-nearest-neighbour classification")
-    knn.add_argument("--k", type=positive, help=f"neighbours (default: {KnnProtocol.k})")
+    knn.add_argument("--k", type=positive, help="neighbours (default: 200, or 20 for a bank under 10,000)")
     knn.add_argument("--temperature", type=float, help=f"of the weights (default: {KnnProtocol.temperature})")
     linear = commands.add_parser("linear", parents=[common], help="a linear classifier on frozen features")
     linear.add_argument("--lr", type=float, help=f"peak learning rate (default: {LinearProtocol.lr})")

@@ -17,34 +17,32 @@ import sys
 import time
 from argparse import Namespace
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 
 from models import build, checkpoint, resolve
 from models.distributed import mean_over_processes, sum_over_processes
 from models.features import extract
 from models.method import Losses
-from models.monitor import KnnMonitor
+from models.monitor import KnnMonitor, held_out_beside
 from models.norm import average_running_statistics
 from models.optim import build_optimizer, cosine_schedule, set_learning_rate
 from models.recipes import Recipe, recipe_for
 from pipelines import Batch, Dataset, make_loader, open_dataset
+from pipelines.beton import DecodeError
 from pipelines.pairing import same_class_rates
 from pipelines.views import evaluation
 from tools.display import Display
+from tools.launch import DTYPES, make_accelerator, use_threads
 from tools.options import Failure, check_run, parse
-from tools.run_folder import RunFolder, machine, versions
+from tools.run_folder import RunFolder, refuse_another_run, run_config
 from tools.signals import STOPPED, StopRequest
 from tools.timer import Timer
 
 EVALUATION_BATCH = 512
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def main() -> int:
@@ -56,7 +54,7 @@ def main() -> int:
         recipe = resolve(options.method, name, **overrides)
         with ExitStack() as open_loaders, StopRequest() as stop:
             return Trainer(options, recipe, dataset, open_loaders).run(stop)
-    except (Failure, ValueError, OSError, ModuleNotFoundError) as error:
+    except (Failure, ValueError, OSError, ModuleNotFoundError, DecodeError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
 
@@ -66,14 +64,12 @@ class Trainer:
 
     def __init__(self, options: Namespace, recipe: Recipe, dataset: Dataset, open_loaders: ExitStack) -> None:
         training = recipe.training
-        if training.batch_size % options.accumulate:
-            raise Failure(
-                f"--batch-size {training.batch_size} does not divide into --accumulate {options.accumulate} parts"
-            )
+        parts = options.accumulate
+        if training.batch_size % parts:
+            raise Failure(f"--batch-size {training.batch_size} does not divide into --accumulate {parts} parts")
         self.options, self.recipe, self.training, self.dataset = options, recipe, training, dataset
         self.accelerator = make_accelerator(options)
-        threads = options.threads or max(1, len(os.sched_getaffinity(0)) // local_processes())
-        torch.set_num_threads(threads)  # launchers set OMP_NUM_THREADS to 1, which leaves cores idle
+        threads = use_threads(options.threads)
         self.main = self.accelerator.is_main_process
         torch.manual_seed(options.seed)
         self.method = build(recipe.method, recipe).to(memory_format=torch.channels_last)
@@ -85,29 +81,20 @@ class Trainer:
         }  # fmt: skip
         view = evaluation(training.image_size, training.image_keep)
         self.loader = open_loaders.enter_context(
-            make_loader(
-                dataset,
-                self.method.views,
-                training.batch_size // options.accumulate,
-                compile=options.compile,
-                **loading,
-            )
+            make_loader(dataset, self.method.views, training.batch_size // parts, compile=options.compile, **loading)
         )
         self.whole_set = open_loaders.enter_context(
             make_loader(dataset, [view], EVALUATION_BATCH, shuffle=False, drop_last=False, **loading)
         )
         self.monitor = None
         if (held_out := options.val_data or held_out_beside(options.data)) is not None:
-            self.monitor = KnnMonitor(
-                dataset, open_dataset(held_out), view, options.knn_bank, EVALUATION_BATCH, **loading
-            )
+            held_out_set = open_dataset(held_out)
+            self.monitor = KnnMonitor(dataset, held_out_set, view, options.knn_bank, EVALUATION_BATCH, **loading)
             open_loaders.callback(self.monitor.close)
 
-        self.steps_per_epoch = self.loader.steps // options.accumulate
+        self.steps_per_epoch = self.loader.steps // parts
         if self.steps_per_epoch == 0:
-            raise Failure(
-                f"{dataset.number} images are fewer than one batch of {training.batch_size}; lower --batch-size"
-            )
+            raise Failure(f"{dataset.number} images do not fill a batch of {training.batch_size}; lower --batch-size")
         self.total_steps = self.steps_per_epoch * training.epochs
         self.last_step = min(self.total_steps, options.max_steps or self.total_steps)
         self.learning_rate(0)  # a warm-up that does not fit is refused before anything is trained
@@ -117,11 +104,12 @@ class Trainer:
         )  # fmt: skip
         self.model, self.optimizer = self.accelerator.prepare(self.method, optimizer)
 
-        default = Path("runs") / f"{recipe.method}-{Path(options.data).stem}"
-        self.folder = RunFolder(Path(options.output or default), options.resume, self.main)
-        self.config = self.describe()
+        output = options.output or f"runs/{recipe.method}-{Path(options.data).stem}"
+        self.folder = RunFolder(Path(output), options.resume, self.main)
+        self.config = run_config(options, recipe, dataset, self.accelerator)
         self.state: dict[str, Any] = {
             "step": 0, "samples_seen": 0, "seconds": 0.0, "loss": None, "knn_top1": None, "knn_step": None,
+            "method": recipe.method, "seed": options.seed, "accumulate": parts,
             "data_checksum": dataset.checksum, "recipe": self.config["recipe"],
         }  # fmt: skip
         self.notes = self.resume() if options.resume else []
@@ -205,7 +193,8 @@ class Trainer:
         )
 
     def renew_pairing(self, epoch: int) -> None:
-        """Lets the method look at the whole data set; where it chose partners and labels exist, says how pure they are."""
+        """Lets the method look at the whole data set; logs how pure its new partners are, where labels exist."""
+        average_running_statistics(self.method)
         before = self.method.pairing
         self.method.before_epoch(epoch, lambda network: extract(network, self.whole_set))
         if self.method.pairing is not None and self.method.pairing is not before and self.dataset.classes:
@@ -255,7 +244,7 @@ class Trainer:
     def save(self) -> None:
         """Writes a checkpoint of this step."""
         average_running_statistics(self.method)
-        self.state["seconds"] = time.perf_counter() - self.started
+        self.state |= {"seconds": time.perf_counter() - self.started, "rows": self.folder.rows}
         if self.accelerator.scaler is not None:
             self.state["scaler"] = self.accelerator.scaler.state_dict()
         if self.main:
@@ -266,57 +255,31 @@ class Trainer:
         """Restores the newest valid checkpoint; returns what to tell about it."""
         found, notes = checkpoint.newest(self.folder.checkpoints)
         if found is None:
+            self.folder.rewind(0)
             return [*notes, f"{self.folder.checkpoints} holds no checkpoint; starting from the first step"]
-        for name, value in self.config["recipe"].items():
-            was = found.state["recipe"].get(name)
-            if was != value:
-                raise Failure(f"the run was started with {name} {was}, not {value}; give the same, or another --output")
-        if found.state["data_checksum"] != self.dataset.checksum:
-            raise Failure(
-                f"{self.options.data} is not the data that {self.folder.path} was trained on; give that, or another --output"
-            )
+        refuse_another_run(found.state, self.state)
         found.apply(self.method, self.optimizer)
         self.state |= {name: value for name, value in found.state.items() if name != "optimizer"}
         if self.accelerator.scaler is not None and "scaler" in self.state:
             self.accelerator.scaler.load_state_dict(self.state["scaler"])
-        self.folder.rewind(self.state["step"])
+        self.folder.rewind(self.state["rows"])
         return [*notes, f"resumed from {found.path}"]
-
-    def describe(self) -> dict[str, Any]:
-        """What config.json holds."""
-        values = asdict(self.training) | asdict(self.recipe.settings)
-        return {
-            "method": self.recipe.method,
-            "recipe_name": self.recipe.name,
-            "recipe": {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()},
-            "sources": dict(self.recipe.sources),
-            "options": vars(self.options),
-            "data": {
-                "path": str(self.options.data), "number": self.dataset.number, "classes": list(self.dataset.classes),
-                "mean": list(self.dataset.mean), "std": list(self.dataset.std), "checksum": self.dataset.checksum,
-            },
-            "world_size": self.accelerator.num_processes,
-            "device": str(self.accelerator.device),
-            "versions": versions(),
-            "machine": machine(),
-        }  # fmt: skip
 
     def announce(self) -> None:
         """The banner: what runs, where, and for how long."""
-        count = sum(parameter.numel() for parameter in self.method.encoder().parameters())
-        note, training = self.display.note, self.training
-        note(
-            f"{self.recipe.method}, recipe {self.recipe.name}: {training.backbone} (width {training.width}, {count / 1e6:.2f} M), "
-            f"{self.dataset.number:,} images, {training.epochs} epochs of {self.steps_per_epoch} steps, batch {training.batch_size}"
-        )
-        note(
-            f"world size {self.accelerator.num_processes} ({self.accelerator.device}, {self.options.precision}, "
-            f"{torch.get_num_threads()} threads), into {self.folder.path}"
-        )
-        if self.monitor is None:
-            note("no labelled images for the kNN monitor; give them with --val-data")
-        for line in self.notes:
-            note(line)
+        training, options = self.training, self.options
+        parameters = sum(parameter.numel() for parameter in self.method.encoder().parameters())
+        network = f"{training.backbone} (width {training.width}, {parameters / 1e6:.2f} M)"
+        length = f"{training.epochs} epochs of {self.steps_per_epoch} steps, batch {training.batch_size}"
+        place = f"{self.accelerator.device}, {options.precision}, {torch.get_num_threads()} threads"
+        lines = [
+            f"{self.recipe.method}, recipe {self.recipe.name}: {network}, {self.dataset.number:,} images, {length}",
+            f"world size {self.accelerator.num_processes} ({place}), into {self.folder.path}",
+            *([] if self.monitor else ["no labelled images for the kNN monitor; give them with --val-data"]),
+            *self.notes,
+        ]
+        for line in lines:
+            self.display.note(line)
 
     def summarise(self) -> None:
         """Writes summary.json."""
@@ -330,33 +293,6 @@ class Trainer:
         )  # fmt: skip
         seconds, seen = self.state["seconds"], self.state["samples_seen"]
         self.display.note(f"done: {seen:,} images in {seconds:.0f} s; results in {self.folder.path}")
-
-
-def make_accelerator(options: Namespace) -> Accelerator:
-    """Accelerate for this machine: its GPUs where there are some, else the CPU."""
-    on_gpu = torch.cuda.is_available()
-    if options.precision == "fp16" and not on_gpu:
-        raise Failure("--precision fp16 needs a GPU; take bf16 or fp32 on a CPU")
-    return Accelerator(
-        cpu=not on_gpu,
-        mixed_precision="no" if options.precision == "fp32" else options.precision,
-        gradient_accumulation_steps=options.accumulate,
-        log_with=options.log_with,
-        project_dir=options.output or "runs",
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
-
-
-def local_processes() -> int:
-    """Processes of this run on this machine, as the launcher says."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
-def held_out_beside(data: str) -> Path | None:
-    """The validation or test split that the conversion wrote beside a training split."""
-    path = Path(data)
-    beside = [path.with_name(f"{path.stem}-{split}{path.suffix}") for split in ("val", "test")]
-    return next((split for split in beside if split.exists()), None)
 
 
 if __name__ == "__main__":

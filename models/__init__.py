@@ -12,6 +12,7 @@ from models.norm import SplitBatchNorm2d
 from models.recipes import Recipe, Training
 from models.recipes import recipe as resolve
 from models.registry import REGISTRY
+from models.sync_norm import SyncBatchNorm2d
 
 __all__ = ["Method", "backbone_of", "build", "resolve"]
 
@@ -44,11 +45,12 @@ def backbone_of(training: Training) -> Backbone:
             f"give a multiple of {processes}"
         )
     splits = max(1, training.bn_splits // processes)
+    norm = SyncBatchNorm2d if training.sync_bn else partial(SplitBatchNorm2d, splits=splits) if splits > 1 else None
     return build_backbone(
         training.backbone,
         training.width,
         training.stem,
         training.zero_init_residual,
-        partial(SplitBatchNorm2d, splits=splits) if splits > 1 else None,
+        norm,
         training.image_size,
     )

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,14 +69,14 @@ def save(folder: Path, method: Method, optimizer: torch.optim.Optimizer, state: 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{state['step']:08d}"
     partial = folder / f".{path.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    for left in folder.glob(".step-*.partial"):
+        shutil.rmtree(left, ignore_errors=True)  # of a run that was killed while it wrote
     partial.mkdir()
     try:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in method.state_dict().items()}, partial / "model.safetensors"
-        )
+        weights = {name: tensor.contiguous() for name, tensor in method.state_dict().items()}
+        _write(save_file, weights, partial / "model.safetensors")
         tensors, numbers = _split_optimizer(optimizer)
-        save_file(tensors, partial / "optimizer.safetensors")
+        _write(save_file, tensors, partial / "optimizer.safetensors")
         if method.pairing is not None:
             _save_pairing(method.pairing, partial / "pairing.safetensors")
         (partial / "state.json").write_text(json.dumps(state | {"optimizer": numbers}))
@@ -84,17 +85,21 @@ def save(folder: Path, method: Method, optimizer: torch.optim.Optimizer, state: 
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        shutil.rmtree(_aside(path), ignore_errors=True)
+        path.rename(_aside(path))  # still found there, should the next line never be reached
     partial.rename(path)
     _sync(folder)
-    for old in _found(folder)[keep:]:
+    # Later steps can only be damaged ones that a resumed run went back behind: they must not push out valid ones.
+    valid = [found for found in _found(folder) if found.name <= path.name]
+    for old in set(_found(folder)) - set(valid[:keep]):
         shutil.rmtree(old, ignore_errors=True)
     return path
 
 
 def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that loads, and a line for each newer one that does not."""
-    skipped = []
+    skipped: list[str] = []
     for path in _found(folder):
         try:
             return load(path), skipped
@@ -104,7 +109,7 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def load(path: Path) -> Checkpoint:
-    """Reads one checkpoint folder; whatever is wrong with it raises OSError, ValueError, KeyError or SafetensorError."""
+    """Reads one checkpoint folder; what is wrong with it raises OSError, ValueError, KeyError or SafetensorError."""
     state = json.loads((path / "state.json").read_text())
     pairing = path / "pairing.safetensors"
     return Checkpoint(
@@ -121,10 +126,24 @@ def _found(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), reverse=True) if folder.is_dir() else []
 
 
+def _aside(path: Path) -> Path:
+    """Where a checkpoint waits while another one of the same step takes its place."""
+    return path.with_name(f"{path.name}-before")
+
+
+def _write(save_file: Callable[..., None], tensors: Mapping[str, Any], path: Path) -> None:
+    """Saves tensors; what the disk refuses is an OSError, as everywhere else."""
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path} ({error})") from None
+
+
 def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The optimizer's state as named tensors, and the numbers beside them."""
     whole = optimizer.state_dict()
-    tensors, numbers = {}, {}
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, Any] = {}
     for number, entries in whole["state"].items():
         for entry, value in entries.items():
             if isinstance(value, Tensor):
@@ -136,7 +155,8 @@ def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor
 
 def _save_pairing(pairing: Pairing, path: Path) -> None:
     mix = np.array([pairing.mix_probability, pairing.mix_alpha])
-    save_arrays({"pool": pairing.pool, "start": pairing.start, "count": pairing.count, "mix": mix}, path)
+    arrays = {"pool": pairing.pool, "start": pairing.start, "count": pairing.count, "mix": mix}
+    _write(save_arrays, arrays, path)
 
 
 def _load_pairing(path: Path) -> Pairing:

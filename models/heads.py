@@ -22,6 +22,7 @@ def mlp(
     last_batch_norm: LastNorm = "none",
     bias: bool = True,
     last_bias: bool | None = None,
+    norm: type[nn.BatchNorm1d] = nn.BatchNorm1d,
 ) -> nn.Sequential:
     """Linear layers of the given widths, ReLU between them.
 
@@ -41,6 +42,7 @@ def mlp(
         last_batch_norm: a batch norm behind the last layer: "none", "affine" (with gain and bias), "plain" (without).
         bias: biases of the linear layers.
         last_bias: the same for the last layer; as the others where None.
+        norm: the batch norm's class: `sync_norm.SyncBatchNorm1d` takes the statistics of all processes.
 
     Raises:
         ValueError: fewer than two widths.
@@ -51,16 +53,16 @@ def mlp(
     for inputs, outputs in pairwise(dims[:-1]):
         layers.append(nn.Linear(inputs, outputs, bias=bias))
         if batch_norm:
-            layers.append(nn.BatchNorm1d(outputs))
+            layers.append(norm(outputs))
         layers.append(nn.ReLU(inplace=True))
     layers.append(nn.Linear(dims[-2], dims[-1], bias=bias if last_bias is None else last_bias))
     if last_batch_norm != "none":
-        layers.append(nn.BatchNorm1d(dims[-1], affine=last_batch_norm == "affine"))
+        layers.append(norm(dims[-1], affine=last_batch_norm == "affine"))
     return nn.Sequential(*layers)
 
 
 class HypercolumnNeck(nn.Module):
-    """CGH's hypercolumn branch (papers/cgh.md, "Hypercolumn, exactly").
+    """CGH's hypercolumn branch as its released code builds it.
 
     The maps of several stages, resized to the size of the last one (bilinear, align_corners False, no antialias) and
     concatenated on channels, then 1x1 convolution, batch norm, ReLU, mean over the map, and an MLP. No weights per

@@ -1,6 +1,6 @@
 """LARS: SGD whose step for each tensor is scaled by the ratio of its norm to its gradient's (You et al., 1708.03888).
 
-As in ICCL's released code (papers/iccl.md, section b): the learning rate enters the momentum buffer, and excluded
+As in ICCL's released code (arXiv 2301.03041): the learning rate enters the momentum buffer, and excluded
 parameters take a plain step without weight decay.
 """
 

@@ -19,7 +19,7 @@ def train_linear(
 ) -> nn.Linear:
     """A linear classifier trained by `protocol`, a pure function of its arguments on one device.
 
-    Weights start at N(0, 0.01), biases at 0 (papers/msvq.md, b.3). Epochs run through a new permutation each, the last
+    Weights start at N(0, 0.01), biases at 0, as in MSVQ's released probe. Epochs run through a new permutation each, the last
     batch may be smaller. The features are used as they are, without normalisation.
 
     Args:

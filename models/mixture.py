@@ -13,8 +13,8 @@ from torch import Tensor
 def cutmix(anchor: Tensor, partner: Tensor, box_B4: Tensor) -> tuple[Tensor, Tensor]:
     """Pastes a rectangle of each partner into its anchor.
 
-    The released code cuts the same pixels out of every resolution, which makes lambda wrong on all but the first; here the
-    rectangle is rounded to pixels per resolution, and lambda is what was then kept.
+    The released code cuts the same pixels out of every resolution, which makes lambda wrong on all but the first; here
+    the rectangle is rounded to pixels per resolution, and lambda is what was then kept.
 
     Args:
         anchor, partner: [B, 3, s, s].

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import nn
@@ -40,12 +43,12 @@ class KnnMonitor:
         if min(len(part) for part in labelled) == 0:
             raise ValueError(f"kNN needs labels in both {train.path} and {held_out.path}")
         labelled[0] = labelled[0][np.linspace(0, len(labelled[0]) - 1, min(bank, len(labelled[0]))).round().astype(int)]
-        self.protocol = KnnProtocol(k=200 if len(labelled[0]) >= 10_000 else 20)
+        self.protocol = KnnProtocol.for_bank(len(labelled[0]))
         self._classes = len(train.classes)
         self._labels = [torch.from_numpy(d.labels[part]) for d, part in zip((train, held_out), labelled, strict=True)]
         self._loaders = [
             make_loader(dataset, [view], batch_size, subset=part, shuffle=False, drop_last=False, **loading)  # type: ignore[arg-type]
-            for dataset, part in zip((train, held_out), labelled, strict=True)
+            for dataset, part in zip((train, replace(held_out, mean=train.mean, std=train.std)), labelled, strict=True)
         ]
 
     def measure(self, backbone: nn.Module) -> float:
@@ -58,3 +61,10 @@ class KnnMonitor:
     def close(self) -> None:
         for loader in self._loaders:
             loader.close()
+
+
+def held_out_beside(data: str) -> Path | None:
+    """The validation or test split that the conversion wrote beside a training split."""
+    path = Path(data)
+    beside = [path.with_name(f"{path.stem}-{split}{path.suffix}") for split in ("val", "test")]
+    return next((split for split in beside if split.exists()), None)

@@ -1,11 +1,11 @@
 """Nearest neighbours, k-means and CLIM's selection rules over a whole data set.
 
-CLIM (arXiv 2011.02697): for an anchor, search samples that are locally similar to it, and of those keep the ones that lie
-closer to the anchor's cluster centre than the anchor does.
+CLIM (arXiv 2011.02697): for an anchor, search samples that are locally similar to it, and of those keep the ones that
+lie closer to the anchor's cluster centre than the anchor does.
 
 Nothing here depends on the order of the samples: the published snapshot draws partners from a window of list positions,
-and since image folders are sorted by class, that window leaks labels. Nothing holds an N x N matrix: rows and columns come
-in chunks. Cost: neighbours N^2 D, k-means N C D per iteration; memory N (D + k) and one chunk.
+and since image folders are sorted by class, that window leaks labels. Nothing holds an N x N matrix: rows and columns
+come in chunks. Cost: neighbours N^2 D, k-means N C D per iteration; memory N (D + k) and one chunk.
 
 N samples, D dimensions, k neighbours, C clusters, R rows of a chunk.
 """
@@ -84,8 +84,8 @@ def nearest_neighbors(features_ND: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def kmeans(features_ND: Tensor, clusters: int, iterations: int = 30, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Lloyd's algorithm with squared Euclidean distances.
 
-    The first centroids are the samples that reach furthest in seeded random directions, and an empty cluster restarts at
-    the sample furthest from its centroid: choices by content, so the order of the samples changes nothing.
+    The first centroids are the samples that reach furthest in seeded random directions, and an empty cluster restarts
+    at the sample furthest from its centroid: choices by content, so the order of the samples changes nothing.
 
     Returns:
         centroids_CD float32, assignment_N int64 (to the returned centroids).

@@ -4,7 +4,7 @@ One process imitates many: a split batch norm takes the statistics of S groups s
 interleaved (sample n belongs to group n mod S), and processes hold interleaved parts of the global batch, so that W
 processes with S / W groups each equal one process with S groups, exactly.
 
-Split batch norm: MSVQ's released code (papers/msvq.md, a.5). Shuffling: MoCo, arXiv 1911.05722, section 3.3.
+Split batch norm: MSVQ's released code (arXiv 2305.05370). Shuffling: MoCo, arXiv 1911.05722, section 3.3.
 
 Shapes: N samples of this process's batch, S groups, C channels, H x W pixels, G samples of the global batch, V views.
 """

@@ -32,7 +32,7 @@ def build_optimizer(
         momentum: of SGD and LARS; AdamW takes (0.9, 0.999).
         weight_decay: L2 term of SGD and LARS, decoupled in AdamW.
         exclude_norm_and_bias: no weight decay, and in LARS no scaling, for vectors: norm gains and all biases. Released
-            code often goes by names and then misses some norms (papers/iccl.md, trap 10); this does not.
+            code often goes by names and then misses some norms; this does not.
         constant: beginnings of names ("predictor.") whose learning rate stays at its peak, as SimSiam's and MNCL's.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class KnnProtocol:
-    """Weighted kNN on L2-normalised features; the defaults are those of MSVQ's monitor (papers/msvq.md, b.3).
+    """Weighted kNN on L2-normalised features; the defaults are those of MSVQ's monitor.
 
     Attributes:
         k: neighbours that vote, or all of the bank where it is smaller.
@@ -26,6 +26,11 @@ class KnnProtocol:
     encoder: str = "student backbone"
     images: str = "whole shorter side, centred"
 
+    @classmethod
+    def for_bank(cls, size: int) -> KnnProtocol:
+        """The published k = 200 for banks of 10,000 images and more; 20 for smaller ones, where 200 are too many."""
+        return cls(k=200 if size >= 10_000 else 20)
+
     @property
     def id(self) -> str:
         return f"knn-k{self.k}-t{self.temperature:g}-{self.distance}-{self.encoder.split()[0]}"
@@ -36,7 +41,7 @@ class KnnProtocol:
 
 @dataclass(frozen=True)
 class LinearProtocol:
-    """A linear classifier on frozen raw features, computed once; the optimizer is MSVQ's (papers/msvq.md, b.3).
+    """A linear classifier on frozen raw features, computed once; the optimizer is MSVQ's.
 
     MSVQ's released probe crops and flips the training images anew in every epoch and prints the best epoch on the test
     set. This one looks at each image once, whole, and reports the last epoch.

@@ -1,8 +1,8 @@
 """Recipes: every hyper-parameter of a (method, data set), each with where it comes from.
 
-A recipe is a `Training` (what any method needs) and the method's own settings. The values are in `models/tables/`, one file
-a method. `python train.py --method clim --recipe cifar10 --help` shows them; any can be overridden on the command line,
-and what was used lands in the run's config.json.
+A recipe is a `Training` (what any method needs) and the method's own settings. The values are in `models/tables/`, one
+file a method. `python train.py --method clim --recipe cifar10 --help` shows them; any can be overridden on the command
+line, and what was used lands in the run's config.json.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class Training:
     stem: str = option("small", "first layers: imagenet (7x7, pool), small (3x3) or small_pool (3x3, pool)")
     zero_init_residual: bool = option(False, "start the last batch norm of each residual block at 0")
     bn_splits: int = option(1, "groups of a global batch that have batch statistics of their own")
+    sync_bn: bool = option(False, "batch statistics of the backbone over all processes; not with bn_splits")
     image_size: int = option(32, "side of the evaluation views, in pixels")
     image_keep: float = option(1.0, "share of the shorter side that evaluation views show")
     epochs: int = option(200, "passes over the data")
@@ -46,6 +47,8 @@ class Training:
                 raise ValueError(f"{field} is {getattr(self, field)}; give 0 or more")
         if not self.lr > 0:
             raise ValueError(f"lr is {self.lr}; give a number above 0")
+        if self.sync_bn and self.bn_splits > 1:
+            raise ValueError(f"sync_bn and bn_splits {self.bn_splits} exclude each other; take one of them")
         if self.batch_size % self.bn_splits:
             raise ValueError(f"a batch of {self.batch_size} does not split into {self.bn_splits} groups (bn_splits)")
 
@@ -82,6 +85,8 @@ def recipe(method: str, name: str, **overrides: Any) -> Recipe:
     training, settings = (
         cls(**{item.name: values[item.name] for item in fields(cls)}) for cls in (Training, entry.settings)
     )
+    if hasattr(settings, "check"):
+        settings.check(training)  # what the method's own values must agree on with the training's
     return Recipe(method, name, training, settings, sources | dict.fromkeys(overrides, "command line"))
 
 

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from models import clim
+from models import byol, cgh, clim, iccl, mncl, moco, msvq, nnclr, ressl, simclr, simsiam
 from models.backbones import Backbone
 from models.method import Method
 from models.sources import Row
+from models.tables import byol as byol_rows
+from models.tables import cgh as cgh_rows
 from models.tables import clim as clim_rows
+from models.tables import iccl as iccl_rows
+from models.tables import mncl as mncl_rows
+from models.tables import moco as moco_rows
+from models.tables import msvq as msvq_rows
+from models.tables import nnclr as nnclr_rows
+from models.tables import ressl as ressl_rows
+from models.tables import simclr as simclr_rows
+from models.tables import simsiam as simsiam_rows
 
 
 class Entry(NamedTuple):
@@ -27,5 +37,15 @@ class Entry(NamedTuple):
 
 
 REGISTRY: dict[str, Entry] = {
+    "cgh": Entry(cgh.Cgh, cgh.Settings, cgh_rows.ROWS),
+    "moco": Entry(moco.Moco, moco.Settings, moco_rows.ROWS),
+    "msvq": Entry(msvq.Msvq, msvq.Settings, msvq_rows.ROWS),
+    "ressl": Entry(ressl.Ressl, ressl.Settings, ressl_rows.ROWS),
     "clim": Entry(clim.Clim, clim.Settings, clim_rows.ROWS),
+    "byol": Entry(byol.Byol, byol.Settings, byol_rows.ROWS),
+    "iccl": Entry(iccl.Iccl, iccl.Settings, iccl_rows.ROWS),
+    "mncl": Entry(mncl.Mncl, mncl.Settings, mncl_rows.ROWS),
+    "nnclr": Entry(nnclr.Nnclr, nnclr.Settings, nnclr_rows.ROWS),
+    "simclr": Entry(simclr.SimClr, simclr.Settings, simclr_rows.ROWS),
+    "simsiam": Entry(simsiam.SimSiam, simsiam.Settings, simsiam_rows.ROWS),
 }

@@ -15,7 +15,7 @@ class Batch:
         views: one tensor [B, 3, size, size] for each `View`, normalised, channels-last in memory.
         index: [B] int64, the samples' numbers in the data set.
         label: [B] int64, -1 where unlabelled.
-        seed: a number that this global batch alone has, the same on every process: seeds what a method draws for itself.
+        seed: a number that only this global batch has, the same on every process; seeds what a method draws for itself.
         partner: the same views of the sample that each one is paired with (a sample paired with itself has none), or
             None where this step mixes nothing.
         box: [B, 4] float32, the CutMix rectangle (top, left, bottom, right) as shares of the side; no area where a

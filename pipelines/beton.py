@@ -65,7 +65,7 @@ class BetonExecutor:
         pending = list(range(0, samples, step))
 
         def work(scratch: NDArray[np.uint8]) -> list[int]:
-            failed = []
+            failed: list[int] = []
             while True:
                 try:
                     start = pending.pop()  # one list for all threads: `pop` is atomic
@@ -111,8 +111,8 @@ def _compiled_cut() -> Any:
 
     imdecode, resize = ffcv_kernels.load()
 
-    @numba.njit(nogil=True)  # type: ignore[untyped-decorator]
-    def cut(  # type: ignore[no-untyped-def]
+    @numba.njit(nogil=True)
+    def cut(  # type: ignore[no-untyped-def]  # numba infers them
         data, mode_N, height_N, width_N, offset_N, size_N,
         source_S, crop_VS4, flip_VS, size_V, offset_V, output, scratch, start, stop,
     ):  # fmt: skip

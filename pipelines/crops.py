@@ -12,7 +12,7 @@ from pipelines.random_numbers import uniform
 from pipelines.views import View
 
 _TRIES = 10  # as in torchvision: ten draws, then the largest centred box of an admitted shape
-_AREA, _RATIO, _TOP, _LEFT, _FLIP, _SLOTS = 0, 10, 20, 21, 22, 23  # counters of a key; photometric numbers follow at 64
+_AREA, _RATIO, _TOP, _FLIP = 0, 10, 20, 22  # counters of a key (left is top + 1); photometric numbers follow at 64
 
 Sides = NDArray[np.int64]
 
@@ -21,7 +21,7 @@ def boxes(view: View, key_S: NDArray[np.uint64], height_S: Sides, width_S: Sides
     """The crop box of each sample for `view`: [S, 4] int32."""
     if view.scale is None:
         return _center_boxes(view.center, height_S, width_S)
-    return _random_boxes(view, uniform(key_S, _SLOTS), height_S, width_S)
+    return _random_boxes(view, key_S, height_S, width_S)
 
 
 def flips(view: View, key_S: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -36,26 +36,33 @@ def _center_boxes(keep: float, height_S: Sides, width_S: Sides) -> NDArray[np.in
     return np.stack([top, left, side, side], axis=1).astype(np.int32)
 
 
-def _random_boxes(view: View, random: NDArray[np.float64], height_S: Sides, width_S: Sides) -> NDArray[np.int32]:
+def _random_boxes(view: View, key_S: NDArray[np.uint64], height_S: Sides, width_S: Sides) -> NDArray[np.int32]:
+    height, width, fits = _drawn_shape(view, key_S, height_S, width_S, tries=1)
+    rest = np.flatnonzero(~fits)  # most first tries fit: only the others need more numbers
+    if len(rest):
+        height[rest], width[rest], fits[rest] = _drawn_shape(view, key_S[rest], height_S[rest], width_S[rest], _TRIES)
+        rest = rest[~fits[rest]]
+        height[rest], width[rest] = _largest_shape(view.ratio, height_S[rest], width_S[rest])
+    place = uniform(key_S, 2, start=_TOP)
+    top = np.floor(place[:, 0] * (height_S - height + 1))
+    left = np.floor(place[:, 1] * (width_S - width + 1))
+    top[rest], left[rest] = (height_S[rest] - height[rest]) // 2, (width_S[rest] - width[rest]) // 2
+    return np.stack([top, left, height, width], axis=1).astype(np.int32)
+
+
+def _drawn_shape(
+    view: View, key_S: NDArray[np.uint64], height_S: Sides, width_S: Sides, tries: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Height and width of the first drawn box that fits into each image, and whether one did."""
     assert view.scale is not None
     low, high = view.scale
     log_low, log_high = np.log(view.ratio)
-    area = (height_S * width_S)[:, None] * (low + (high - low) * random[:, _AREA : _AREA + _TRIES])
-    ratio = np.exp(log_low + (log_high - log_low) * random[:, _RATIO : _RATIO + _TRIES])
+    area = (height_S * width_S)[:, None] * (low + (high - low) * uniform(key_S, tries, start=_AREA))
+    ratio = np.exp(log_low + (log_high - log_low) * uniform(key_S, tries, start=_RATIO))
     widths, heights = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
     fits = (widths > 0) & (heights > 0) & (widths <= width_S[:, None]) & (heights <= height_S[:, None])
     first, rows = fits.argmax(axis=1), np.arange(len(height_S))
-    height, width = heights[rows, first], widths[rows, first]
-    top = np.floor(random[:, _TOP] * (height_S - height + 1))
-    left = np.floor(random[:, _LEFT] * (width_S - width + 1))
-
-    none_fits = ~fits.any(axis=1)
-    if none_fits.any():
-        tall, wide = _largest_shape(view.ratio, height_S, width_S)
-        height, width = np.where(none_fits, tall, height), np.where(none_fits, wide, width)
-        top = np.where(none_fits, (height_S - height) // 2, top)
-        left = np.where(none_fits, (width_S - width) // 2, left)
-    return np.stack([top, left, height, width], axis=1).astype(np.int32)
+    return heights[rows, first], widths[rows, first], fits[rows, first]
 
 
 def _largest_shape(

@@ -35,8 +35,8 @@ def same_class_rates(pairing: Pairing, labels_N: NDArray[np.integer]) -> dict[st
     """How often a drawn partner has its anchor's class: a monitor for labelled data, never a part of training.
 
     Returns:
-        `selected`: over the anchors that have partners; `neighbors`: over all k neighbours, unselected; `chance`: of a random
-        other sample; `paired`: share of the samples that have a partner at all. Unlabelled samples are left out.
+        `selected`: over the anchors that have partners; `neighbors`: over all k neighbours, unselected; `chance`: of a
+        random other sample; `paired`: share of the samples that have a partner at all. Unlabelled ones are left out.
     """
     labelled = labels_N >= 0
     anchor_M = np.repeat(np.arange(len(labels_N)), pairing.count)

@@ -28,6 +28,8 @@ SOLARIZE = 7  # values from this one on (0 to 255) are inverted, none = 256
 PERMUTE = 8  # row of CHANNEL_ORDERS, none = 0
 NUMBERS = 9
 
+_UNCHANGED = np.array([1, 1, 1, 0, 0, 0, 0, 256, 0], dtype=np.float32)  # a row that leaves the picture as it is
+
 JITTER_ORDERS = tuple(permutations((BRIGHTNESS, CONTRAST, SATURATION, HUE)))  # the columns are the operations' names
 CHANNEL_ORDERS = tuple(permutations((0, 1, 2)))  # output channel i is input channel CHANNEL_ORDERS[row][i]
 
@@ -60,6 +62,8 @@ def photometric_numbers(view: View, key_S: NDArray[np.uint64]) -> NDArray[np.flo
     Returns:
         float32 [S, NUMBERS], columns as named above.
     """
+    if not any((view.jitter_p, view.grayscale_p, view.blur_p, view.solarize_p, view.permute_p)):
+        return np.tile(_UNCHANGED, (len(key_S), 1))
     draw = np.moveaxis(uniform(key_S, _COUNTERS, start=FIRST_COUNTER), -1, 0)
     jittered = draw[_JITTER_COIN] < view.jitter_p
     numbers = np.empty((len(key_S), NUMBERS), dtype=np.float32)

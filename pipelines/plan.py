@@ -121,8 +121,9 @@ class Plan:
             salt_S = np.concatenate([salt_S, anchor_B + 1])
         height_S, width_S = self.heights[source_S], self.widths[source_S]
         crop, flip, photometric = [], [], []
+        sample_S = key(self.seed, _VIEW, epoch, source_S, salt_S)
         for number, view in enumerate(self.views):
-            key_S = key(self.seed, _VIEW, epoch, source_S, salt_S, number)
+            key_S = key(sample_S, number)
             crop.append(crops.boxes(view, key_S, height_S, width_S))
             flip.append(crops.flips(view, key_S))
             photometric.append(photometric_numbers(view, key_S))
@@ -140,7 +141,7 @@ class Plan:
         return partner_B, partner_B == anchor_B
 
     def _mix_box(self, epoch: int, step: int, pairing: Pairing) -> NDArray[np.float32] | None:
-        """CutMix's rectangle of this global batch in shares of the side (CLIM, section a.4), or None for a plain step."""
+        """CutMix's rectangle of a global batch in shares of the side (arXiv 1905.04899), or None for a plain step."""
         step_key = key(self.seed, _MIX, epoch, step)
         mixes, top, left = uniform(step_key, 3).reshape(3)
         if mixes >= pairing.mix_probability:
@@ -148,4 +149,5 @@ class Plan:
         kept = np.random.Generator(np.random.Philox(key=int(step_key))).beta(pairing.mix_alpha, pairing.mix_alpha)
         half = np.sqrt(1 - kept) / 2
         box = np.array([top - half, left - half, top + half, left + half])
-        return np.clip(box, 0, 1).astype(np.float32)
+        clipped: NDArray[np.float32] = np.clip(box, 0, 1).astype(np.float32)
+        return clipped

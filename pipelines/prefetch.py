@@ -74,7 +74,8 @@ class Prefetch(Generic[T]):
         raise RuntimeError("the loader was closed while a batch was awaited")
 
     def _run(self) -> None:
-        stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
+        on_gpu = self._device.type == "cuda"
+        stream = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
         try:
             for number in range(self._count):
                 if self._stop.is_set():

@@ -20,7 +20,7 @@ class View:
         center: share of the shorter side that a centre crop keeps; 224 / 256 is the usual evaluation crop. Only read
             where `scale` is None.
         flip: probability of a horizontal flip.
-        jitter: strengths (brightness, contrast, saturation, hue) of ColorJitter; its four operations come in random order.
+        jitter: strengths (brightness, contrast, saturation, hue) of ColorJitter; the four come in random order.
         jitter_p, grayscale_p, blur_p, solarize_p, permute_p: probability of each operation.
         blur_sigma: range of the Gaussian's standard deviation, in pixels of the view.
         solarize_threshold: values at or above it are inverted, 0 to 255.

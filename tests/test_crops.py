@@ -1,4 +1,4 @@
-"""Boxes and flips against an independent RandomResizedCrop that is written as torchvision's documentation describes it."""
+"""Boxes and flips against an independent RandomResizedCrop, written as torchvision's documentation describes it."""
 
 import math
 

@@ -125,7 +125,7 @@ def test_selection_does_not_depend_on_the_order_of_the_samples(rule, whiten):
 
 
 def test_the_papers_partners_are_neighbours_that_lie_closer_to_the_centre():
-    features, label = mixture(400)
+    features, _ = mixture(400)
     pairing = select(features, Settings(whiten=0, neighbors=8, clusters=12))
     assert pairing.count.min() >= 0 and pairing.count.max() <= 8 and (pairing.count == 0).any()
     for i, chosen in enumerate(sets(pairing)):

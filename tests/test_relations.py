@@ -98,7 +98,7 @@ def test_teacher_may_look_at_another_aligned_queue() -> None:
 def test_first_losses_are_near_the_logarithm_of_the_queue() -> None:
     queue = torch.nn.functional.normalize(random(4096, 128, seed=2), dim=1)
     loss = soft_label_cross_entropy(random(8, 128), random(8, 128, seed=1), queue, 0.1, 0.04).mean()
-    assert math.log(4096) - 0.1 < loss.item() < math.log(4096) + 1  # papers/msvq.md, a.7
+    assert math.log(4096) - 0.1 < loss.item() < math.log(4096) + 1
 
 
 def test_identical_relations_cost_the_teachers_entropy() -> None:

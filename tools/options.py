@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from models.options import describe
@@ -24,7 +25,9 @@ class Failure(Exception):
     """Something the user can mend: printed as one line, exit code 2."""
 
 
-class _Parser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
+    """A parser, and its sub-parsers, whose complaints are a `Failure` instead of a page of usage."""
+
     def error(self, message: str) -> Any:
         raise Failure(message)
 
@@ -36,7 +39,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, d
         Failure: an unknown option or value.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    first = _Parser(add_help=False, allow_abbrev=False)
+    first = OneLineParser(add_help=False, allow_abbrev=False)
     first.add_argument("--method", choices=sorted(REGISTRY))
     first.add_argument("--recipe")
     method, recipe = (vars(first.parse_known_args(arguments)[0])[name] for name in ("method", "recipe"))
@@ -49,7 +52,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, d
 
 
 def _build(method: str | None, recipe: str | None) -> tuple[argparse.ArgumentParser, list[str]]:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="train.py",
         description="Train an image encoder without labels.",
         epilog=_EPILOG,
@@ -84,10 +87,9 @@ def _build(method: str | None, recipe: str | None) -> tuple[argparse.ArgumentPar
     add("--knn-every", 1, "epochs between kNN evaluations; 0: only at the start and the end", int)
     add("--knn-bank", 50000, "labelled training images in the kNN bank, at most", int)
     add("--log-with", None, "tracker: tensorboard or wandb; none: metrics.jsonl only", str)
-    known = [("training", Training)] + [
-        (f"method {name}", SETTINGS[name]) for name in ([method] if method else SETTINGS)
-    ]
-    row = TABLE.get((method or "", recipe or ""), {})
+    chosen = [method] if method else sorted(REGISTRY)
+    known = [("training", Training), *((f"method {name}", REGISTRY[name].settings) for name in chosen)]
+    row = REGISTRY[method].rows.get(recipe or "", {}) if method else {}
     recipe_fields: list[str] = []
     for title, cls in known:
         group = parser.add_argument_group(f"{title} (values of the recipe: {recipe or 'chosen by --recipe'})")
@@ -147,6 +149,8 @@ def check_run(options: argparse.Namespace) -> None:
         if getattr(options, name) not in allowed:
             given = ", ".join(str(value) for value in allowed if value)
             raise Failure(f"--{name.replace('_', '-')} is '{getattr(options, name)}'; take one of {given}")
+    if options.log_with and find_spec(options.log_with) is None:
+        raise Failure(f"--log-with {options.log_with} needs its package: pip install {options.log_with}")
     for name in ("accumulate", "log_every", "keep", "knn_bank"):
         if getattr(options, name) < 1:
             raise Failure(f"--{name.replace('_', '-')} is {getattr(options, name)}; give at least 1")

@@ -1,7 +1,7 @@
 """Pictures of what a method is shown.
 
-    python -m tools.preview views data/photos.beton views.png --method clim       the views that a recipe makes
-    python -m tools.preview partners runs/clim-photos data/photos.beton pairs.png  anchors beside their selected partners
+    python -m tools.preview views data/photos.beton views.png --method clim        the views that a recipe makes
+    python -m tools.preview partners runs/clim-photos data/photos.beton pairs.png  anchors beside their partners
 
 Everything comes through the training's own loader. Partners have a green frame where their label is the anchor's, a red
 one where it is another, none where labels are missing.
@@ -9,7 +9,7 @@ one where it is another, none where labels are missing.
 
 from __future__ import annotations
 
-import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,8 +26,9 @@ from models.mixture import cutmix
 from models.recipes import recipe_for
 from models.registry import REGISTRY
 from pipelines import Dataset, View, make_loader, open_dataset
+from pipelines.beton import DecodeError
 from pipelines.views import evaluation
-from tools.options import Failure
+from tools.options import Failure, OneLineParser
 
 _CELL, _GAP, _TOP = 112, 6, 18
 _SAME, _OTHER, _PAPER, _INK = (40, 160, 70), (210, 50, 50), (255, 255, 255), (30, 30, 30)
@@ -36,7 +37,7 @@ Cell = tuple[Image.Image, tuple[int, int, int] | None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="tools.preview", description="Pictures of what a method is shown.")
+    parser = OneLineParser(prog="tools.preview", description="Pictures of what a method is shown.")
     kinds = parser.add_subparsers(dest="kind", required=True)
     views = kinds.add_parser("views", help="the views that a recipe makes of a data set")
     views.add_argument("data", help="converted images")
@@ -50,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for one in (views, partners):
         one.add_argument("--samples", type=int, default=8, help="rows of the sheet (default: 8)")
         one.add_argument("--seed", type=int, default=0, help="which samples and crops (default: 0)")
-    options = parser.parse_args(arguments)
     try:
+        options = parser.parse_args(arguments)
         dataset = open_dataset(options.data)
         count = min(options.samples, dataset.number)
         if options.kind == "views":
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sheet = partners_sheet(dataset, options.run, count, options.seed)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(options.out)
-    except (Failure, ValueError, OSError, ModuleNotFoundError) as error:
+    except (Failure, ValueError, OSError, ModuleNotFoundError, DecodeError) as error:
         print(f"tools.preview: {error}", file=sys.stderr)
         return 2
     print(f"{options.out}: {sheet.width} x {sheet.height}")
@@ -75,7 +76,9 @@ def views_sheet(dataset: Dataset, method: str, recipe: str, count: int, seed: in
     whole = _images(dataset, evaluation(_CELL), chosen)
     with make_loader(dataset, views, count, subset=chosen, shuffle=False, seed=seed) as loader:
         batch = next(iter(loader.epoch(0)))
-    rows = [[(whole[n], None)] + [(_image(view[n], dataset), None) for view in batch.views] for n in range(count)]
+    rows: list[list[Cell]] = [
+        [(whole[n], None), *((_image(view[n], dataset), None) for view in batch.views)] for n in range(count)
+    ]
     return _sheet(rows, ["image"] + [f"view {n + 1}: {view.size} px" for n, view in enumerate(views)])
 
 
@@ -102,8 +105,8 @@ def partners_sheet(dataset: Dataset, run: Path, count: int, seed: int) -> Image.
     flat = np.unique(np.concatenate([anchors, *chosen]))
     pictures = dict(zip(flat.tolist(), _images(dataset, evaluation(_CELL), flat.astype(np.int64)), strict=True))
 
-    side = max(found.state["recipe"]["resolutions"])
-    with make_loader(dataset, [View(side)], len(anchors), subset=anchors, shuffle=False, seed=seed) as loader:
+    query = _views_of(run)[0]
+    with make_loader(dataset, [query], len(anchors), subset=anchors, shuffle=False, seed=seed) as loader:
         batch = next(iter(loader.epoch(1, pairing=pairing)))
     assert batch.partner is not None and batch.box is not None
     mixed, kept_B = cutmix(batch.views[0], batch.partner.views[0], batch.box)
@@ -115,6 +118,13 @@ def partners_sheet(dataset: Dataset, run: Path, count: int, seed: int) -> Image.
         row += [(Image.new("RGB", (_CELL, _CELL), _PAPER), None)] * (6 - len(row))
         rows.append([*row, (_image(mixed[n], dataset), None)])
     return _sheet(rows, ["anchor", *[f"partner {n}" for n in range(1, 6)], f"mixed, keeps {float(kept_B[0]):.0%}"])
+
+
+def _views_of(run: Path) -> tuple[View, ...]:
+    """The views that a run was trained with."""
+    config = json.loads((run / "config.json").read_text())
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in config["recipe"].items()}
+    return build(config["method"], resolve(config["method"], config["recipe_name"], **values)).views
 
 
 def _frame(first: int, second: int) -> tuple[int, int, int] | None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
+from models.recipes import Recipe
+from pipelines import Dataset
 from tools.options import Failure
 
 _PACKAGES = ("torch", "accelerate", "numpy", "ffcv", "numba")
@@ -33,9 +38,10 @@ class RunFolder:
         self.path, self._main = path, main
         self.checkpoints = path / "checkpoints"
         self._metrics = path / "metrics.jsonl"
+        self.rows = 0  # of metrics.jsonl, that this run stands on
         if not main:
             return
-        if self._metrics.exists() and not resume:
+        if not resume and self._metrics.exists() and self._metrics.stat().st_size:  # empty: it failed at its start
             raise Failure(f"{path} holds a run; go on with --resume, or take another --output")
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -52,14 +58,16 @@ class RunFolder:
         if self._main:
             with self._metrics.open("a") as file:
                 file.write(json.dumps(row) + "\n")
+            self.rows += 1
 
-    def rewind(self, step: int) -> None:
-        """Drops the rows after `step`, which a resumed run will make again."""
+    def rewind(self, rows: int) -> None:
+        """Keeps the first `rows` rows; a resumed run makes the others again."""
         if self._main:
-            kept = "".join(f"{line}\n" for line in _rows_until(self._metrics.read_text().splitlines(), step))
+            kept = self._metrics.read_text().splitlines(keepends=True)[:rows]
             partial = self._metrics.with_suffix(".partial")
-            partial.write_text(kept)
+            partial.write_text("".join(kept))
             partial.replace(self._metrics)
+            self.rows = len(kept)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes summary.json: what came out."""
@@ -72,15 +80,39 @@ class RunFolder:
             partial.replace(self.path / name)
 
 
-def _rows_until(lines: list[str], step: int) -> Iterator[str]:
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            return  # the last line of a killed run may be cut
-        if row["step"] > step:
-            return
-        yield line
+def run_config(options: Namespace, recipe: Recipe, dataset: Dataset, accelerator: Accelerator) -> dict[str, Any]:
+    """What config.json holds: every value that decides a run, and where it ran."""
+    values = asdict(recipe.training) | asdict(recipe.settings)
+    return {
+        "method": recipe.method,
+        "recipe_name": recipe.name,
+        "recipe": {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()},
+        "sources": dict(recipe.sources),
+        "options": vars(options),
+        "data": {
+            "path": str(options.data), "number": dataset.number, "classes": list(dataset.classes),
+            "mean": list(dataset.mean), "std": list(dataset.std), "checksum": dataset.checksum,
+        },
+        "world_size": accelerator.num_processes,
+        "device": str(accelerator.device),
+        "versions": versions(),
+        "machine": machine(),
+    }  # fmt: skip
+
+
+def refuse_another_run(checkpoint: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Compares what a checkpoint's run was with what is asked for now.
+
+    Raises:
+        Failure: another method, seed or recipe value, or other data.
+    """
+    fixed = {name: asked[name] for name in ("method", "seed", "accumulate")}
+    for name, value in (fixed | asked["recipe"]).items():
+        was = (checkpoint | checkpoint["recipe"]).get(name)
+        if was != value:
+            raise Failure(f"the run was started with {name} {was}, not {value}; give the same, or another --output")
+    if checkpoint["data_checksum"] != asked["data_checksum"]:
+        raise Failure("the run was trained on other data than --data; give that, or another --output")
 
 
 def versions() -> dict[str, str]:

@@ -8,13 +8,13 @@ VENV=.venv
 PINS=tools/constraints.txt
 EXTRAS=${*:-demo}
 EXTRAS=${EXTRAS// /,}
-PACKAGES="g++ pkg-config libopencv-core-dev libopencv-imgproc-dev libturbojpeg0-dev"
+HEADERS="g++ pkg-config python3-dev libopencv-core-dev libopencv-imgproc-dev libturbojpeg0-dev"
 
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
 find_python() {
     local candidate
-    for candidate in "${PYTHON:-}" python3.12 python3.11 python3 python3.13; do
+    for candidate in "${PYTHON:-}" python3.11 python3.12 python3 python3.13; do
         [ -n "$candidate" ] && command -v "$candidate" >/dev/null || continue
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             echo "$candidate"; return
@@ -26,19 +26,28 @@ find_python() {
 # FFCV's C++ part is compiled on installation. It includes <opencv2/opencv.hpp> but uses the core and imgproc modules only.
 have_headers() {
     command -v g++ >/dev/null && command -v pkg-config >/dev/null \
-        && pkg-config --exists libturbojpeg && [ -e /usr/include/opencv4/opencv2/imgproc.hpp ]
+        && pkg-config --exists libturbojpeg && [ -e /usr/include/opencv4/opencv2/imgproc.hpp ] \
+        && [ -e "$($VENV/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h" ]
 }
 
-install_headers() {
-    local sudo=""
+install_packages() {  # PURPOSE PACKAGE ...
+    local purpose=$1 sudo=""
+    shift
+    command -v apt-get >/dev/null || die "$purpose; install with your package manager what Debian calls: $*"
     if [ "$(id -u)" != 0 ]; then
-        sudo -n true 2>/dev/null && sudo=sudo || die "FFCV needs system headers; run: sudo apt-get install -y --no-install-recommends $PACKAGES"
+        sudo -n true 2>/dev/null && sudo=sudo || die "$purpose; run: sudo apt-get install -y --no-install-recommends $*"
     fi
-    command -v apt-get >/dev/null || die "FFCV needs a C++ compiler, pkg-config, OpenCV (core, imgproc) and libjpeg-turbo headers; install them with your package manager"
-    $sudo apt-get update -qq
-    # shellcheck disable=SC2086
-    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $PACKAGES >/dev/null \
-        || die "apt-get failed; run: sudo apt-get install -y --no-install-recommends $PACKAGES"
+    $sudo apt-get update -qq || true  # an old list may do; if not, the next line says so
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null \
+        || die "apt-get failed; run: sudo apt-get install -y --no-install-recommends $*"
+}
+
+make_venv() {
+    echo "setup: creating $VENV with $("$1" --version)"
+    "$1" -m venv $VENV >/dev/null 2>&1 && return
+    rm -rf $VENV
+    install_packages "Python's venv module is missing" python3-venv
+    "$1" -m venv $VENV || die "$1 -m venv $VENV failed"
 }
 
 write_opencv_shim() {  # an umbrella header and a .pc file that name only what FFCV uses
@@ -49,14 +58,13 @@ write_opencv_shim() {  # an umbrella header and a .pc file that name only what F
 }
 
 main() {
-    local stamp=$VENV/.installed want python pip shim
-    want="$(cat "$PINS" pyproject.toml | cksum) $EXTRAS"
-
-    if [ -x $VENV/bin/python ] && [ -f $stamp ] && grep -qxF -- "$want" $stamp; then return; fi
+    local stamp=$VENV/.installed pins python pip shim
+    pins=$(cat "$PINS" pyproject.toml | cksum)
+    # What was installed for development serves the demo too.
+    if [ -x $VENV/bin/python ] && [ -f $stamp ] && grep -qxF -e "$pins $EXTRAS" -e "$pins dev" $stamp; then return; fi
 
     python=$(find_python)
-    [ -x $VENV/bin/python ] || { echo "setup: creating $VENV with $("$python" --version)"
-        "$python" -m venv $VENV || die "python venv failed; run: sudo apt-get install -y python3-venv"; }
+    [ -x $VENV/bin/python ] || make_venv "$python"
     pip="$VENV/bin/python -m pip install --quiet --disable-pip-version-check -c $PINS"
 
     # torch first: FFCV's dependencies would otherwise pull the newest CUDA build.
@@ -65,14 +73,15 @@ main() {
 
     if ! $VENV/bin/python -c 'import ffcv' 2>/dev/null; then
         echo "setup: building FFCV"
-        have_headers || install_headers
+        # shellcheck disable=SC2086
+        have_headers || install_packages "FFCV is compiled and needs headers" $HEADERS
         shim=$(pwd)/$VENV/opencv-shim
         write_opencv_shim "$shim"
         PKG_CONFIG_PATH="$shim/pkgconfig${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}" $pip setuptools ffcv
     fi
     echo "setup: installing likeness[$EXTRAS]"
     $pip -e ".[$EXTRAS]"
-    echo "$want" >> $stamp
+    echo "$pins $EXTRAS" >> $stamp
     echo "setup: done ($($VENV/bin/python -c 'import torch, platform; print("Python", platform.python_version(), "torch", torch.__version__)'))"
 }
 main

@@ -1,4 +1,4 @@
-"""CLIM's recipes (specification: arXiv 2011.02697 and the released snapshot; the paper's k, m and alpha are not known)."""
+"""CLIM's recipes: arXiv 2011.02697 and its released snapshot. The paper's own k, m and alpha are not known."""
 
 from __future__ import annotations
 
@@ -75,14 +75,16 @@ _PHOTOS: Row = {
 _DIGITS: Row = {
     **_SMALL,
     "width": ours(16),
+    "bn_splits": ours(1),
     "image_size": ours(16),
     "resolutions": ours((16, 12)),
     "crop_scale": ours(0.5),
     "flip": ours(0.0),
     "blur": ours(0.0),
-    "batch_size": ours(128),
+    "batch_size": ours(64),
     "epochs": ours(60),
     "warmup_epochs": ours(2.0),
+    "temperature": ours(0.1),
     "queue_size": ours(1024),
     "neighbors": ours(5),
     "clusters": ours(30),

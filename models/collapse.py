@@ -1,0 +1,26 @@
+"""Has a representation collapsed? Two numbers that need no labels.
+
+N samples, D features.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+
+def feature_spread(features_ND: Tensor) -> float:
+    """Standard deviation of the L2-normalised features, averaged over dimensions, times sqrt(D).
+
+    1 where they cover the sphere evenly, 0 where all are one vector (SimSiam, arXiv 2011.10566, section 4.1).
+    """
+    unit_ND = normalize(features_ND.double())
+    return float(unit_ND.std(0).mean() * unit_ND.shape[1] ** 0.5)
+
+
+def effective_rank(features_ND: Tensor) -> float:
+    """RankMe (arXiv 2210.02885, equation 1): the exponential of the entropy of the singular values, from 1 to D."""
+    share = torch.linalg.svdvals(features_ND.double())
+    share = share / share.sum() + torch.finfo(torch.float32).eps
+    return float(torch.exp(-(share * share.log()).sum()))

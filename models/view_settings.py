@@ -1,0 +1,76 @@
+"""The augmentation of the methods that compare whole views of one image, as options of their settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models.options import option
+from pipelines.views import View
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """Base of a method's settings. The defaults are MoCo v2's augmentation (arXiv 2003.04297).
+
+    Options of several numbers take one for every view, or a single one for all.
+    """
+
+    crop_size: int = option(224, "side of the views, in pixels")
+    crop_scale: float = option(0.2, "smallest share of the image that a crop covers")
+    flip: float = option(0.5, "probability of mirroring a view")
+    jitter: tuple[float, ...] = option((0.4, 0.4, 0.4, 0.1), "strength of brightness, contrast, saturation and hue")
+    jitter_p: tuple[float, ...] = option((0.8,), "probability of colour jitter, one for all views or one each")
+    grayscale: float = option(0.2, "probability of a grey view")
+    blur: tuple[float, ...] = option((0.5,), "probability of blur (sigma 0.1 to 2), one for all views or one each")
+    solarize: tuple[float, ...] = option((0.0,), "probability of solarising at 128, one for all views or one each")
+    permute: float = option(0.0, "probability of permuting the colour channels")
+
+    def __post_init__(self) -> None:
+        if self.crop_size < 8:
+            raise ValueError(f"crop size is {self.crop_size}; give 8 pixels or more")
+        if len(self.jitter) != 4:
+            raise ValueError(f"jitter has {len(self.jitter)} strengths; give 4: brightness, contrast, saturation, hue")
+        self.views(max(len(self.jitter_p), len(self.blur), len(self.solarize), 1))  # View refuses what is out of range
+
+    def views(self, count: int) -> tuple[View, ...]:
+        """The descriptions of `count` views.
+
+        Raises:
+            ValueError: an option has neither one number nor one for each view, or a number is out of range.
+        """
+        brightness, contrast, saturation, hue = self.jitter
+        jitter_p, blur, solarize = (self._each(name, count) for name in ("jitter_p", "blur", "solarize"))
+        return tuple(
+            View(
+                self.crop_size,
+                (self.crop_scale, 1.0),
+                flip=self.flip,
+                jitter=(brightness, contrast, saturation, hue),
+                jitter_p=jitter_p[number],
+                grayscale_p=self.grayscale,
+                blur_p=blur[number],
+                solarize_p=solarize[number],
+                permute_p=self.permute,
+            )
+            for number in range(count)
+        )
+
+    def _each(self, name: str, count: int) -> tuple[float, ...]:
+        given: tuple[float, ...] = getattr(self, name)
+        if len(given) not in (1, count):
+            raise ValueError(f"{name} has {len(given)} numbers for {count} views; give one, or one for each")
+        return given * (count // len(given))
+
+
+def positive(**values: float) -> None:
+    """Refuses numbers that are not above 0, in one line that names the option."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name.replace('_', ' ')} is {value}; give more than 0")
+
+
+def share(**values: float) -> None:
+    """Refuses numbers outside 0 to 1, in one line that names the option."""
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name.replace('_', ' ')} is {value}; give 0 to 1")

@@ -1,0 +1,119 @@
+"""Small runs of train.py for tests: the data, the options, and what a run left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.state import AcceleratorState
+
+from tests.datasets import photos
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: CLIM so small that a step takes milliseconds: 3 steps an epoch, partners from the first epoch on, renewed in each second.
+TINY = {
+    "method": "clim", "recipe": "cifar10", "threads": 1, "precision": "fp32", "compile": False, "log-every": 1,
+    "knn-every": 0, "width": 4, "image-size": 16, "resolutions": "16,12", "batch-size": 16, "bn-splits": 2,
+    "epochs": 30, "warmup-epochs": 1, "queue-size": 64, "dim": 16, "neighbors": 4, "clusters": 4, "whiten": 4,
+    "start-epoch": 0, "refresh-epochs": 2, "mix-probability": 0.8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Data:
+    """48 labelled training images of 3 classes and 12 held-out ones."""
+
+    train: Path
+    held_out: Path
+
+
+def make_data(folder: Path) -> Data:
+    return Data(Path(photos(folder / "train", each=16).path), Path(photos(folder / "held_out", each=4).path))
+
+
+def arguments(data: Path | str | None, /, **options: Any) -> list[str]:
+    """Options of train.py: TINY, changed by `options`; None leaves one out, a bool becomes --name or --no-name."""
+    given: dict[str, Any] = TINY | {"data": data} | {name.replace("_", "-"): value for name, value in options.items()}
+    words: list[str] = []
+    for name, value in given.items():
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        elif value is not None:
+            words += [f"--{name}", str(value)]
+    return words
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"}
+
+
+def command(program: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """Runs a program of the project to its end in a process of its own."""
+    line = [sys.executable, *program.split(), *map(str, words)]
+    return subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120)
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    line = [sys.executable, "train.py", *words]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(line, cwd=ROOT, env=environment(), stdout=pipe, stderr=pipe, text=True)
+
+
+def signalled(words: list[str], run: Path, step: int, number: signal.Signals) -> tuple[int, str]:
+    """Starts train.py, sends a signal once the run has logged `step`; (exit code, what it printed)."""
+    process = start(*words)
+    try:
+        deadline = time.monotonic() + 90
+        while process.poll() is None and last_step(run) < step:
+            assert time.monotonic() < deadline, f"step {step} never came"
+            time.sleep(0.001)
+        process.send_signal(number)
+        output, error = process.communicate(timeout=60)
+        return process.returncode, output + error
+    finally:
+        process.kill()
+        process.wait()
+
+
+def last_step(run: Path) -> int:
+    """The newest step in a metrics.jsonl that is being written."""
+    with contextlib.suppress(OSError, ValueError, IndexError, KeyError):
+        return int(json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"])
+    return -1
+
+
+def in_process(program: Any, monkeypatch: Any, *words: object) -> int:
+    """The `main` of train.py or eval.py, here: quicker by its imports. Process-wide settings are put back."""
+    threads, random = torch.get_num_threads(), torch.get_rng_state()
+    monkeypatch.setattr(sys, "argv", ["program", *map(str, words)])
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        return int(program.main())
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        torch.set_num_threads(threads)
+        torch.set_rng_state(random)
+
+
+def rows(run: Path, *kind: str) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl, those with the fields `kind` only; without what the clock says."""
+    read = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {name: value for name, value in row.items() if name not in ("samples_per_s", "wait_share")}
+        for row in read
+        if all(name in row for name in kind)
+    ]
+
+
+def checkpoints(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())

@@ -1,0 +1,71 @@
+"""Small methods with a teacher and a queue, batches that fit them, and loops that their equations must equal."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from models import build
+from models.method import Method
+from models.norm import batch_permutation
+from pipelines.batch import Batch
+
+SMALL = {"width": 4, "crop_size": 16, "hidden": 16, "dim": 8, "queue_size": 40, "bn_splits": 1, "batch_size": 8}
+
+
+def small(name: str, **overrides: object) -> Method:
+    torch.manual_seed(0)
+    return build(name, "cifar10", **(SMALL | overrides))
+
+
+def batch_for(method: Method, count: int = 8, seed: int = 0, label: int = 0) -> Batch:
+    """Noise of the sizes and the type that a method takes."""
+    generator = torch.Generator().manual_seed(seed)
+    kind = next(method.parameters()).dtype
+    views = tuple(torch.randn(count, 3, v.size, v.size, generator=generator, dtype=kind) for v in method.views)
+    return Batch(views, torch.arange(count), torch.full((count,), label), seed)
+
+
+def unshuffled(teacher: torch.nn.Module, view: Tensor, *key: int) -> Tensor:
+    """What a teacher says of a shuffled batch, put back in order; written out for one process."""
+    order = batch_permutation(len(view), *key)
+    output = teacher(view[order])
+    back = torch.empty_like(output)
+    back[order] = output
+    return back
+
+
+def cross_entropy(student: Tensor, teacher: Tensor, queue: Tensor, student_t: float, teacher_t: float) -> Tensor:
+    """-sum_j p_j log s_j of one sample, one key at a time, in float64."""
+    student, teacher, queue = (normalize(t.double(), dim=-1) for t in (student, teacher, queue))
+    p = torch.stack([torch.exp(teacher @ key / teacher_t) for key in queue])
+    s = torch.stack([torch.exp(student @ key / student_t) for key in queue])
+    return -((p / p.sum()).detach() * torch.log(s / s.sum())).sum()
+
+
+def contrast(query: Tensor, key: Tensor, queue: Tensor, tau: float) -> Tensor:
+    """-log of the share of one's own key, one negative at a time, in float64."""
+    query, key, queue = (normalize(t.double(), dim=-1) for t in (query, key, queue))
+    own = torch.exp(query @ key / tau)
+    return -torch.log(own / (own + sum(torch.exp(query @ other / tau) for other in queue)))
+
+
+def gradients(method: Method) -> list[Tensor]:
+    return [p.grad.clone() for p in method.parameters() if p.grad is not None]
+
+
+def close(first: list[Tensor], second: list[Tensor], tolerance: float) -> bool:
+    """Relative to the whole gradient."""
+    one, other = (torch.cat([t.flatten().double() for t in tensors]) for tensors in (first, second))
+    return bool((one - other).norm() <= tolerance * other.norm())
+
+
+def takes_no_gradient(method: Method) -> None:
+    """After a step, every weight of the student has a gradient, and nothing else has."""
+    method(batch_for(method)).total.backward()
+    for name, parameter in method.named_parameters():
+        taught = "teacher" in name
+        assert parameter.requires_grad is not taught, name
+        assert (parameter.grad is None) is taught, name
+    assert not method.queue.rows.requires_grad

@@ -1,0 +1,19 @@
+"""Signs of collapse on features whose answer is known."""
+
+import pytest
+import torch
+
+from models.collapse import effective_rank, feature_spread
+
+
+def test_spread_is_one_on_the_sphere_and_zero_at_a_point():
+    generator = torch.Generator().manual_seed(0)
+    assert feature_spread(torch.randn(4000, 64, generator=generator)) == pytest.approx(1, abs=0.01)
+    assert feature_spread(torch.ones(100, 64)) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("rank", [1, 5, 32])
+def test_rank_of_orthogonal_directions_of_equal_strength(rank):
+    directions = torch.linalg.qr(torch.randn(64, rank, generator=torch.Generator().manual_seed(1)).double()).Q
+    weights = torch.linalg.qr(torch.randn(500, rank, generator=torch.Generator().manual_seed(2)).double()).Q
+    assert effective_rank(weights @ directions.T) == pytest.approx(rank, rel=1e-3)

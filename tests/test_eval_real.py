@@ -1,0 +1,152 @@
+"""eval.py on a real run: a network that train.py trained, images that the loader decodes."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+pytest.importorskip("ffcv", reason="ffcv is not installed")
+
+import eval as program
+import train
+from models import checkpoint
+from models.encoder import from_run
+from models.monitor import KnnMonitor
+from pipelines import open_dataset
+from pipelines.views import evaluation
+from tests import runs
+from tests.datasets import converted, photos
+from tests.images import encoded, smooth, write
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return runs.make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    run = tmp_path_factory.mktemp("run") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        assert runs.in_process(train, patch, *runs.arguments(data.train, val_data=data.held_out, output=run)) == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def measured(run, data):
+    """Both protocols, by the program itself."""
+    sets = ("--data", data.train, "--val-data", data.held_out, "--device", "cpu")
+    done = {
+        "knn": runs.command("eval.py", "knn", "--run", run, *sets, "--baselines"),
+        "linear": runs.command("eval.py", "linear", "--run", run, *sets, "--epochs", 30),
+    }
+    for name, result in done.items():
+        assert result.returncode == 0, f"{name}: {result.stderr}"
+    return done
+
+
+def test_knn_is_written_with_its_protocol_and_baselines(run, data, measured):
+    written = json.loads((run / "eval-knn.json").read_text())
+    assert written["protocol"]["id"] == "knn-k20-t0.1-cosine-student"
+    assert set(written["baselines"]) == {"untrained network", "raw pixels"}
+    for row in (written, *written["baselines"].values()):
+        assert 0 <= row["top1"] <= row["top5"] == 100  # of three classes, all are among the first five
+    assert (written["step"], written["classes"], written["image_size"]) == (90, 3, 16)
+    assert (written["data"]["number"], written["val_data"]["number"]) == (48, 12)
+    assert written["data"]["checksum"] == open_dataset(data.train).checksum
+    for text in ("knn-k20-t0.1-cosine-student", "untrained network", "raw pixels", f"{written['top1']:.2f}"):
+        assert text in measured["knn"].stdout
+    assert measured["knn"].stderr == ""
+
+
+def test_knn_is_what_the_monitor_said_at_the_end_of_the_run(run, measured):
+    summary = json.loads((run / "summary.json").read_text())
+    written = json.loads((run / "eval-knn.json").read_text())
+    assert written["protocol"]["id"] == summary["knn_protocol"]
+    assert written["top1"] == pytest.approx(summary["knn_top1"], abs=1e-3)
+
+
+def test_linear_is_written_with_its_protocol(run, measured):
+    written = json.loads((run / "eval-linear.json").read_text())
+    assert written["protocol"]["id"] == "linear-cached-sgd-lr1-b256-e30-student"
+    assert 0 <= written["top1"] <= written["top5"] == 100 and written["baselines"] == {}
+    assert f"{written['top1']:.2f}" in measured["linear"].stdout
+
+
+def test_an_unlabelled_part_of_the_bank_changes_nothing(run, data, tmp_path, monkeypatch):
+    """Half of the labels taken away: the result is that of the other half alone."""
+    encoder, bank, queries = from_run(run), open_dataset(data.train), open_dataset(data.held_out)
+    labels = np.where(np.arange(48) % 2 == 0, bank.labels, -1)
+    mixed = replace(bank, labels=labels)
+    monkeypatch.setattr(program, "open_dataset", lambda path: mixed if path == str(data.train) else queries)
+    copy = shutil.copytree(run, tmp_path / "run")
+    words = ("knn", "--run", copy, "--data", data.train, "--val-data", data.held_out, "--device", "cpu")
+    assert runs.in_process(program, monkeypatch, *words) == 0
+    written = json.loads((copy / "eval-knn.json").read_text())
+    monitor = KnnMonitor(mixed, queries, evaluation(16), 1000, 12, threads=1)
+    expected = monitor.measure(encoder.backbone)
+    monitor.close()
+    assert written["data"]["number"] == 24 and written["top1"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_weights_in_a_file_measure_as_the_run_does(run, data, measured, tmp_path, monkeypatch):
+    weights = load_file(checkpoint.newest(run / "checkpoints")[0].path / "model.safetensors")
+    part = {
+        name.removeprefix("student."): value for name, value in weights.items() if name.startswith("student.backbone")
+    }
+    mean = json.loads((run / "config.json").read_text())["data"]
+    save_file(part, tmp_path / "w.safetensors", {"mean": str(mean["mean"]), "std": str(mean["std"])})
+    words = ("knn", "--weights", tmp_path / "w.safetensors", "--stem", "small", "--image-size", 16)
+    assert runs.in_process(program, monkeypatch, *words, "--data", data.train, "--val-data", data.held_out) == 0
+    own = json.loads((tmp_path / "w.safetensors.eval-knn.json").read_text())
+    assert own["top1"] == json.loads((run / "eval-knn.json").read_text())["top1"]
+
+
+def test_errors_are_one_line_and_exit_code_2(run, data, tmp_path, monkeypatch, capfd):
+    def fails(message, run=run, bank=data.train, queries=data.held_out, *more):
+        words = ("knn", "--run", run, "--data", bank, "--val-data", queries, *more)
+        assert runs.in_process(program, monkeypatch, *words) == 2
+        error = capfd.readouterr().err
+        assert error.startswith("eval.py: ") and error.count("\n") == 1 and message in error, error
+
+    for number in range(4):
+        write(tmp_path / "flat" / f"{number}.jpg", encoded(smooth(40, 40, number), quality=90))
+    unlabelled = converted(tmp_path / "flat", tmp_path / "flat.beton").path
+    others = photos(tmp_path / "others", classes=2, each=3).path
+    fails("is no run of train.py: it has no config.json", run=tmp_path)
+    fails("there is no data set", bank=tmp_path / "no.beton")
+    fails(f"--data {unlabelled} has no labels; evaluation needs labelled images", bank=unlabelled)
+    fails(f"--val-data {unlabelled} has no labels", queries=unlabelled)
+    fails("--data and --val-data differ in their classes (3, 2): only one has class2", queries=others)
+    empty = shutil.copytree(run, tmp_path / "empty")
+    shutil.rmtree(empty / "checkpoints")
+    fails("holds no checkpoint that can be read", run=empty)
+    damaged = photos(tmp_path / "damaged", each=4)
+    with open(damaged.path, "r+b") as file:
+        file.seek(int(damaged.table.offset[5]))
+        file.write(bytes(200))
+    fails("image 5 is damaged and cannot be decoded; convert the data set again", queries=damaged.path)
+
+
+def test_a_wrong_option_is_one_line(run, data, monkeypatch, capfd):
+    sets = ("--run", run, "--data", data.train, "--val-data", data.held_out)
+    for words in (
+        ("knn", *sets, "--colour", "red"),
+        ("knn", *sets, "--k", "0"),
+        ("guess", *sets),
+        ("knn", "--run", run),
+    ):
+        assert runs.in_process(program, monkeypatch, *words) == 2
+        error = capfd.readouterr().err
+        assert error.startswith("eval.py: ") and error.count("\n") == 1, error
+
+
+def test_the_trained_features_are_not_those_of_the_untrained_network(run):
+    encoder = from_run(run)
+    fresh, trained = encoder.untrained().state_dict(), encoder.backbone.state_dict()
+    assert all(trained[name].shape == value.shape for name, value in fresh.items())
+    assert not torch.equal(fresh["conv1.weight"], trained["conv1.weight"])

@@ -1,0 +1,128 @@
+"""The command line of train.py: every option with its default, and values that reach the recipe."""
+
+import re
+from dataclasses import fields
+
+import pytest
+
+from models.recipes import Training, names, recipe
+from models.registry import REGISTRY
+from tools.options import Failure, check_run, parse
+
+
+def help_of(capsys, *words):
+    with pytest.raises(SystemExit) as stopped:
+        parse([*words, "--help"])
+    assert stopped.value.code == 0
+    return capsys.readouterr().out
+
+
+def entries(text):
+    """{option: its help in one line} of a help page."""
+    text = text.split("options:", 1)[1]
+    found = re.findall(r"^  (--[a-z0-9-]+)(.*?)(?=^  --|^\S|\Z)", text, re.MULTILINE | re.DOTALL)
+    return {name: " ".join(rest.split()) for name, rest in found}
+
+
+def test_help_lists_every_option_with_its_default(capsys):
+    shown = entries(help_of(capsys))
+    recipe_fields = {
+        field.name for cls in (Training, *(entry.settings for entry in REGISTRY.values())) for field in fields(cls)
+    }
+    missing = {f"--{name.replace('_', '-')}" for name in recipe_fields} - shown.keys()
+    assert not missing
+    options = parse(["--method", "clim", "--data", "x"])[0]
+    assert {f"--{name.replace('_', '-')}" for name in vars(options)} <= shown.keys()
+    for name, text in shown.items():
+        assert re.search(r"default: |usually |none: |required", text), (
+            f"{name} does not say what it is if not given: {text}"
+        )
+        assert len(text.split()) > 3, f"{name} has no help"
+    for name in ("--max-steps", "--checkpoint-every", "--log-every"):
+        assert "steps" in shown[name]
+    assert (
+        "epochs" in shown["--knn-every"] and "epochs" in shown["--warmup-epochs"] and "pixels" in shown["--image-size"]
+    )
+    assert "(default: false)" in shown["--resume"] and "bf16" in shown["--precision"]
+
+
+@pytest.mark.parametrize("method", sorted(REGISTRY))
+def test_help_of_a_method_lists_its_recipes_and_their_values(method, capsys):
+    assert f"Recipes of {method}: {', '.join(names(method))}" in " ".join(help_of(capsys, "--method", method).split())
+    name = names(method)[0]
+    row = REGISTRY[method].rows[name]
+    shown = entries(help_of(capsys, "--method", method, "--recipe", name))
+    for field, item in row.items():
+        text = shown[f"--{field.replace('_', '-')}"]
+        assert re.search(rf"\(default: [^ ]*, {item.source}\)", text), f"{field}: {text}"
+    assert f"(default: {row['epochs'].value}, " in shown["--epochs"]
+
+
+def test_given_values_are_overrides_and_others_are_not():
+    options, overrides = parse(
+        [
+            "--method",
+            "clim",
+            "--data",
+            "a.beton",
+            "--lr",
+            "0.5",
+            "--resolutions",
+            "32,24",
+            "--no-decay-vectors",
+            "--epochs",
+            "3",
+            "--max-steps",
+            "7",
+        ]
+    )
+    assert overrides == {"lr": 0.5, "resolutions": (32, 24), "decay_vectors": False, "epochs": 3}
+    assert (options.data, options.max_steps, options.recipe, options.seed) == ("a.beton", 7, None, 0)
+    assert not hasattr(options, "lr")
+    made = recipe("clim", "cifar10", **overrides)
+    assert (made.training.lr, made.settings.resolutions) == (0.5, (32, 24))
+    assert made.sources["lr"] == "command line" and made.sources["momentum"] != "command line"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--data x", "give --method NAME and --data FILE"),
+        ("--method clim", "give --method NAME and --data FILE"),
+        ("--method magic --data x", "invalid choice: 'magic'"),
+        ("--method clim --data x --colour red", "unrecognized arguments: --colour red"),
+        ("--method clim --data x --epoch 3", "unrecognized arguments"),
+        ("--method clim --data x --epochs 1.5", "invalid int value: '1.5'"),
+        ("--method clim --data x --lr fast", "invalid float value: 'fast'"),
+        ("--method clim --data x --resolutions 32,", "invalid list of int value: '32,'"),
+        ("--method clim --data", "argument --data: expected one argument"),
+    ],
+)
+def test_what_the_parser_refuses_is_one_line(words, message):
+    with pytest.raises(Failure, match=re.escape(message)) as caught:
+        parse(words.split())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--precision half", "--precision is 'half'; take one of bf16, fp16, fp32"),
+        ("--loader tape", "--loader is 'tape'; take one of auto"),
+        ("--log-with paper", "--log-with is 'paper'; take one of tensorboard, wandb"),
+        ("--accumulate 0", "--accumulate is 0; give at least 1"),
+        ("--keep 0", "--keep is 0; give at least 1"),
+        ("--log-every -5", "--log-every is -5; give at least 1"),
+        ("--max-steps -1", "--max-steps is -1; give 0 or more"),
+        ("--seed -1", "--seed is -1; give 0 or more"),
+        ("--threads -2", "--threads is -2; give 0 or more"),
+    ],
+)
+def test_run_options_out_of_range(words, message):
+    options, _ = parse(["--method", "clim", "--data", "x", *words.split()])
+    with pytest.raises(Failure, match=re.escape(message)):
+        check_run(options)
+
+
+def test_usual_options_pass():
+    check_run(parse(["--method", "clim", "--data", "x"])[0])

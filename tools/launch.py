@@ -1,0 +1,42 @@
+"""How a training process meets its machine: Accelerate, threads, precision."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+
+from tools.options import Failure
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def make_accelerator(options: Namespace) -> Accelerator:
+    """Accelerate for this machine: its GPUs where there are some, else the CPU.
+
+    Raises:
+        Failure: a precision that the machine does not have.
+    """
+    on_gpu = torch.cuda.is_available()
+    if options.precision == "fp16" and not on_gpu:
+        raise Failure("--precision fp16 needs a GPU; take bf16 or fp32 on a CPU")
+    return Accelerator(
+        cpu=not on_gpu,
+        mixed_precision="no" if options.precision == "fp32" else options.precision,
+        gradient_accumulation_steps=options.accumulate,
+        log_with=options.log_with,
+        project_dir=options.output or "runs",
+        # Each process keeps the batch statistics of its own groups; they are averaged before they are used.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+
+
+def use_threads(asked: int) -> int:
+    """Gives this process its share of the cores, or as many threads as were asked for; returns how many."""
+    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    threads = asked or max(1, len(os.sched_getaffinity(0)) // local_processes)
+    torch.set_num_threads(threads)  # launchers set OMP_NUM_THREADS to 1, which would leave cores idle
+    return threads

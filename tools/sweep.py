@@ -1,0 +1,140 @@
+"""Trains several methods under one budget, one after the other, and tells what came out.
+
+    python -m tools.sweep --data data/cifar10.beton --val-data data/cifar10-test.beton --out runs/sweep \\
+        --methods moco,clim,msvq -- --width 16 --max-steps 200
+
+Whatever follows `--` goes to train.py for every method; `--set clim:start-epoch=0` adds an option for one. A sweep that
+was interrupted goes on where it stopped: finished methods are skipped, an unfinished one resumes. The table and
+`sweep.json` hold, for each method, kNN of the untrained and the trained student, a linear probe, and two signs of
+collapse: the spread of the features and their effective rank.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from models.collapse import effective_rank, feature_spread
+from models.encoder import from_run
+from models.features import extract
+from models.registry import REGISTRY
+from pipelines import make_loader, open_dataset
+from pipelines.views import evaluation
+from tools.options import Failure
+from tools.run_folder import machine, versions
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    cut = given.index("--") if "--" in given else len(given)
+    parser = argparse.ArgumentParser(prog="tools.sweep", description="Train several methods under one budget.")
+    parser.add_argument("--data", required=True, help="converted training images")
+    parser.add_argument("--val-data", required=True, help="converted labelled images to classify")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--methods", default=",".join(sorted(REGISTRY)), help="names, by commas (default: all)")
+    parser.add_argument("--set", action="append", default=[], metavar="METHOD:OPTION=VALUE", help="for one method")
+    options = parser.parse_args(given[:cut])
+    methods = options.methods.split(",")
+    try:
+        for method in methods:
+            if method not in REGISTRY:
+                raise Failure(f"unknown method '{method}'; take of {', '.join(sorted(REGISTRY))}")
+        rows = []
+        for method in methods:
+            train(method, options, [*given[cut + 1 :], *own_options(method, options.set)])
+            rows.append(describe(method, options))
+            result = {"rows": rows, "data": options.data, "machine": machine(), "versions": versions()}
+            (options.out / "sweep.json").write_text(json.dumps(result, indent=2) + "\n")
+        show(rows, Console())
+    except (Failure, ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"tools.sweep: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def own_options(method: str, settings: Sequence[str]) -> list[str]:
+    """The options of `--set` that are for this method, as train.py takes them.
+
+    Raises:
+        Failure: one of them is not METHOD:OPTION=VALUE.
+    """
+    own = []
+    for setting in settings:
+        owner, colon, rest = setting.partition(":")
+        name, equals, value = rest.partition("=")
+        if not (colon and equals and owner in REGISTRY):
+            raise Failure(f"--set {setting} is not METHOD:OPTION=VALUE")
+        own += [f"--{name}", value] if owner == method else []
+    return own
+
+
+def train(method: str, options: argparse.Namespace, rest: Sequence[str]) -> None:
+    """Trains and evaluates one method, or what of it is left to do.
+
+    Raises:
+        Failure: a program failed; it has said why.
+    """
+    run = options.out / method
+    data = ["--data", options.data, "--val-data", options.val_data]
+    if not (run / "summary.json").exists():
+        resume = ["--resume"] if (run / "config.json").exists() else []
+        call(["train.py", "--method", method, *data, "--output", str(run), *rest, *resume])
+    for name in ("knn", "linear"):
+        if not (run / f"eval-{name}.json").exists():
+            call(["eval.py", name, "--run", str(run), *data, *(["--baselines"] if name == "knn" else [])])
+
+
+def call(command: Sequence[str]) -> None:
+    if subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:]], check=False).returncode:
+        raise Failure(f"{command[0]} failed; call this again to go on: {' '.join(command)}")
+
+
+def describe(method: str, options: argparse.Namespace) -> dict[str, Any]:
+    """A method's row: what it saw, and what came out."""
+    run = options.out / method
+    knn, linear, summary = (
+        json.loads((run / name).read_text()) for name in ("eval-knn.json", "eval-linear.json", "summary.json")
+    )
+    encoder, held_out = from_run(run), open_dataset(options.val_data)
+    view = evaluation(encoder.image_size, encoder.image_keep)
+    with make_loader(held_out, [view], 512, shuffle=False, drop_last=False) as loader:
+        features_ND = extract(encoder.backbone, loader)
+    losses = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in losses if "loss" in row]
+    return {
+        "method": method, "steps": summary["step"], "images_seen": summary["samples_seen"],
+        "seconds": summary["seconds"], "first_loss": losses[0], "last_loss": losses[-1],
+        "knn_protocol": knn["protocol"]["id"], "knn": knn["top1"],
+        "knn_untrained": knn["baselines"]["untrained network"]["top1"],
+        "knn_pixels": knn["baselines"]["raw pixels"]["top1"],
+        "linear_protocol": linear["protocol"]["id"], "linear": linear["top1"],
+        "spread": round(feature_spread(features_ND), 4), "rank": round(effective_rank(features_ND), 1),
+    }  # fmt: skip
+
+
+def show(rows: Sequence[dict[str, Any]], console: Console) -> None:
+    """Prints the rows as a table."""
+    table = Table(title=f"{rows[0]['knn_protocol']}, {rows[0]['linear_protocol']}")
+    for column in ("method", "images seen", "loss", "kNN %", "untrained %", "linear %", "spread", "rank", "seconds"):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for row in rows:
+        table.add_row(
+            row["method"], f"{row['images_seen']:,}", f"{row['first_loss']:.2f} to {row['last_loss']:.2f}",
+            f"{row['knn']:.2f}", f"{row['knn_untrained']:.2f}", f"{row['linear']:.2f}", f"{row['spread']:.2f}",
+            f"{row['rank']:.1f}", f"{row['seconds']:.0f}",
+        )  # fmt: skip
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
