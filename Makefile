@@ -16,7 +16,7 @@ demo:              ## set up, convert handwritten digits, train CLIM on them, ev
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" tools/demo.sh
 
 test: setup        ## set up and run the whole suite
-	@$(PY) -m pytest tests
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest tests -n auto --dist loadfile
 
 lint: setup        ## ruff (rules and format) and mypy --strict
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from models import build, checkpoint, resolve
 from models.distributed import mean_over_processes, sum_over_processes
@@ -36,13 +37,13 @@ from pipelines.beton import DecodeError
 from pipelines.pairing import same_class_rates
 from pipelines.views import evaluation
 from tools.display import Display
-from tools.launch import DTYPES, make_accelerator, use_threads
+from tools.launch import DTYPES, check_parts, make_accelerator, use_threads
 from tools.options import Failure, check_run, parse
 from tools.run_folder import RunFolder, refuse_another_run, run_config
 from tools.signals import STOPPED, StopRequest
 from tools.timer import Timer
 
-EVALUATION_BATCH = 512
+FEATURE_BATCH = 512
 
 
 def main() -> int:
@@ -65,8 +66,7 @@ class Trainer:
     def __init__(self, options: Namespace, recipe: Recipe, dataset: Dataset, open_loaders: ExitStack) -> None:
         training = recipe.training
         parts = options.accumulate
-        if training.batch_size % parts:
-            raise Failure(f"--batch-size {training.batch_size} does not divide into --accumulate {parts} parts")
+        check_parts(training, parts)
         self.options, self.recipe, self.training, self.dataset = options, recipe, training, dataset
         self.accelerator = make_accelerator(options)
         threads = use_threads(options.threads)
@@ -84,12 +84,11 @@ class Trainer:
             make_loader(dataset, self.method.views, training.batch_size // parts, compile=options.compile, **loading)
         )
         self.whole_set = open_loaders.enter_context(
-            make_loader(dataset, [view], EVALUATION_BATCH, shuffle=False, drop_last=False, **loading)
+            make_loader(dataset, [view], FEATURE_BATCH, shuffle=False, drop_last=False, **loading)
         )
         self.monitor = None
-        if (held_out := options.val_data or held_out_beside(options.data)) is not None:
-            held_out_set = open_dataset(held_out)
-            self.monitor = KnnMonitor(dataset, held_out_set, view, options.knn_bank, EVALUATION_BATCH, **loading)
+        if (held_out := options.val_data or held_out_beside(dataset)) is not None:
+            self.monitor = KnnMonitor(dataset, open_dataset(held_out), view, options.knn_bank, **loading)
             open_loaders.callback(self.monitor.close)
 
         self.steps_per_epoch = self.loader.steps // parts
@@ -145,31 +144,36 @@ class Trainer:
             self.renew_pairing(epoch)
         self.timer.restart()
         batches = self.loader.epoch(epoch, first * self.options.accumulate, self.method.pairing)
+        totals = []  # of the parts of a batch
         for batch in self.timer.waiting(batches):
             with self.accelerator.accumulate(self.model):
                 losses = self.train_on(batch)
+            totals.append(losses.total.detach())
             if not self.accelerator.sync_gradients:
                 continue
             step = self.state["step"] = self.state["step"] + 1
             self.state["samples_seen"] += self.training.batch_size
             if step % self.options.log_every == 0 or step == self.last_step:
-                self.log_step(losses)
-            if self.asked_to_stop(stop):
-                self.save()
-                return False
+                self.log_step(torch.stack(totals).mean(), losses.parts)
+            totals.clear()
             if step == self.last_step or step % self.steps_per_epoch == 0:
                 break
-            if self.options.checkpoint_every and step % self.options.checkpoint_every == 0:
+            stopping = self.asked_to_stop(stop)
+            if stopping or (self.options.checkpoint_every and step % self.options.checkpoint_every == 0):
                 self.save()
+            if stopping:
+                return False
         step = self.state["step"]
-        if step != self.last_step and step != (epoch + 1) * self.steps_per_epoch:
+        if step == self.last_step:
+            return True
+        if step != (epoch + 1) * self.steps_per_epoch:
             raise Failure(f"epoch {epoch} ended at step {step}, not {(epoch + 1) * self.steps_per_epoch}; report this")
-        if step < self.last_step:
-            if self.options.knn_every and (epoch + 1) % self.options.knn_every == 0:
-                self.measure_knn()
-            if not self.options.checkpoint_every or step % self.options.checkpoint_every == 0:
-                self.save()
-        return True
+        if self.options.knn_every and (epoch + 1) % self.options.knn_every == 0:
+            self.measure_knn()
+        stopping = self.asked_to_stop(stop)
+        if stopping or not self.options.checkpoint_every or step % self.options.checkpoint_every == 0:
+            self.save()
+        return not stopping
 
     def train_on(self, batch: Batch) -> Losses:
         """Forward, backward, and once the parts of a batch are complete, the step."""
@@ -212,13 +216,11 @@ class Trainer:
         self.display.knn(top1)
         self.display.note(f"step {self.state['step']:,}: kNN {top1:.2f} % ({self.monitor.protocol.id})")
 
-    def log_step(self, losses: Losses) -> None:
+    def log_step(self, total: Tensor, parts: dict[str, Tensor]) -> None:
         """A row of metrics; the only place where the loop waits for the device."""
-        parts = {name: float(mean_over_processes(value)) for name, value in losses.parts.items()}
-        loss = float(mean_over_processes(losses.total.detach()))
-        lr = self.optimizer.param_groups[0]["lr"]
-        self.state["loss"] = loss
-        row = self.log({"loss": loss, "lr": lr, **parts, **self.timer.read()})
+        loss = self.state["loss"] = float(mean_over_processes(total))
+        named = {name: float(mean_over_processes(value)) for name, value in parts.items()}
+        row = self.log({"loss": loss, "lr": self.optimizer.param_groups[0]["lr"], **named, **self.timer.read()})
         self.display.update(self.state["step"], row)
         if not np.isfinite(loss):
             raise Failure(f"the loss is {loss} at step {self.state['step']}; lower --lr, or take --precision fp32")
@@ -278,8 +280,7 @@ class Trainer:
             *([] if self.monitor else ["no labelled images for the kNN monitor; give them with --val-data"]),
             *self.notes,
         ]
-        for line in lines:
-            self.display.note(line)
+        self.display.note("\n".join(lines))
 
     def summarise(self) -> None:
         """Writes summary.json."""
@@ -291,7 +292,7 @@ class Trainer:
                 "versions": self.config["versions"], "machine": self.config["machine"],
             }
         )  # fmt: skip
-        seconds, seen = self.state["seconds"], self.state["samples_seen"]
+        seen, seconds = self.state["samples_seen"], self.state["seconds"]
         self.display.note(f"done: {seen:,} images in {seconds:.0f} s; results in {self.folder.path}")
 
 

@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbour classification, and the bounded bank of features that it votes over.
+"""Weighted k-nearest-neighbour classification over a bank of labelled features.
 
 The monitor of instance discrimination (Wu et al., arXiv 1805.01978, section 3.4): cosine similarity, the k nearest of a
 labelled bank vote for their class with weight exp(similarity / temperature).
@@ -11,45 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-
-class FeatureBank:
-    """L2-normalised features with labels in one buffer that is allocated once: capacity x (2 D + 8) bytes at float16.
-
-    Attributes:
-        count: rows in use.
-    """
-
-    def __init__(
-        self, capacity: int, dim: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float16
-    ) -> None:
-        if capacity < 1 or dim < 1:
-            raise ValueError(f"feature bank of {capacity} x {dim}; give at least 1 of each")
-        self._features = torch.empty(capacity, dim, device=device, dtype=dtype)
-        self._labels = torch.empty(capacity, device=device, dtype=torch.int64)
-        self.count = 0
-
-    def add(self, features_BD: Tensor, labels_B: Tensor) -> int:
-        """Append labelled rows (label >= 0) until the bank is full; returns how many were taken."""
-        labelled = labels_B >= 0
-        room = len(self._labels) - self.count
-        features_BD, labels_B = features_BD[labelled][:room], labels_B[labelled][:room]
-        rows = slice(self.count, self.count + len(labels_B))
-        self._features[rows] = F.normalize(features_BD.float(), dim=1).to(self._features)
-        self._labels[rows] = labels_B.to(self._labels)
-        self.count = rows.stop
-        return len(labels_B)
-
-    def clear(self) -> None:
-        self.count = 0
-
-    @property
-    def features_ND(self) -> Tensor:
-        return self._features[: self.count]
-
-    @property
-    def labels_N(self) -> Tensor:
-        return self._labels[: self.count]
 
 
 @torch.no_grad()

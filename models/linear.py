@@ -19,8 +19,8 @@ def train_linear(
 ) -> nn.Linear:
     """A linear classifier trained by `protocol`, a pure function of its arguments on one device.
 
-    Weights start at N(0, 0.01), biases at 0, as in MSVQ's released probe. Epochs run through a new permutation each, the last
-    batch may be smaller. The features are used as they are, without normalisation.
+    Weights start at N(0, 0.01), biases at 0, as in MSVQ's released probe. Epochs run through a new permutation each,
+    the last batch may be smaller. The features are used as they are, without normalisation.
 
     Args:
         features_ND: float32, on the device that shall train.

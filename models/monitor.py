@@ -12,7 +12,7 @@ from torch import nn
 from models.features import extract
 from models.knn import knn_predict, topk_accuracy
 from models.protocols import KnnProtocol
-from pipelines import Dataset, View, make_loader
+from pipelines import Dataset, View, make_loader, open_dataset
 
 
 class KnnMonitor:
@@ -33,7 +33,7 @@ class KnnMonitor:
     """
 
     def __init__(
-        self, train: Dataset, held_out: Dataset, view: View, bank: int, batch_size: int, **loading: object
+        self, train: Dataset, held_out: Dataset, view: View, bank: int, batch_size: int = 512, **loading: object
     ) -> None:
         if train.classes != held_out.classes:
             raise ValueError(
@@ -63,8 +63,12 @@ class KnnMonitor:
             loader.close()
 
 
-def held_out_beside(data: str) -> Path | None:
-    """The validation or test split that the conversion wrote beside a training split."""
-    path = Path(data)
-    beside = [path.with_name(f"{path.stem}-{split}{path.suffix}") for split in ("val", "test")]
-    return next((split for split in beside if split.exists()), None)
+def held_out_beside(train: Dataset) -> Path | None:
+    """The validation or test split that the conversion wrote beside a training split, where it can be classified."""
+    for split in ("val", "test"):
+        path = train.path.with_name(f"{train.path.stem}-{split}{train.path.suffix}")
+        if path.exists() and (train.labels >= 0).any():
+            held_out = open_dataset(path)
+            if held_out.classes == train.classes and (held_out.labels >= 0).any():
+                return path
+    return None

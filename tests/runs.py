@@ -20,11 +20,11 @@ from tests.datasets import photos
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: CLIM so small that a step takes milliseconds: 3 steps an epoch, partners from the first epoch on, renewed in each second.
+#: CLIM so small that a step takes milliseconds: 3 steps an epoch, partners from the first epoch on, new ones every 2.
 TINY = {
     "method": "clim", "recipe": "cifar10", "threads": 1, "precision": "fp32", "compile": False, "log-every": 1,
     "knn-every": 0, "width": 4, "image-size": 16, "resolutions": "16,12", "batch-size": 16, "bn-splits": 2,
-    "epochs": 30, "warmup-epochs": 1, "queue-size": 64, "dim": 16, "neighbors": 4, "clusters": 4, "whiten": 4,
+    "epochs": 20, "warmup-epochs": 1, "queue-size": 64, "dim": 16, "neighbors": 4, "clusters": 4, "whiten": 4,
     "start-epoch": 0, "refresh-epochs": 2, "mix-probability": 0.8,
 }  # fmt: skip
 
@@ -117,3 +117,9 @@ def rows(run: Path, *kind: str) -> list[dict[str, Any]]:
 
 def checkpoints(run: Path) -> list[str]:
     return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def options(data, run, /, **changed):
+    """A tiny run's command line."""
+    given = {"val_data": data.held_out, "output": run, "checkpoint_every": 5, "knn_every": 10} | changed
+    return arguments(data.train, **given)

@@ -1,11 +1,11 @@
-"""kNN against scikit-learn on the same features; the bank's bounds; chunks that change nothing."""
+"""kNN against scikit-learn on the same features; chunks that change nothing."""
 
 import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from models.knn import FeatureBank, knn_predict, nearest, topk_accuracy
+from models.knn import knn_predict, nearest, topk_accuracy
 
 
 def data(number: int, seed: int, classes: int = 7, dim: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,24 +55,6 @@ def test_errors_are_one_line() -> None:
         nearest(bank, bank[:0], 1)
     with pytest.raises(ValueError, match="cannot look for 1 neighbours"):
         nearest(bank, bank[:, :3], 1)
-
-
-def test_bank_is_bounded_and_takes_labelled_rows_only() -> None:
-    bank = FeatureBank(5, 4)
-    features, labels = torch.randn(4, 4), torch.tensor([0, -1, 2, 1])
-    assert bank.add(features, labels) == 3
-    assert bank.add(features, labels) == 2
-    assert bank.add(features, labels) == 0
-    assert bank.labels_N.tolist() == [0, 2, 1, 0, 2]
-    assert bank.features_ND.dtype == torch.float16
-    torch.testing.assert_close(bank.features_ND.float().norm(dim=1), torch.ones(5), atol=1e-3, rtol=0)
-    place = bank.features_ND.data_ptr()
-    bank.clear()
-    assert len(bank.features_ND) == 0
-    bank.add(features, labels)
-    assert bank.features_ND.data_ptr() == place
-    with pytest.raises(ValueError, match="at least 1"):
-        FeatureBank(0, 4)
 
 
 def test_topk_accuracy() -> None:

@@ -1,4 +1,4 @@
-"""MoCo, ReSSL, MSVQ and CGH on two and four gloo processes against one with the whole batch.
+"""MoCo, CLIM, ReSSL, MSVQ and CGH on two and four gloo processes against one with the whole batch.
 
 Each rank holds batch[rank::world]. Compared are the loss, the gradient as DDP averages it, and the queues: three steps
 of SGD in float64 (the queues' rows are stored from float32), then steps in float32 without training, until the queues
@@ -9,6 +9,7 @@ CGH's neck has a batch norm per process by definition: the one process that W ar
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -18,16 +19,28 @@ import torch
 from small_methods import batch_for, small
 from torch import Tensor
 
+from models import build
 from models.distributed import gather, local_part, mean_over_processes, world
 from models.method import Method
 from models.norm import SplitBatchNorm2d
 from pipelines.batch import Batch
 
-METHODS = ("moco", "ressl", "msvq", "cgh")
+METHODS = ("moco", "clim", "ressl", "msvq", "cgh")
 BATCH, QUEUE, TRAINED, STEPS = 8, 50, 3, 50
 
 
 def prepared(name: str, neck_groups: int) -> Method:
+    if name == "clim":
+        torch.manual_seed(0)
+        sizes = {
+            "width": 4,
+            "resolutions": (16, 12),
+            "dim": 8,
+            "queue_size": QUEUE,
+            "bn_splits": 4,
+            "batch_size": BATCH,
+        }
+        return build("clim", "cifar10", **sizes).double()
     method = small(name, bn_splits=4, queue_size=QUEUE, **({"crops": (12,)} if name == "cgh" else {})).double()
     method.begin(2, 1, 20)  # CGH: in the middle of its cross-fade
     if name == "cgh":
@@ -38,16 +51,29 @@ def prepared(name: str, neck_groups: int) -> Method:
     return method
 
 
+def whole_batch(name: str, method: Method, step: int) -> Batch:
+    """Noise; for CLIM two of three batches are mixed with partners, and one anchor stays alone."""
+    batch = batch_for(method, BATCH, step)
+    if name != "clim" or step % 3 == 2:
+        return batch
+    box = torch.tensor([[0.2, 0.1, 0.7, 0.8]]).repeat(BATCH, 1)
+    box[step % BATCH] = 0
+    return replace(batch, partner=batch_for(method, BATCH, 1000 + step), box=box)
+
+
 def part_of(batch: Batch) -> Batch:
+    """This rank's samples, and their partners."""
     views = tuple(local_part(view) for view in batch.views)
-    return Batch(views, local_part(batch.index), local_part(batch.label), batch.seed)
+    partner = None if batch.partner is None else part_of(batch.partner)
+    box = None if batch.box is None else local_part(batch.box)
+    return Batch(views, local_part(batch.index), local_part(batch.label), batch.seed, partner, box)
 
 
 def train(name: str, neck_groups: int) -> dict[str, Any]:
     method = prepared(name, neck_groups)
     losses, gradients = [], []
     for step in range(STEPS):
-        batch = part_of(batch_for(method, BATCH, step))
+        batch = part_of(whole_batch(name, method, step))
         if step >= TRAINED:
             with torch.no_grad():
                 method(batch)

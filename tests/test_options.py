@@ -59,23 +59,8 @@ def test_help_of_a_method_lists_its_recipes_and_their_values(method, capsys):
 
 
 def test_given_values_are_overrides_and_others_are_not():
-    options, overrides = parse(
-        [
-            "--method",
-            "clim",
-            "--data",
-            "a.beton",
-            "--lr",
-            "0.5",
-            "--resolutions",
-            "32,24",
-            "--no-decay-vectors",
-            "--epochs",
-            "3",
-            "--max-steps",
-            "7",
-        ]
-    )
+    words = "--lr 0.5 --resolutions 32,24 --no-decay-vectors --epochs 3 --max-steps 7"
+    options, overrides = parse(["--method", "clim", "--data", "a.beton", *words.split()])
     assert overrides == {"lr": 0.5, "resolutions": (32, 24), "decay_vectors": False, "epochs": 3}
     assert (options.data, options.max_steps, options.recipe, options.seed) == ("a.beton", 7, None, 0)
     assert not hasattr(options, "lr")

@@ -45,7 +45,7 @@ def test_a_folder_with_a_run_needs_resume(tmp_path):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(Failure, match="cannot write the run's folder .*: Not a directory; take another --output"):
+    with pytest.raises(Failure, match=r"cannot write the run's folder .*: Not a directory; take another --output"):
         RunFolder(tmp_path / "file" / "run", False, True)
 
 

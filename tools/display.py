@@ -46,8 +46,8 @@ class Display:
         )
 
     def knn(self, top1: float) -> None:
-        """Shows the newest kNN accuracy, a share."""
-        self._progress.update(self._task, knn=f"{top1:.2%}")
+        """Shows the newest kNN accuracy, in percent."""
+        self._progress.update(self._task, knn=f"{top1:.2f} %")
 
     def note(self, text: str) -> None:
         """Prints a line above the progress."""

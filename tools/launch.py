@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
+from models.recipes import Training
 from tools.options import Failure
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -32,6 +33,18 @@ def make_accelerator(options: Namespace) -> Accelerator:
         # Each process keeps the batch statistics of its own groups; they are averaged before they are used.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
+
+
+def check_parts(training: Training, parts: int) -> None:
+    """Refuses a batch that cannot be made in `parts`.
+
+    Raises:
+        Failure: batch, parts and batch-norm groups do not go together.
+    """
+    if training.batch_size % parts:
+        raise Failure(f"--batch-size {training.batch_size} does not divide into --accumulate {parts} parts")
+    if (training.batch_size // parts) % training.bn_splits:
+        raise Failure(f"--accumulate {parts} leaves parts that --bn-splits {training.bn_splits} does not divide")
 
 
 def use_threads(asked: int) -> int:

@@ -1,0 +1,27 @@
+"""What several test files share: a tiny data set, and a run on it that nothing disturbed."""
+
+import contextlib
+import io
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    pytest.importorskip("ffcv", reason="ffcv is not installed")
+    from tests import runs
+
+    return runs.make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """The folder of an undisturbed run, and what it printed."""
+    import train
+    from tests import runs
+
+    run = tmp_path_factory.mktemp("whole") / "run"
+    output = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
+        assert runs.in_process(train, patch, *runs.options(data, run)) == 0
+    return run, output.getvalue()
