@@ -1,0 +1,47 @@
+"""A sweep trains, evaluates and tabulates; called again, it only reads; after an interruption, it goes on."""
+
+import json
+
+import pytest
+
+pytest.importorskip("ffcv", reason="ffcv is not installed")
+
+from tools import sweep
+
+TINY = ["--width", "4", "--crop-size", "16", "--image-size", "16", "--batch-size", "16", "--bn-splits", "1",
+        "--warmup-epochs", "0", "--queue-size", "32", "--threads", "1", "--precision", "fp32"]  # fmt: skip
+
+
+def test_a_sweep_goes_on_where_it_stopped(data, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "sweep"
+    command = ["--data", str(data.train), "--val-data", str(data.held_out), "--out", str(out), "--methods", "moco"]
+    command += ["--set", "moco:recipe=cifar10", "--", *TINY]
+    assert sweep.main([*command, "--max-steps", "2"]) == 0
+    row = json.loads((out / "sweep.json").read_text())["rows"][0]
+    assert (row["method"], row["steps"], row["images_seen"]) == ("moco", 2, 32)
+    assert 0 <= row["knn"] <= 100
+    assert row["rank"] >= 1
+    assert row["spread"] > 0
+    assert "moco" in capsys.readouterr().out
+
+    before = {path: path.stat().st_mtime_ns for path in (out / "moco").rglob("*.json*")}
+    assert sweep.main([*command, "--max-steps", "2"]) == 0  # nothing is left to do
+    assert before == {path: path.stat().st_mtime_ns for path in (out / "moco").rglob("*.json*")}
+
+    for name in ("summary.json", "eval-knn.json", "eval-linear.json"):
+        (out / "moco" / name).unlink()  # as if it had been interrupted after its second step
+    assert sweep.main([*command, "--max-steps", "3"]) == 0
+    rows = [json.loads(line) for line in (out / "moco" / "metrics.jsonl").read_text().splitlines()]
+    assert json.loads((out / "sweep.json").read_text())["rows"][0]["steps"] == 3
+    assert [row["step"] for row in rows] == sorted(row["step"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--methods", "magic"], "unknown method 'magic'"), (["--methods", "moco", "--set", "x=1"], "--set x=1 is not")],
+)
+def test_mistakes_are_one_line(options, message, tmp_path, capsys):
+    assert sweep.main(["--data", "a", "--val-data", "b", "--out", str(tmp_path), *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
