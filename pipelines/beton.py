@@ -10,8 +10,10 @@ Memory: one decode buffer of the largest image per thread, and the batches that 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -47,49 +49,53 @@ class BetonExecutor:
         self._cut = _compiled_cut()
         self._bytes = np.memmap(dataset.path, dtype=np.uint8, mode="r")
         largest = int((dataset.heights.astype(np.int64) * dataset.widths).max()) * 3
-        self._scratch = [np.empty(largest, dtype=np.uint8) for _ in range(threads)]
+        self._count = threads
+        self._scratch: SimpleQueue[NDArray[np.uint8]] = SimpleQueue()  # a decode buffer for each thread
+        for _ in range(threads):
+            self._scratch.put(np.empty(largest, dtype=np.uint8))
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="likeness-decode")
 
-    def __call__(self, plan: BatchPlan) -> list[Tensor]:
-        """The views of a batch: one tensor [S, 3, size, size] uint8 each, channels-last in memory.
+    def start(self, plan: BatchPlan) -> Callable[[], list[Tensor]]:
+        """Hands a batch to the threads; the returned function waits for it.
 
-        Views of one size lie behind each other in one block of memory, which the caller owns.
+        It gives the views of the batch: one tensor [S, 3, size, size] uint8 each, channels-last in memory. Views of one
+        size lie behind each other in one block of memory, which the caller owns.
 
         Raises:
-            DecodeError: an image is damaged.
+            DecodeError: an image is damaged (where the views are waited for).
         """
         samples = len(plan.source_S)
         output, offset_V = self._allocate(samples)
-        table = self._dataset.table
-        step = max(1, -(-samples // (len(self._scratch) * _SLICES)))
-        pending = list(range(0, samples, step))
+        table, pixels = self._dataset.table, output.numpy()
 
-        def work(scratch: NDArray[np.uint8]) -> list[int]:
-            failed: list[int] = []
-            while True:
-                try:
-                    start = pending.pop()  # one list for all threads: `pop` is atomic
-                except IndexError:
-                    return failed
-                bad = self._cut(
+        def work(start: int, stop: int) -> int:
+            scratch = self._scratch.get()
+            try:
+                bad: int = self._cut(
                     self._bytes, table.mode, table.height, table.width, table.offset, table.size,
-                    plan.source_S, plan.crop_VS4, plan.flip_VS, self._sizes, offset_V,
-                    output.numpy(), scratch, start, min(start + step, samples),
+                    plan.source_S, plan.crop_VS4, plan.flip_VS, self._sizes, offset_V, pixels, scratch, start, stop,
                 )  # fmt: skip
-                if bad >= 0:
-                    failed.append(bad)
+            finally:
+                self._scratch.put(scratch)
+            return bad
 
-        failed = [bad for part in self._threads.map(work, self._scratch) for bad in part]
-        if failed:
-            number = int(plan.source_S[min(failed)])
-            raise DecodeError(
-                f"{self._dataset.path}: image {number} is damaged and cannot be decoded; convert the data set again"
-            )
-        blocks = [
-            output[start : start + samples * size * size * 3].view(samples, size, size, 3).permute(0, 3, 1, 2)
-            for start, size in zip(offset_V.tolist(), self._sizes.tolist(), strict=True)
-        ]
-        return blocks
+        step = max(1, -(-samples // (self._count * _SLICES)))
+        slices = [self._threads.submit(work, start, min(start + step, samples)) for start in range(0, samples, step)]
+
+        def finish() -> list[Tensor]:
+            for bad in [part.result() for part in slices]:
+                if bad >= 0:
+                    number = int(plan.source_S[bad])
+                    raise DecodeError(
+                        f"{self._dataset.path}: image {number} is damaged and cannot be decoded; "
+                        "convert the data set again"
+                    )
+            return [
+                output[first : first + samples * size * size * 3].view(samples, size, size, 3).permute(0, 3, 1, 2)
+                for first, size in zip(offset_V.tolist(), self._sizes.tolist(), strict=True)
+            ]
+
+        return finish
 
     def close(self) -> None:
         """Ends the decoding threads."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from types import TracebackType
@@ -28,9 +29,9 @@ LOADERS = ("auto", "ffcv")
 
 
 class Executor(Protocol):
-    """What cuts the views: uint8 [S, 3, size, size] each, owned by the caller."""
+    """What cuts the views: uint8 [S, 3, size, size] each, owned by the caller, from a function that waits for them."""
 
-    def __call__(self, plan: BatchPlan) -> list[Tensor]: ...
+    def start(self, plan: BatchPlan) -> Callable[[], list[Tensor]]: ...
 
     def close(self) -> None: ...
 
@@ -52,10 +53,9 @@ class Loader:
     def epoch(self, epoch: int, start_step: int = 0, pairing: Pairing | None = None) -> Iterator[Batch]:
         """The batches of an epoch from `start_step` on, with partners drawn from `pairing` where it is given."""
 
-        def produce(number: int) -> Batch:
-            return self._make(self._plan.batch(epoch, start_step + number, pairing))
-
-        running = Prefetch(produce, max(0, self.steps - start_step), _DEPTH, self._device, _tensors)
+        count = max(0, self.steps - start_step)
+        cut = cut_ahead(self._executor, lambda number: self._plan.batch(epoch, start_step + number, pairing), count)
+        running = Prefetch(lambda number: self._make(*next(cut)), count, _DEPTH, self._device, _tensors)
         self._running.append(running)
         try:
             yield from running
@@ -63,9 +63,9 @@ class Loader:
             running.close()
             self._running.remove(running)
 
-    def _make(self, plan: BatchPlan) -> Batch:
-        images = [view.to(self._device, non_blocking=True) for view in self._executor(plan)]
-        views = self._augment(images, torch.from_numpy(plan.photometric_VSP))
+    def _make(self, plan: BatchPlan, images: list[Tensor]) -> Batch:
+        moved = [view.to(self._device, non_blocking=True) for view in images]
+        views = self._augment(moved, torch.from_numpy(plan.photometric_VSP))
         index_S = torch.from_numpy(plan.source_S).to(self._device)
         label_S = torch.from_numpy(self.dataset.labels[plan.source_S].astype(np.int64)).to(self._device)
         count = plan.count
@@ -91,6 +91,20 @@ class Loader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def cut_ahead(
+    executor: Executor, plan_of: Callable[[int], BatchPlan], count: int
+) -> Iterator[tuple[BatchPlan, list[Tensor]]]:
+    """Cuts batches 0 to `count` - 1; while one is waited for, the next one is planned and already at work."""
+    started: deque[tuple[BatchPlan, Callable[[], list[Tensor]]]] = deque()
+    for number in range(count + 1):
+        if number < count:
+            plan = plan_of(number)
+            started.append((plan, executor.start(plan)))
+        if number > 0:
+            plan, finish = started.popleft()
+            yield plan, finish()
 
 
 def make_loader(

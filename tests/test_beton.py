@@ -43,7 +43,7 @@ def decoded(dataset, number):
 
 def test_views_are_the_planned_boxes_resized_by_area(dataset, executor):
     batch = plan_of(dataset).batch(0, 0)
-    views = executor(batch)
+    views = executor.start(batch)()
     for v, view in enumerate(VIEWS):
         assert views[v].shape == (24, 3, view.size, view.size) and views[v].dtype == torch.uint8
         for sample, number in enumerate(batch.source_S):
@@ -59,13 +59,13 @@ def test_views_are_the_planned_boxes_resized_by_area(dataset, executor):
 
 def test_pixels_do_not_depend_on_order_or_threads(dataset, executor):
     plan = plan_of(dataset)
-    expected = executor(plan.batch(0, 0))
+    expected = executor.start(plan.batch(0, 0))()
     order = np.argsort(plan.batch(0, 0).source_S)
     for threads in (1, 3):
         other = BetonExecutor(dataset, VIEWS, threads)
         for step in np.random.default_rng(threads).permutation(6):
             small = plan_of(dataset, batch_size=4).batch(0, int(step))
-            views = other(small)
+            views = other.start(small)()
             rows = order[small.source_S]
             assert all(torch.equal(view, whole[rows]) for view, whole in zip(views, expected, strict=True))
         other.close()
@@ -73,9 +73,9 @@ def test_pixels_do_not_depend_on_order_or_threads(dataset, executor):
 
 def test_output_is_owned_by_the_caller(dataset, executor):
     plan = plan_of(dataset, batch_size=4)
-    held = executor(plan.batch(0, 0))
+    held = executor.start(plan.batch(0, 0))()
     copies = [view.clone() for view in held]
-    following = [executor(plan.batch(0, step)) for step in (1, 2, 3, 4)]
+    following = [executor.start(plan.batch(0, step))() for step in (1, 2, 3, 4)]
     for views in following:
         for view in views:
             view.fill_(7)
@@ -83,7 +83,7 @@ def test_output_is_owned_by_the_caller(dataset, executor):
 
 
 def test_views_of_one_size_share_one_block(dataset, executor):
-    views = executor(plan_of(dataset, batch_size=4).batch(0, 0))
+    views = executor.start(plan_of(dataset, batch_size=4).batch(0, 0))()
     assert views[2].data_ptr() - views[0].data_ptr() == views[0].numel()
     assert all(view.is_contiguous(memory_format=torch.channels_last) for view in views)
 
@@ -94,7 +94,7 @@ def test_any_order_of_samples_with_repetitions(dataset, executor):
     batch.source_S[:] = [5, 5, 0, 5]
     batch.crop_VS4[:] = batch.crop_VS4[:, :1] * 0 + [0, 0, 40, 40]
     batch.flip_VS[:] = False
-    for view in executor(batch):
+    for view in executor.start(batch)():
         assert torch.equal(view[0], view[1]) and torch.equal(view[0], view[3])
 
 
@@ -109,7 +109,7 @@ def test_a_damaged_image_is_named(tmp_path, damage):
     executor = BetonExecutor(dataset, VIEWS, threads=2)
     try:
         with pytest.raises(DecodeError, match=r"image 5 is damaged.*convert the data set again") as error:
-            executor(plan_of(dataset).batch(0, 0))
+            executor.start(plan_of(dataset).batch(0, 0))()
         assert str(dataset.path) in str(error.value) and "\n" not in str(error.value)
     finally:
         executor.close()
@@ -121,5 +121,5 @@ def test_raw_images_are_cut_without_decoding(tmp_path):
     views = (contrastive(16), evaluation(16))
     plan = Plan(dataset.heights, dataset.widths, views, 6)
     executor = BetonExecutor(dataset, views, threads=1)
-    assert all(view.float().std() > 1 for view in executor(plan.batch(0, 0)))
+    assert all(view.float().std() > 1 for view in executor.start(plan.batch(0, 0))())
     executor.close()

@@ -27,6 +27,7 @@ from rich.table import Table
 
 from pipelines import Dataset, View, make_loader, open_dataset
 from pipelines.beton import BetonExecutor
+from pipelines.loader import cut_ahead
 from pipelines.plan import Plan
 from pipelines.prefetch import Prefetch
 from tools.run_folder import machine, versions
@@ -136,8 +137,8 @@ def our_epochs(dataset: Dataset, case: Case, threads: int) -> Callable[[int], It
     plan = Plan(dataset.heights, dataset.widths, case.views, case.batch_size)
 
     def epoch(number: int) -> Iterator[Any]:
-        cpu = torch.device("cpu")
-        yield from Prefetch(lambda step: executor(plan.batch(number, step)), plan.steps, 2, cpu, iter)
+        cut = cut_ahead(executor, lambda step: plan.batch(number, step), plan.steps)
+        yield from Prefetch(lambda step: next(cut)[1], plan.steps, 2, torch.device("cpu"), iter)
 
     return epoch
 
