@@ -26,6 +26,7 @@ B batch, D embedding, K queue, R resolutions.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -39,12 +40,15 @@ from models.mixture import cutmix
 from models.neighbors import center_wise, closer_than_average, kmeans, nearest_neighbors, whiten
 from models.norm import batch_permutation, shuffled
 from models.options import option
-from models.queue import KeyQueue
+from models.queue import KeyQueue, refuse_small_queue
 from models.relations import info_nce
 from models.teacher import Teacher
 from pipelines.batch import Batch
 from pipelines.pairing import Pairing
 from pipelines.views import contrastive
+
+if TYPE_CHECKING:
+    from models.recipes import Training
 
 RULES = ("paper", "snapshot")
 
@@ -82,6 +86,14 @@ class Settings:
             raise ValueError("neighbors, clusters, refresh epochs, queue size and dim must be at least 1")
         if not 0 <= self.ema <= 1 or not 0 <= self.mix_probability <= 1:
             raise ValueError(f"ema {self.ema} and mix probability {self.mix_probability} must lie between 0 and 1")
+
+    def check(self, training: Training) -> None:
+        """Refuses what does not go with the rest of the recipe.
+
+        Raises:
+            ValueError: the queue is smaller than the batch.
+        """
+        refuse_small_queue(self.queue_size, training.batch_size)
 
 
 class Clim(Method):

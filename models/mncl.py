@@ -43,7 +43,7 @@ from models.matching import matching_cross_entropy
 from models.method import Embedding, Losses, Method
 from models.options import option
 from models.patches import pair_means, quarters, running_statistics_kept
-from models.queue import KeyQueue
+from models.queue import KeyQueue, refuse_small_queue
 from models.relations import nearest_keys, nt_xent
 from models.sync_norm import SyncBatchNorm1d
 from models.teacher import Teacher
@@ -94,8 +94,7 @@ class Settings(ViewSettings):
         Raises:
             ValueError: the queue is smaller than the batch.
         """
-        if self.queue_size < training.batch_size:
-            raise ValueError(f"a queue of {self.queue_size} is smaller than the batch of {training.batch_size}")
+        refuse_small_queue(self.queue_size, training.batch_size)
 
 
 class Mncl(Method):

@@ -25,7 +25,7 @@ from models.heads import mlp
 from models.method import Embedding, Method
 from models.norm import Output, SplitBatchNorm2d, batch_permutation, forward_views, shuffled
 from models.options import option
-from models.queue import KeyQueue
+from models.queue import KeyQueue, refuse_small_queue
 from models.teacher import Teacher
 from models.view_settings import ViewSettings, positive, share
 from pipelines.views import View
@@ -55,11 +55,7 @@ class MomentumSettings(ViewSettings):
         Raises:
             ValueError: the queue is smaller than the batch.
         """
-        if self.queue_size < training.batch_size:
-            raise ValueError(
-                f"queue_size is {self.queue_size}, less than a batch of {training.batch_size}; "
-                "raise --queue-size or lower --batch-size"
-            )
+        refuse_small_queue(self.queue_size, training.batch_size)
 
     def weak(self, flip: float) -> View:
         """A teacher's view: crop and flip, no colours."""

@@ -14,6 +14,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def refuse_small_queue(queue_size: int, batch_size: int) -> None:
+    """A queue must hold a whole batch, or a step's keys push each other out.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if queue_size < batch_size:
+        raise ValueError(
+            f"queue_size is {queue_size}, less than a batch of {batch_size}; raise --queue-size or lower --batch-size"
+        )
+
+
 class KeyQueue(nn.Module):
     """`count` aligned queues that share one pointer: row j of each comes from the same sample.
 

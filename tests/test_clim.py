@@ -161,3 +161,8 @@ def test_three_resolutions_train():
 def test_bad_settings_are_one_line(field, value, message):
     with pytest.raises(ValueError, match=message):
         Settings(**{field: value})
+
+
+def test_a_queue_smaller_than_the_batch_is_refused():
+    with pytest.raises(ValueError, match="queue_size is 100, less than a batch of 256"):
+        build("clim", "cifar10", queue_size=100)

@@ -256,5 +256,5 @@ def test_bad_settings_are_one_line(values, message):
 
 
 def test_a_queue_smaller_than_the_batch_is_refused():
-    with pytest.raises(ValueError, match="a queue of 100 is smaller than the batch of 256"):
+    with pytest.raises(ValueError, match="queue_size is 100, less than a batch of 256"):
         resolve("mncl", "cifar10", queue_size=100)

@@ -69,8 +69,8 @@ def test_data_find_their_row_by_source_and_by_size(source, side, expected):
 
 
 def test_overrides_replace_values_and_are_named():
-    made = recipe("clim", "cifar10", lr=0.5, queue_size=128)
-    assert (made.training.lr, made.settings.queue_size, made.training.momentum) == (0.5, 128, 0.9)
+    made = recipe("clim", "cifar10", lr=0.5, queue_size=512)
+    assert (made.training.lr, made.settings.queue_size, made.training.momentum) == (0.5, 512, 0.9)
     assert [made.sources[name] for name in ("lr", "queue_size")] == ["command line"] * 2
     assert recipe("clim", "cifar10").training.lr == 0.06  # the table itself is untouched
     with pytest.raises(FrozenInstanceError):
