@@ -67,14 +67,16 @@ main() {
     [ -x $VENV/bin/python ] || make_venv "$python"
     pip="$VENV/bin/python -m pip install --quiet --disable-pip-version-check -c $PINS"
 
+    # Whatever may fail comes before the long downloads.
+    # shellcheck disable=SC2086
+    have_headers || install_packages "FFCV is compiled and needs headers" $HEADERS
+
     # torch first: FFCV's dependencies would otherwise pull the newest CUDA build.
     echo "setup: installing torch"
     if ! command -v nvidia-smi >/dev/null && $pip "torch==$(sed -n 's/^torch==//p' $PINS)+cpu" 2>/dev/null; then :; else $pip torch; fi
 
     if ! $VENV/bin/python -c 'import ffcv' 2>/dev/null; then
         echo "setup: building FFCV"
-        # shellcheck disable=SC2086
-        have_headers || install_packages "FFCV is compiled and needs headers" $HEADERS
         shim=$(pwd)/$VENV/opencv-shim
         write_opencv_shim "$shim"
         PKG_CONFIG_PATH="$shim/pkgconfig${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}" $pip setuptools ffcv
