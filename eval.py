@@ -87,7 +87,7 @@ def measure(
     options: argparse.Namespace,
 ) -> dict[str, float]:
     """Top-1 and top-5 accuracy in percent of one network."""
-    network = network.to(memory_format=torch.channels_last).to(device)  # type: ignore[call-overload]
+    network = network.to(memory_format=torch.channels_last).to(device)  # type: ignore[call-overload]  # torch's stub lacks it
     train_ND, train_labels_N = features(network, bank, encoder, device, options)
     test_ND, test_labels_N = features(network, queries, encoder, device, options)
     classes = len(bank.classes)

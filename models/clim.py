@@ -166,6 +166,7 @@ def select(features_ND: Tensor, settings: Settings) -> Pairing:
     Raises:
         ValueError: the data set is smaller than the neighbours or clusters that are asked for.
     """
+    # A narrow backbone has fewer directions than the published number of components: then all are taken.
     space_ND = whiten(features_ND, min(settings.whiten, features_ND.shape[1])) if settings.whiten else features_ND
     space_ND = nn.functional.normalize(space_ND.float())
     _, neighbors_Nk = nearest_neighbors(space_ND, settings.neighbors)

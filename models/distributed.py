@@ -72,7 +72,7 @@ def gather_with_gradient(local_B: Tensor) -> Tensor:
     """
     if world()[1] == 1:
         return local_B
-    gathered: Tensor = _Gather.apply(local_B)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _Gather.apply(local_B)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return gathered
 
 

@@ -40,6 +40,7 @@ class LARS(Optimizer):
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "eta": eta, "excluded": False}
         super().__init__(parameters, defaults)
 
+    # torch types the call with and without a closure apart; one signature serves both.
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step; a closure, if any, is called once before it. Returns what the closure returns."""
         loss = None

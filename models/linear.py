@@ -53,7 +53,7 @@ def train_linear(
             optimizer.param_groups[0]["lr"] = protocol.lr * (1 + math.cos(math.pi * share)) / 2
             loss = F.cross_entropy(layer(features_ND[rows_B]), labels_N[rows_B])
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
             optimizer.step()
     if not all(bool(torch.isfinite(parameter).all()) for parameter in layer.parameters()):
         raise FloatingPointError(f"the linear probe diverged at learning rate {protocol.lr:g}; take a smaller one")

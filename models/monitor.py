@@ -32,6 +32,7 @@ class KnnMonitor:
         ValueError: one of the two has no labelled image, or their classes differ.
     """
 
+    # The loading keywords are passed on as they are; mypy cannot check them against make_loader's (arg-type below).
     def __init__(
         self, train: Dataset, held_out: Dataset, view: View, bank: int, batch_size: int = 512, **loading: object
     ) -> None:

@@ -24,7 +24,7 @@ from pipelines.plan import BatchPlan, Plan
 from pipelines.prefetch import Prefetch
 from pipelines.views import View
 
-_DEPTH = 2  # finished batches that wait; more would only hold memory
+_DEPTH = 2  # finished batches that wait; one more is made, one is cut ahead, one is the consumer's
 LOADERS = ("auto", "ffcv")
 
 
@@ -52,7 +52,6 @@ class Loader:
 
     def epoch(self, epoch: int, start_step: int = 0, pairing: Pairing | None = None) -> Iterator[Batch]:
         """The batches of an epoch from `start_step` on, with partners drawn from `pairing` where it is given."""
-
         count = max(0, self.steps - start_step)
         cut = cut_ahead(self._executor, lambda number: self._plan.batch(epoch, start_step + number, pairing), count)
         running = Prefetch(lambda number: self._make(*next(cut)), count, _DEPTH, self._device, _tensors)

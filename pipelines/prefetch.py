@@ -74,6 +74,7 @@ class Prefetch(Generic[T]):
         raise RuntimeError("the loader was closed while a batch was awaited")
 
     def _run(self) -> None:
+        # torch has no types for its streams
         on_gpu = self._device.type == "cuda"
         stream = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
         try:

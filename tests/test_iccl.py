@@ -1,4 +1,4 @@
-"""ICCL's step against the specification written out, its ramp, and its traps (papers/iccl.md, f).
+"""ICCL's step against the specification written out, its ramp, and its traps.
 
 Traps and where they are tested: 1 L_uni over processes: test_methods_distributed_heads.py. 2 integer epochs, 3 no
 similarity after the ramp, 4 the two similarities, 5 pairing, 8 float32, 9 the teacher, 14 views, 16: here.

@@ -133,7 +133,7 @@ def normalised() -> dict[str, Any]:
 
 
 def uniform() -> dict[str, Any]:
-    """L_uni alone: its value and gradient over processes, through the gathered mean (papers/iccl.md, trap 1)."""
+    """L_uni alone: its value and gradient over processes, through the gathered mean."""
     torch.manual_seed(3)
     layer = nn.Linear(6, 12, bias=False).double()
     rows = local_part(torch.randn(BATCH, 6, dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""MNCL's step against the specification written out, its sanity values, and its traps (papers/mncl.md, f).
+"""MNCL's step against the specification written out, its sanity values, and its traps.
 
 Traps and where they are tested: 1 both modes, 4 the teacher's start, 5 no gradient to it, 6 its order, 7 random gains,
 9 and 10 pairs in feature space and blocks (also test_patches.py, with 8), 11 statistics of the quarters, 12 the queue,

@@ -18,7 +18,7 @@ def model() -> nn.Sequential:
 def naive_lars(
     weights: list[Tensor], gradients: list[list[Tensor]], lr: float, decay: float, exclude: bool
 ) -> list[Tensor]:
-    """papers/iccl.md, section b, one parameter at a time."""
+    """LARS as ICCL's released code has it, one parameter at a time."""
     weights, buffers = [w.clone() for w in weights], [torch.zeros_like(w) for w in weights]
     for step in gradients:
         for w, g, b in zip(weights, step, buffers, strict=True):
