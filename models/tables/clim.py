@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from models.sources import Row, code, ours, sibling
+from models.tables import unpublished
+
+
+def _without_crop(row: Row) -> Row:
+    """CLIM's views come at several resolutions and have no one crop size."""
+    return {field: value for field, value in row.items() if field != "crop_size"}
+
 
 # ImageNet: the snapshot's values.
 _IMAGENET: Row = {
@@ -66,24 +73,15 @@ _MEDIUM: Row = {
 }
 _PHOTOS: Row = {
     **_SMALL,
-    "stem": ours("imagenet"),
-    "image_size": ours(128),
-    "image_keep": ours(128 / 144),
+    **_without_crop(unpublished.PHOTOS),
     "resolutions": ours((128, 96)),
 }
-# 1,442 training images of 8 x 8 pixels: a narrow network, no mirrored digits, no blur that wipes out strokes.
 _DIGITS: Row = {
     **_SMALL,
-    "width": ours(16),
+    **_without_crop(unpublished.DIGITS),
     "bn_splits": ours(1),
-    "image_size": ours(16),
     "resolutions": ours((16, 12)),
-    "crop_scale": ours(0.5),
-    "flip": ours(0.0),
     "blur": ours(0.0),
-    "batch_size": ours(64),
-    "epochs": ours(60),
-    "warmup_epochs": ours(2.0),
     "temperature": ours(0.1),
     "queue_size": ours(1024),
     "neighbors": ours(5),

@@ -8,6 +8,7 @@ of processes (by 4 with its launcher). LARS there goes by names and misses the b
 from __future__ import annotations
 
 from models.sources import Row, code, inferred, ours
+from models.tables import unpublished
 
 _SHARED: Row = {
     "width": code(64),
@@ -104,26 +105,11 @@ _SMALL: Row = {
     "hidden": inferred(2048),
 }
 _MEDIUM: Row = {**_SMALL, "stem": ours("small_pool"), "image_size": inferred(64), "crop_size": inferred(64)}
-_PHOTOS: Row = {
-    **_SMALL,
-    "stem": ours("imagenet"),
-    "image_size": ours(128),
-    "image_keep": ours(128 / 144),
-    "crop_size": ours(128),
-}
-# 1,442 training images of 8 x 8 pixels: a narrow network, no mirrored or inverted digits, no blur.
 _DIGITS: Row = {
     **_SMALL,
-    "width": ours(16),
-    "image_size": ours(16),
-    "crop_size": ours(16),
-    "crop_scale": ours(0.5),
-    "flip": ours(0.0),
+    **unpublished.DIGITS,
     "blur": ours((0.0, 0.0)),
     "solarize": ours((0.0, 0.0)),
-    "batch_size": ours(64),
-    "epochs": ours(60),
-    "warmup_epochs": ours(2.0),
     "hidden": ours(256),
     "dim": ours(128),
 }
@@ -132,7 +118,7 @@ ROWS: dict[str, Row] = {
     "imagenet": _IMAGENET,
     "imagenet_vit": _IMAGENET_VIT,
     "imagenette": _IMAGENETTE,
-    "photos": _PHOTOS,
+    "photos": {**_SMALL, **unpublished.PHOTOS},
     "cifar10": _SMALL,
     "cifar100": _SMALL,
     "stl10": {**_MEDIUM, "image_size": ours(96)},

@@ -7,6 +7,7 @@ local loss, native resolution, and temperatures from the ranges that the specifi
 from __future__ import annotations
 
 from models.sources import Row, code, inferred, ours
+from models.tables import unpublished
 
 _RELEASED: Row = {
     "backbone": code("resnet18"),
@@ -71,25 +72,9 @@ _MEDIUM: Row = {
     "queue_size": inferred(16384),
     "ema": inferred(0.996),
 }
-_PHOTOS: Row = {
-    **_SMALL,
-    "stem": ours("imagenet"),
-    "image_size": ours(128),
-    "image_keep": ours(128 / 144),
-    "crop_size": ours(128),
-}
-# 1,442 training images of 8 x 8 pixels: a narrow network, no mirrored digits, no blur that wipes out strokes.
 _DIGITS: Row = {
     **_SMALL,
-    "width": ours(16),
-    "image_size": ours(16),
-    "crop_size": ours(16),
-    "crop_scale": ours(0.5),
-    "flip": ours(0.0),
-    "blur": ours((0.0,)),
-    "batch_size": ours(64),
-    "epochs": ours(60),
-    "warmup_epochs": ours(2.0),
+    **unpublished.DIGITS,
     "hidden": ours(256),
     "dim": ours(256),
     "predictor_hidden": ours(64),
@@ -97,7 +82,7 @@ _DIGITS: Row = {
 }
 
 ROWS: dict[str, Row] = {
-    "photos": _PHOTOS,
+    "photos": {**_SMALL, **unpublished.PHOTOS},
     "cifar10": _SMALL,
     "cifar10_224": _RELEASED,
     "cifar100": _SMALL,

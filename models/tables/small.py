@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from models.sources import Row, Sourced, ours
+from models.tables import unpublished
 
 CIFAR: Row = {
     "backbone": ours("resnet18"),
@@ -30,33 +31,13 @@ CIFAR: Row = {
     "crop_size": ours(32),
 }
 MEDIUM: Row = {**CIFAR, "stem": ours("small_pool"), "image_size": ours(64), "crop_size": ours(64)}
-PHOTOS: Row = {
-    **CIFAR,
-    "stem": ours("imagenet"),
-    "image_size": ours(128),
-    "image_keep": ours(128 / 144),
-    "crop_size": ours(128),
-}
-# 1,442 training images of 8 x 8 pixels: a narrow network, no mirrored or inverted digits, no blur.
-DIGITS: Row = {
-    **CIFAR,
-    "width": ours(16),
-    "image_size": ours(16),
-    "crop_size": ours(16),
-    "crop_scale": ours(0.5),
-    "flip": ours(0.0),
-    "blur": ours((0.0,)),
-    "solarize": ours((0.0,)),
-    "batch_size": ours(64),
-    "epochs": ours(60),
-    "warmup_epochs": ours(2.0),
-}
+DIGITS: Row = {**CIFAR, **unpublished.DIGITS, "solarize": ours((0.0,))}
 
 
 def rows(method: Row, medium: Mapping[str, Sourced], digits: Mapping[str, Sourced]) -> dict[str, Row]:
     """A baseline's rows: what it shares over all data sets, and what is different at 64 pixels and for digits."""
     return {
-        "photos": {**PHOTOS, **method},
+        "photos": {**CIFAR, **unpublished.PHOTOS, **method},
         "cifar10": {**CIFAR, **method},
         "cifar100": {**CIFAR, **method},
         "stl10": {**MEDIUM, **method, **medium, "image_size": ours(96)},

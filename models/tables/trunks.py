@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from models.sources import Row, Sourced, ours
+from models.tables import unpublished
 
 Source = Callable[[Any], Sourced]
 
@@ -98,26 +99,10 @@ def strong_views(source: Source, size: int) -> Row:
     }
 
 
-# Thousands of photographs of any size.
-PHOTOS: Row = {
-    "stem": ours("imagenet"),
-    "image_size": ours(128),
-    "image_keep": ours(128 / 144),
-    "crop_size": ours(128),
-    "default_conv1": ours(False),
-}
-# 1,442 training images of 8 x 8 pixels: a narrow network, no mirrored digits, no blur that wipes out strokes.
+PHOTOS: Row = {**unpublished.PHOTOS, "default_conv1": ours(False)}
 DIGITS: Row = {
-    "width": ours(16),
+    **unpublished.DIGITS,
     "bn_splits": ours(1),
-    "image_size": ours(16),
-    "crop_size": ours(16),
-    "crop_scale": ours(0.5),
-    "flip": ours(0.0),
-    "blur": ours((0.0,)),
-    "batch_size": ours(64),
-    "epochs": ours(60),
-    "warmup_epochs": ours(2.0),
     "hidden": ours(512),
     "queue_size": ours(1024),
     "default_conv1": ours(False),
