@@ -1,0 +1,61 @@
+"""The README's tables are drawn from the files of tools/results/, and are what those hold."""
+
+import json
+
+import pytest
+
+from tools import results
+
+BENCHMARK = {
+    "benchmarks": {
+        "loader": [
+            {
+                "case": "two views", "unit": "samples/s",
+                "contenders": {
+                    "ours": {"median": 2000.0, "spread": 0.1, "noisy": False, "ours_is_better": 1.0, "peak_mib": 10.4},
+                    "theirs": {"median": 12.34, "spread": 0.3, "noisy": True, "ours_is_better": 162.07},
+                },
+            }
+        ]
+    }
+}  # fmt: skip
+ROW = {
+    "method": "moco", "knn": 30.0, "linear": 31.0, "first_loss": 7.0, "last_loss": 6.5, "spread": 0.4, "rank": 12.0,
+    "images_seen": 99840, "seconds": 100.4, "knn_untrained": 24.25, "knn_pixels": 29.0,
+}  # fmt: skip
+
+
+def test_tables_are_drawn_between_their_marks(tmp_path):
+    (tmp_path / "b.json").write_text(json.dumps(BENCHMARK))
+    (tmp_path / "s.json").write_text(json.dumps({"rows": [ROW, ROW | {"method": "msvq", "knn": 31.5}]}))
+    readme = tmp_path / "README.md"
+    before = "a\n<!-- drawn: loader b.json -->\nold\n<!-- end -->\nb\n<!-- drawn: sweep s.json -->\n<!-- end -->\nc\n"
+    readme.write_text(before)
+    assert results.main(["--readme", str(readme), "--check"]) == 1
+    assert readme.read_text() == before
+    assert results.main(["--readme", str(readme)]) == 0
+    text = readme.read_text()
+    assert "old" not in text
+    assert "| two views | ours | 2,000 samples/s |  | 10% | 10 |" in text
+    assert "|  | theirs | 12.3 samples/s | 162.07x | 30% (noisy) |  |" in text
+    assert text.index("| msvq | **31.50**") < text.index("| moco | **30.00**") < text.index("| *untrained* | 24.25 |")
+    assert results.main(["--readme", str(readme), "--check"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "message"),
+    [("loader", None, "there is no"), ("step", "{}", "holds no table 'step'"), ("sweep", "no json", "holds no table")],
+)
+def test_what_cannot_be_drawn_is_one_line(kind, content, message, tmp_path, capsys):
+    if content is not None:
+        (tmp_path / "x.json").write_text(content)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"<!-- drawn: {kind} x.json -->\n<!-- end -->\n")
+    assert results.main(["--readme", str(readme)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_the_readme_is_up_to_date():
+    assert results.main(["--check"]) == 0

@@ -1,0 +1,103 @@
+"""Draws the README's tables from the measurements in tools/results/.
+
+    python -m tools.results            # rewrites the tables between their marks
+    python -m tools.results --check    # says whether they are what the files hold
+
+A table stands between `<!-- drawn: KIND FILE -->` and `<!-- end -->`. KIND is `sweep` for what tools.sweep wrote, or the
+name of a benchmark for what `tools.benchmark --json` wrote. Nobody edits what is between the marks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+MARKED = re.compile(r"(<!-- drawn: (\S+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="tools.results", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit code 1 where a table is not up to date"
+    )
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="the file to draw into")
+    options = parser.parse_args(arguments)
+    try:
+        text = options.readme.read_text()
+        drawn = draw_all(text, options.readme.parent)
+    except (OSError, ValueError, KeyError) as error:
+        print(f"tools.results: {error}", file=sys.stderr)
+        return 2
+    if options.check:
+        if text != drawn:
+            print(
+                f"{options.readme}: a table is not what its file holds; run: python -m tools.results", file=sys.stderr
+            )
+        return int(text != drawn)
+    options.readme.write_text(drawn)
+    return 0
+
+
+def draw_all(text: str, folder: Path) -> str:
+    """`text` with every marked table made anew.
+
+    Raises:
+        ValueError: a file is missing, is not JSON, or holds no such table.
+    """
+
+    def table(mark: re.Match[str]) -> str:
+        kind, name = mark[2], mark[3]
+        try:
+            result = json.loads((folder / name).read_text())
+            rows = sweep_rows(result) if kind == "sweep" else benchmark_rows(result, kind)
+            return mark[1] + "".join(f"| {' | '.join(row)} |\n" for row in rows) + mark[4]
+        except OSError:
+            raise ValueError(f"there is no {folder / name}, from which a table is to be drawn") from None
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{folder / name} holds no table '{kind}' ({type(error).__name__}: {error})") from None
+
+    return MARKED.sub(table, text)
+
+
+def sweep_rows(result: dict[str, Any]) -> Iterator[list[str]]:
+    """Methods under one budget, the best kNN first."""
+    rows = sorted(result["rows"], key=lambda row: -row["knn"])
+    yield ["method", "kNN %", "linear %", "loss, first to last", "feature spread", "effective rank", "images seen", "s"]
+    yield ["---", *["---:"] * 7]
+    for row in rows:
+        yield [
+            row["method"], f"**{row['knn']:.2f}**", f"{row['linear']:.2f}",
+            f"{row['first_loss']:.3f} to {row['last_loss']:.3f}", f"{row['spread']:.2f}", f"{row['rank']:.1f}",
+            f"{row['images_seen']:,}", f"{row['seconds']:.0f}",
+        ]  # fmt: skip
+    yield ["*untrained*", f"{rows[0]['knn_untrained']:.2f}", *[""] * 6]
+    yield ["*raw pixels*", f"{rows[0]['knn_pixels']:.2f}", *[""] * 6]
+
+
+def benchmark_rows(result: dict[str, Any], name: str) -> Iterator[list[str]]:
+    """Every contender of every case of a benchmark."""
+    cases = result["benchmarks"][name]
+    memory = any("peak_mib" in found for case in cases for found in case["contenders"].values())
+    yield ["case", "contender", "median", "ours is better", "spread", *(["peak MiB"] if memory else [])]
+    yield ["---", "---", *["---:"] * (3 + memory)]
+    for case in cases:
+        for number, (contender, found) in enumerate(case["contenders"].items()):
+            spread = f"{found['spread']:.0%}{' (noisy)' if found['noisy'] else ''}"
+            peak = [f"{found['peak_mib']:,.0f}" if "peak_mib" in found else ""] if memory else []
+            ratio = f"{found['ours_is_better']:.2f}x" if number else ""
+            first = case["case"] if number == 0 else ""
+            yield [first, contender, f"{_short(found['median'])} {case['unit']}", ratio, spread, *peak]
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
