@@ -3,8 +3,8 @@
     python -m tools.results            # rewrites the tables between their marks
     python -m tools.results --check    # says whether they are what the files hold
 
-A table stands between `<!-- drawn: KIND FILE -->` and `<!-- end -->`. KIND is `sweep` for what tools.sweep wrote, or the
-name of a benchmark for what `tools.benchmark --json` wrote. Nobody edits what is between the marks.
+A table stands between `<!-- drawn: KIND FILE -->` and `<!-- end -->`. KIND is `sweep` for what tools.sweep wrote, or
+the name of a benchmark for what `tools.benchmark --json` wrote. Nobody edits what is between the marks.
 """
 
 from __future__ import annotations
