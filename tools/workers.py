@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
+from multiprocessing import connection
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.encode import Encoded, Settings, encode_array, encode_bytes
-from tools.places import Item, Place, Planes, fetch, pixels
+from tools.encode import Encoded, Settings, encode_again, encode_array, encode_bytes
+from tools.places import Item, Kept, Place, Planes, fetch, pixels
 
 CHUNK = 128  # images a task: enough to make the transport cheap, few enough to keep all workers busy
 
@@ -41,7 +44,8 @@ class Chunk(NamedTuple):
     Attributes:
         images: one entry for each item; a str is the reason why it cannot be converted.
         digests: 16 bytes for each image that can be.
-        moments: [good images, 6] mean and mean square of red, green and blue, 0 to 1.
+        moments: [good images, 6] mean and mean square of red, green and blue, 0 to 1; 0 of images that were taken over
+            without decoding them.
     """
 
     images: list[Stored | str]
@@ -50,6 +54,9 @@ class Chunk(NamedTuple):
 
 
 def _encode(item: Item, settings: Settings) -> Encoded:
+    if isinstance(item.content, Kept):
+        place, mode, height, width = item.content
+        return encode_again(fetch(place), mode, height, width, settings)
     if isinstance(item.content, Place):
         return encode_bytes(fetch(item.content), settings)
     return encode_array(pixels(item.content) if isinstance(item.content, Planes) else item.content, settings)
@@ -81,9 +88,19 @@ def encode_chunk(items: list[Item], settings: Settings) -> Chunk:
     return Chunk(images, b"".join(digests), np.array(moments).reshape(-1, 6))
 
 
-def _ignore_interrupt() -> None:
+def _begin() -> None:
+    """Runs first in a worker."""
     # Ctrl-C goes to every process of the terminal; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # The pool's pipes stay open among the workers, so they would wait for ever for a program that was killed.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def encode_all(items: list[Item], settings: Settings, workers: int) -> Iterator[Chunk]:
@@ -99,7 +116,7 @@ def encode_all(items: list[Item], settings: Settings, workers: int) -> Iterator[
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tools.workers"])
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupt)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
     waiting: deque[Future[Chunk]] = deque()
     try:
         # Only a few tasks ahead: the results of the others would fill the memory.
