@@ -26,7 +26,7 @@ from torch import Tensor
 
 from models import build, checkpoint, resolve
 from models.distributed import mean_over_processes, sum_over_processes
-from models.features import extract
+from models.features import extract_part
 from models.method import Losses
 from models.monitor import KnnMonitor, held_out_beside
 from models.norm import average_running_statistics
@@ -200,7 +200,7 @@ class Trainer:
         """Lets the method look at the whole data set; logs how pure its new partners are, where labels exist."""
         average_running_statistics(self.method)
         before = self.method.pairing
-        self.method.before_epoch(epoch, lambda network: extract(network, self.whole_set))
+        self.method.before_epoch(epoch, lambda network: extract_part(network, self.whole_set))
         if self.method.pairing is not None and self.method.pairing is not before and self.dataset.classes:
             rates = same_class_rates(self.method.pairing, self.dataset.labels)
             self.log({f"partner_{name}": round(rate, 5) for name, rate in rates.items()})

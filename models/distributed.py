@@ -77,6 +77,26 @@ def gather_with_gradient(local_B: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def everyones(own: Tensor) -> Tensor:
+    """[...] of one shape on every process to [W, ...], in the order of the ranks and bit for bit the same on all."""
+    processes = world()[1]
+    if processes == 1:
+        return own.detach()[None]
+    stacked = own.new_empty((processes * own.numel(),))
+    dist.all_gather_into_tensor(stacked, own.detach().contiguous().flatten())
+    return stacked.view(processes, *own.shape)
+
+
+@torch.no_grad()
+def broadcast(own: Tensor, source: int) -> Tensor:
+    """What process `source` brings, on every process; the others bring memory of its shape, which is filled."""
+    if world()[1] > 1:
+        own = own.detach().contiguous()
+        dist.broadcast(own, source)
+    return own
+
+
+@torch.no_grad()
 def sum_over_processes(value: Tensor) -> Tensor:
     """The elementwise sum over processes, a new tensor without gradient."""
     total = value.detach().clone()
