@@ -1,8 +1,8 @@
 """Trains the same run with one process and with several, and compares the losses of every step.
 
-    python -m tools.compare_processes --steps 100 --processes 2 -- --method clim --data data/cifar10.beton --loader ffcv
+    python -m tools.compare_processes --steps 100 --out /tmp/two -- --method clim --data FILE --loader ffcv
 
-What follows `--` are options of train.py; precision is fp32, because the order of sums is all that may differ. Prints the
+What follows `--` are options of train.py; precision is fp32, so that the order of sums is all that differs. Prints the
 largest difference and writes nothing but the two runs, into --out. Exit code 1: it is larger than --tolerance.
 """
 
