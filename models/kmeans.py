@@ -71,9 +71,9 @@ def assign(features_MD: Tensor, centroids_CD: Tensor) -> Iterator[tuple[Tensor, 
     score_RC = torch.empty(ROWS, len(filled_CD), device=features_MD.device)
     for first in range(0, len(features_MD), ROWS):
         chunk_RD = features_MD[first : first + ROWS]
-        score_RGC = torch.addmm(offset_C, chunk_RD, filled_CD.T, alpha=-2, out=score_RC[: len(chunk_RD)]).view(
-            len(chunk_RD), _GROUP, -1
-        )
+        own_RC = score_RC[: len(chunk_RD)]
+        torch.addmm(offset_C, chunk_RD, filled_CD.T, alpha=-2, out=own_RC)
+        score_RGC = own_RC.view(len(chunk_RD), _GROUP, -1)
         # A minimum with its place is slow over many columns: first the group with the smallest, then the place in it.
         group_R1 = score_RGC.amin(1).argmin(1, keepdim=True)
         best = score_RGC.gather(2, group_R1[:, None].expand(-1, _GROUP, -1))[:, :, 0].min(1)
@@ -99,9 +99,9 @@ def _first_centroids(features_MD: Tensor, clusters: int, number: int, seed: int,
     """[C, D]: for each of C random directions, the row of all processes that reaches furthest from the mean."""
     width, device = features_MD.shape[1], features_MD.device
     direction_CD = torch.randn(clusters, width, generator=torch.Generator().manual_seed(seed)).to(device)
-    total_D = sum(
-        (chunk.double().sum(0) for chunk in torch.split(features_MD, ROWS)), direction_CD.new_zeros(width).double()
-    )
+    total_D = torch.zeros(width, dtype=torch.float64, device=device)
+    for chunk_RD in torch.split(features_MD, ROWS):
+        total_D += chunk_RD.double().sum(0)
     mean_D = (everyones(total_D).sum(0) / number).float()
     reach_C = direction_CD.new_full((clusters,), -torch.inf)
     furthest_CD = torch.zeros_like(direction_CD)
