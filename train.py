@@ -26,7 +26,7 @@ from torch import Tensor
 
 from models import build, checkpoint, resolve
 from models.distributed import mean_over_processes, sum_over_processes
-from models.features import extract
+from models.features import extract_part
 from models.method import Losses
 from models.monitor import KnnMonitor, held_out_beside
 from models.norm import average_running_statistics
@@ -36,9 +36,11 @@ from pipelines import Batch, Dataset, make_loader, open_dataset
 from pipelines.beton import DecodeError
 from pipelines.pairing import same_class_rates
 from pipelines.views import evaluation
+from tools.banner import banner
 from tools.display import Display
 from tools.launch import DTYPES, check_parts, make_accelerator, use_threads
 from tools.options import Failure, check_run, parse
+from tools.peers import LOST, LostContact, check_agreement, run_facts, watching
 from tools.run_folder import RunFolder, refuse_another_run, run_config
 from tools.signals import STOPPED, StopRequest
 from tools.timer import Timer
@@ -53,8 +55,12 @@ def main() -> int:
         dataset = open_dataset(options.data)
         name = options.recipe or recipe_for(options.method, dataset.name, float(np.median(dataset.widths)))
         recipe = resolve(options.method, name, **overrides)
-        with ExitStack() as open_loaders, StopRequest() as stop:
-            return Trainer(options, recipe, dataset, open_loaders).run(stop)
+        state: dict[str, Any] = {"step": 0}
+        with ExitStack() as open_loaders, StopRequest() as stop, watching(state, options.peer_timeout):
+            return Trainer(options, recipe, dataset, open_loaders, state).run(stop)
+    except LostContact as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return LOST
     except (Failure, ValueError, OSError, ModuleNotFoundError, DecodeError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
@@ -63,12 +69,15 @@ def main() -> int:
 class Trainer:
     """A run: what it trains with, and how far it is. `run` reads like the algorithm."""
 
-    def __init__(self, options: Namespace, recipe: Recipe, dataset: Dataset, open_loaders: ExitStack) -> None:
+    def __init__(
+        self, options: Namespace, recipe: Recipe, dataset: Dataset, open_loaders: ExitStack, state: dict[str, Any]
+    ) -> None:
         training = recipe.training
         parts = options.accumulate
         check_parts(training, parts)
         self.options, self.recipe, self.training, self.dataset = options, recipe, training, dataset
         self.accelerator = make_accelerator(options)
+        check_agreement(run_facts(options, recipe, dataset))
         threads = use_threads(options.threads)
         self.main = self.accelerator.is_main_process
         torch.manual_seed(options.seed)
@@ -106,12 +115,15 @@ class Trainer:
         output = options.output or f"runs/{recipe.method}-{Path(options.data).stem}"
         self.folder = RunFolder(Path(output), options.resume, self.main)
         self.config = run_config(options, recipe, dataset, self.accelerator)
-        self.state: dict[str, Any] = {
+        self.state = state  # how far the run is; kept in checkpoints
+        self.state |= {
             "step": 0, "samples_seen": 0, "seconds": 0.0, "loss": None, "knn_top1": None, "knn_step": None,
             "method": recipe.method, "seed": options.seed, "accumulate": parts,
             "data_checksum": dataset.checksum, "recipe": self.config["recipe"],
         }  # fmt: skip
-        self.notes = self.resume() if options.resume else []
+        self.notes = [] if self.monitor else ["no labelled images for the kNN monitor; give them with --val-data"]
+        self.notes += self.resume() if options.resume else []
+        check_agreement({"checkpoint": f"step {self.state['step']}"})
         self.method.begin(self.state["step"], self.steps_per_epoch, training.epochs)
         if self.state["step"] == 0:
             self.folder.write_config(self.config)
@@ -123,7 +135,10 @@ class Trainer:
         self.timer = Timer()
         self.started = time.perf_counter() - self.state["seconds"]
         with Display(self.last_step, self.state["step"], self.main) as self.display:
-            self.announce()
+            place = (self.accelerator, self.options, self.folder.path)
+            self.display.note(
+                banner(self.recipe, self.dataset, self.method.encoder(), self.steps_per_epoch, *place, self.notes)
+            )
             if self.state["step"] == 0:
                 self.measure_knn()  # the untrained network: what every later number is compared with
             while self.state["step"] < self.last_step:
@@ -200,7 +215,7 @@ class Trainer:
         """Lets the method look at the whole data set; logs how pure its new partners are, where labels exist."""
         average_running_statistics(self.method)
         before = self.method.pairing
-        self.method.before_epoch(epoch, lambda network: extract(network, self.whole_set))
+        self.method.before_epoch(epoch, lambda network: extract_part(network, self.whole_set))
         if self.method.pairing is not None and self.method.pairing is not before and self.dataset.classes:
             rates = same_class_rates(self.method.pairing, self.dataset.labels)
             self.log({f"partner_{name}": round(rate, 5) for name, rate in rates.items()})
@@ -266,21 +281,6 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(self.state["scaler"])
         self.folder.rewind(self.state["rows"])
         return [*notes, f"resumed from {found.path}"]
-
-    def announce(self) -> None:
-        """The banner: what runs, where, and for how long."""
-        training, options = self.training, self.options
-        parameters = sum(parameter.numel() for parameter in self.method.encoder().parameters())
-        network = f"{training.backbone} (width {training.width}, {parameters / 1e6:.2f} M)"
-        length = f"{training.epochs} epochs of {self.steps_per_epoch} steps, batch {training.batch_size}"
-        place = f"{self.accelerator.device}, {options.precision}, {torch.get_num_threads()} threads"
-        lines = [
-            f"{self.recipe.method}, recipe {self.recipe.name}: {network}, {self.dataset.number:,} images, {length}",
-            f"world size {self.accelerator.num_processes} ({place}), into {self.folder.path}",
-            *([] if self.monitor else ["no labelled images for the kNN monitor; give them with --val-data"]),
-            *self.notes,
-        ]
-        self.display.note("\n".join(lines))
 
     def summarise(self) -> None:
         """Writes summary.json."""

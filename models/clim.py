@@ -30,16 +30,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from models import selection
 from models.backbones import Backbone
 from models.distributed import gather, world
 from models.heads import mlp
 from models.method import Embedding, Extract, Losses, Method
 from models.mixture import cutmix
-from models.neighbors import center_wise, closer_than_average, kmeans, nearest_neighbors, whiten
 from models.norm import batch_permutation, shuffled
 from models.options import option
+from models.part import Part
 from models.queue import KeyQueue, refuse_small_queue
 from models.relations import info_nce
 from models.teacher import Teacher
@@ -157,35 +158,23 @@ class Clim(Method):
         return self.student.backbone
 
 
-def select(features_ND: Tensor, settings: Settings) -> Pairing:
-    """Partners of every sample by CLIM's rule, or by the released snapshot's.
+def select(part: Part, settings: Settings) -> Pairing:
+    """Partners of every sample by CLIM's rule, or by the released snapshot's; all processes call it with their parts.
 
     Args:
-        features_ND: pooled features of the whole data set, in its order.
+        part: pooled features of this process's samples.
 
     Raises:
         ValueError: the data set is smaller than the neighbours or clusters that are asked for.
     """
-    # A narrow backbone has fewer directions than the published number of components: then all are taken.
-    space_ND = whiten(features_ND, min(settings.whiten, features_ND.shape[1])) if settings.whiten else features_ND
-    space_ND = nn.functional.normalize(space_ND.float())
-    _, neighbors_Nk = nearest_neighbors(space_ND, settings.neighbors)
-    centroids_CD, assignment_N = kmeans(space_ND, settings.clusters, settings.kmeans_iterations)
-    if settings.rule == "paper":
-        mask_Nk = center_wise(space_ND, neighbors_Nk, centroids_CD, assignment_N)
-        count_N = mask_Nk.sum(1)
-        pool, start_N = neighbors_Nk[mask_Nk], count_N.cumsum(0) - count_N
-    else:
-        eligible = closer_than_average(space_ND, centroids_CD, assignment_N).nonzero()[:, 0]
-        cluster_M, order = assignment_N[eligible].sort(stable=True)
-        count_C = torch.bincount(cluster_M, minlength=settings.clusters)
-        pool, start_C = eligible[order], count_C.cumsum(0) - count_C
-        count_N, start_N = count_C[assignment_N], start_C[assignment_N]
+    found = selection.select(
+        part, settings.rule, settings.whiten, settings.neighbors, settings.clusters, settings.kmeans_iterations
+    )
 
     def array(tensor: Tensor, kind: type[np.integer]) -> np.ndarray:
-        return tensor.cpu().numpy().astype(kind)
+        return tensor.cpu().numpy().astype(kind, copy=False)
 
     return Pairing(
-        array(pool, np.int32), array(start_N, np.int64), array(count_N, np.int32),
-        settings.mix_probability, settings.mix_alpha, array(neighbors_Nk, np.int32),
+        array(found.pool, np.int32), array(found.start_N, np.int64), array(found.count_N, np.int32),
+        settings.mix_probability, settings.mix_alpha, array(found.neighbors_Nk, np.int32),
     )  # fmt: skip

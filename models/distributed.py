@@ -15,6 +15,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+# Newer versions of torch have another name for it, and warn about the older one.
+_all_gather = getattr(dist, "all_gather_single", None) or getattr(dist, "all_gather_into_tensor", None)
+
 
 def world() -> tuple[int, int]:
     """(rank, number of processes); (0, 1) outside torch.distributed."""
@@ -44,10 +47,7 @@ def gather(local_B: Tensor) -> Tensor:
     _, processes = world()
     if processes == 1:
         return local_B.detach()
-    shape = local_B.shape
-    stacked = local_B.new_empty((processes * shape[0], *shape[1:]))
-    dist.all_gather_into_tensor(stacked, local_B.detach().contiguous())
-    return stacked.view(processes, *shape).transpose(0, 1).flatten(0, 1)
+    return everyones(local_B).transpose(0, 1).flatten(0, 1)
 
 
 class _Gather(torch.autograd.Function):
@@ -74,6 +74,26 @@ def gather_with_gradient(local_B: Tensor) -> Tensor:
         return local_B
     gathered: Tensor = _Gather.apply(local_B)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return gathered
+
+
+@torch.no_grad()
+def everyones(own: Tensor) -> Tensor:
+    """[...] of one shape on every process to [W, ...], in the order of the ranks and bit for bit the same on all."""
+    processes = world()[1]
+    if processes == 1 or _all_gather is None:
+        return own.detach()[None]
+    stacked = own.new_empty((processes * own.numel(),))
+    _all_gather(stacked, own.detach().contiguous().flatten())
+    return stacked.view(processes, *own.shape)
+
+
+@torch.no_grad()
+def broadcast(own: Tensor, source: int) -> Tensor:
+    """What process `source` brings, on every process; the others bring memory of its shape, which is filled."""
+    if world()[1] > 1:
+        own = own.detach().contiguous()
+        dist.broadcast(own, source)
+    return own
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
-"""Features of a whole data set, in its order, from one evaluation pass over all processes.
+"""Features of a whole data set from one evaluation pass, each process for its part, or all of them in order.
 
-Shapes: N samples of the data set, B samples of a batch, D features.
+Shapes: N samples of the data set, M of this process, B samples of a batch or of a process's batches, D features, W
+processes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.backbones import Features
-from models.distributed import gather
+from models.distributed import everyones, world
+from models.part import Part, rows_of_all
 from pipelines.batch import Batch
 
 
@@ -37,19 +39,16 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def extract(network: nn.Module, loader: Batches, number: int | None = None) -> Tensor:
-    """Pooled features of every sample that the loader goes through, by the network in evaluation mode.
+def extract_part(network: nn.Module, loader: Batches, number: int | None = None) -> Part:
+    """Pooled features of this process's share of the samples that the loader goes through, in evaluation mode.
 
-    Every process runs its part of the batches and gets the features of all; a sample that the loader repeats counts
-    once. The network runs in the precision of the views. Memory: twice the result, on the device.
+    Every process runs its part of the batches; a sample that the loader repeats counts once. The network runs in the
+    precision of the views. Memory: twice the result, on the device, and 8 bytes for each sample of all processes.
 
     Args:
         network: a backbone, or any module from images [B, 3, s, s] to features [B, D].
         loader: of one view, in any order, the whole data set or a subset of it.
-        number: how many samples must come out, or None.
-
-    Returns:
-        [N, D] float32 on the device of the views, in ascending order of the samples' numbers in the data set.
+        number: how many samples must come out on all processes, or None.
 
     Raises:
         RuntimeError: the loader gave nothing, or another number of samples.
@@ -64,21 +63,31 @@ def extract(network: nn.Module, loader: Batches, number: int | None = None) -> T
             index.append(batch.index)
     if not index:
         raise RuntimeError("the loader gave no samples to extract features from")
-    index_N, features_ND = _of_all_processes(torch.cat(index), torch.cat(features))
-    index_N, order_N = torch.sort(index_N, stable=True)
+    index_B, order_B = torch.cat(index).sort(stable=True)
+    rank_N, index_N = _of_all_processes(index_B)
     first_N = torch.ones_like(index_N, dtype=torch.bool)
     first_N[1:] = index_N[1:] != index_N[:-1]
-    order_N = order_N[first_N]
-    if number is not None and len(order_N) != number:
-        raise RuntimeError(f"the loader gave {len(order_N)} samples of {number} to the evaluation pass")
-    return features_ND[order_N]
+    total = int(first_N.sum())
+    if number is not None and total != number:
+        raise RuntimeError(f"the loader gave {total} samples of {number} to the evaluation pass")
+    own_B = first_N[rank_N == world()[0]]  # not one of an earlier row or process
+    return Part(index_B[own_B], torch.cat(features)[order_B[own_B]], total)
 
 
-def _of_all_processes(index_B: Tensor, features_BD: Tensor) -> tuple[Tensor, Tensor]:
-    """Numbers and features of all processes, whose parts may differ in length by what the last batch lacks."""
-    longest = int(gather(torch.tensor([len(index_B)], device=index_B.device)).max())
-    missing = longest - len(index_B)
-    index_N = gather(F.pad(index_B, (0, missing), value=-1))
-    features_ND = gather(F.pad(features_BD, (0, 0, 0, missing)))
-    there_N = index_N >= 0
-    return index_N[there_N], features_ND[there_N]
+def extract(network: nn.Module, loader: Batches, number: int | None = None) -> Tensor:
+    """`extract_part` of all processes, on each of them.
+
+    Returns:
+        [N, D] float32 on the device of the views, in ascending order of the samples' numbers in the data set.
+    """
+    part = extract_part(network, loader, number)
+    return rows_of_all(part.number_M, part.features_MD)[1]
+
+
+def _of_all_processes(index_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Who has which sample: ranks [N] and numbers [N], ascending by number and then by rank, in the order of each."""
+    longest = int(everyones(torch.tensor(len(index_B), device=index_B.device)).max())
+    index_WB = everyones(F.pad(index_B, (0, longest - len(index_B)), value=-1))
+    rank_N, place_N = (index_WB >= 0).nonzero(as_tuple=True)
+    index_N, order_N = index_WB[rank_N, place_N].sort(stable=True)
+    return rank_N[order_N], index_N

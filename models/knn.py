@@ -10,18 +10,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from models.nearest import PIECE, ROWS, Nearest
 
 
-@torch.no_grad()
 def nearest(
-    query_BD: Tensor, bank_ND: Tensor, k: int, chunk: int = 32768, query_chunk: int = 1024
+    query_BD: Tensor, bank_ND: Tensor, k: int, chunk: int = PIECE, query_chunk: int = ROWS
 ) -> tuple[Tensor, Tensor]:
-    """The k rows of the bank with the largest cosine to each query, exactly, nearest first.
-
-    Both sides come in chunks and each query keeps a running best k: beyond inputs and results, memory is
-    query_chunk x (chunk + 4 k) numbers (134 MB here) and one chunk in float32, whatever B and N. Wide chunks: torch's
-    top-k on a CPU is several times faster on rows of more than 64 k columns.
+    """The k rows of the bank with the largest cosine to each query, exactly, nearest first; see `nearest.py`.
 
     Returns:
         (similarity [B, k] float32, row of the bank [B, k]); k is at most N.
@@ -32,26 +28,16 @@ def nearest(
     if k < 1 or len(bank_ND) == 0 or query_BD.shape[1] != bank_ND.shape[1]:
         shapes = f"{tuple(query_BD.shape)} and {tuple(bank_ND.shape)}"
         raise ValueError(f"cannot look for {k} neighbours among queries and bank of shapes {shapes}")
-    k = min(k, len(bank_ND))
-    similarity_Bk = torch.empty(len(query_BD), k, device=query_BD.device)
-    row_Bk = torch.empty(len(query_BD), k, device=query_BD.device, dtype=torch.int64)
-    with torch.autocast(query_BD.device.type, enabled=False):
-        for first in range(0, len(query_BD), query_chunk):
-            block = slice(first, first + query_chunk)
-            query = F.normalize(query_BD[block].float(), dim=1)
-            best, rows = query.new_empty(len(query), 0), row_Bk.new_empty(len(query), 0)
-            for start in range(0, len(bank_ND), chunk):
-                part = F.normalize(bank_ND[start : start + chunk].float(), dim=1)
-                value, place = (query @ part.T).topk(min(k, len(part)), 1, sorted=False)
-                best, rows = torch.cat([best, value], 1), torch.cat([rows, place + start], 1)
-                best, order = best.topk(min(k, best.shape[1]), 1)
-                rows = rows.gather(1, order)
-            similarity_Bk[block], row_Bk[block] = best, rows
-    return similarity_Bk, row_Bk
+    search = Nearest(query_BD, min(k, len(bank_ND)), rows=query_chunk)
+    row_N = torch.arange(len(bank_ND), device=bank_ND.device)
+    for row_P, bank_PD in zip(torch.split(row_N, chunk), torch.split(bank_ND, chunk), strict=True):
+        search.look_at(row_P, bank_PD)
+    return search.similarity_Nk, search.number_Nk
 
 
+@torch.no_grad()
 def knn_predict(
-    query_BD: Tensor, bank_ND: Tensor, labels_N: Tensor, k: int, temperature: float, classes: int, chunk: int = 32768
+    query_BD: Tensor, bank_ND: Tensor, labels_N: Tensor, k: int, temperature: float, classes: int, chunk: int = PIECE
 ) -> Tensor:
     """The weighted vote of the k nearest rows of a labelled bank for each query.
 
@@ -66,12 +52,21 @@ def knn_predict(
     Raises:
         ValueError: the temperature is not above 0, or see `nearest`.
     """
+    similarity_Bk, row_Bk = nearest(query_BD, bank_ND, k, chunk)
+    return vote(similarity_Bk, labels_N.to(row_Bk.device)[row_Bk], temperature, classes)
+
+
+def vote(similarity_Bk: Tensor, label_Bk: Tensor, temperature: float, classes: int) -> Tensor:
+    """The scores of `knn_predict` from the similarities and classes of the neighbours.
+
+    Raises:
+        ValueError: the temperature is not above 0.
+    """
     if temperature <= 0:
         raise ValueError(f"kNN temperature is {temperature}; give more than 0")
-    similarity_Bk, row_Bk = nearest(query_BD, bank_ND, k, chunk)
     weight_Bk = torch.softmax(similarity_Bk / temperature, 1)  # a common factor changes no vote, and cannot overflow
-    scores_BC = weight_Bk.new_zeros(len(query_BD), classes)
-    return scores_BC.scatter_add_(1, labels_N.to(row_Bk.device)[row_Bk], weight_Bk)
+    scores_BC = weight_Bk.new_zeros(len(weight_Bk), classes)
+    return scores_BC.scatter_add_(1, label_Bk, weight_Bk)
 
 
 def topk_accuracy(scores_BC: Tensor, labels_B: Tensor, k: int) -> float:
@@ -82,5 +77,10 @@ def topk_accuracy(scores_BC: Tensor, labels_B: Tensor, k: int) -> float:
     """
     if len(labels_B) == 0:
         raise ValueError("accuracy of no samples")
+    return 100 * hits(scores_BC, labels_B, k).double().mean().item()
+
+
+def hits(scores_BC: Tensor, labels_B: Tensor, k: int) -> Tensor:
+    """[B] bool: whether a query's class is among its k highest scores."""
     best_Bk = scores_BC.topk(min(k, scores_BC.shape[1]), 1).indices
-    return 100 * (best_Bk == labels_B.to(best_Bk.device)[:, None]).any(1).double().mean().item()
+    return (best_Bk == labels_B.to(best_Bk.device)[:, None]).any(1)

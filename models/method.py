@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from models.backbones import Backbone
+from models.part import Part
 from pipelines.batch import Batch
 from pipelines.pairing import Pairing
 from pipelines.views import View
 
-#: Pooled features [N, D] of every sample, in the order of the data set, from an evaluation pass of the given network.
-Extract = Callable[[nn.Module], Tensor]
+#: This process's part of the data set's pooled features, from an evaluation pass of the given network.
+Extract = Callable[[nn.Module], Part]
 
 
 @dataclass(frozen=True)

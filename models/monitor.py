@@ -9,8 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.features import extract
-from models.knn import knn_predict, topk_accuracy
+from models.distributed import sum_over_processes
+from models.features import extract_part
+from models.knn import hits, vote
+from models.nearest import PIECE, Nearest
+from models.part import pieces
 from models.protocols import KnnProtocol
 from pipelines import Dataset, View, make_loader, open_dataset
 
@@ -18,8 +21,9 @@ from pipelines import Dataset, View, make_loader, open_dataset
 class KnnMonitor:
     """Weighted kNN of the student's pooled features: a labelled bank from the training images votes on held-out ones.
 
-    Memory: the bank's features and those of the held-out images in float32, (bank + held out) x D x 4 bytes, made and
-    freed at each measurement, and the fixed chunks of `knn.nearest`.
+    Every process classifies its part of the held-out images. Memory of one of W: its parts of both sets' features in
+    float32, twice (bank + held out) / W x D x 4 bytes while they are made, and one piece of the bank; all of it is
+    freed after each measurement.
 
     Args:
         train: its labelled images make the bank; at most `bank` of them, spread evenly.
@@ -46,7 +50,7 @@ class KnnMonitor:
         labelled[0] = labelled[0][np.linspace(0, len(labelled[0]) - 1, min(bank, len(labelled[0]))).round().astype(int)]
         self.protocol = KnnProtocol.for_bank(len(labelled[0]))
         self._classes = len(train.classes)
-        self._labels = [torch.from_numpy(d.labels[part]) for d, part in zip((train, held_out), labelled, strict=True)]
+        self._labels = [torch.from_numpy(dataset.labels.astype(np.int64)) for dataset in (train, held_out)]
         self._loaders = [
             make_loader(dataset, [view], batch_size, subset=part, shuffle=False, drop_last=False, **loading)  # type: ignore[arg-type]
             for dataset, part in zip((train, replace(held_out, mean=train.mean, std=train.std)), labelled, strict=True)
@@ -54,10 +58,15 @@ class KnnMonitor:
 
     def measure(self, backbone: nn.Module) -> float:
         """Top-1 accuracy in percent; every process must call it, and every process gets the result."""
-        bank_ND, query_BD = (extract(backbone, loader) for loader in self._loaders)
-        protocol = self.protocol
-        scores_BC = knn_predict(query_BD, bank_ND, self._labels[0], protocol.k, protocol.temperature, self._classes)
-        return topk_accuracy(scores_BC, self._labels[1], 1)
+        bank, queries = (extract_part(backbone, loader) for loader in self._loaders)
+        search = Nearest(queries.features_MD, min(self.protocol.k, bank.total))
+        for number_P, bank_PD in pieces(bank, PIECE):
+            search.look_at(number_P, bank_PD)
+        bank_labels, labels = (every.to(queries.features_MD.device) for every in self._labels)
+        neighbors_Bk = bank_labels[search.number_Nk]
+        scores_BC = vote(search.similarity_Nk, neighbors_Bk, self.protocol.temperature, self._classes)
+        right = hits(scores_BC, labels[queries.number_M], 1).sum()
+        return 100 * float(sum_over_processes(right)) / queries.total
 
     def close(self) -> None:
         for loader in self._loaders:

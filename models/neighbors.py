@@ -1,13 +1,16 @@
-"""Nearest neighbours, k-means and CLIM's selection rules over a whole data set.
+"""CLIM's selection rules over a whole data set: nearest neighbours, clusters, and who is central.
 
 CLIM (arXiv 2011.02697): for an anchor, search samples that are locally similar to it, and of those keep the ones that
 lie closer to the anchor's cluster centre than the anchor does.
 
 Nothing here depends on the order of the samples: the published snapshot draws partners from a window of list positions,
-and since image folders are sorted by class, that window leaks labels. Nothing holds an N x N matrix: rows and columns
-come in chunks. Cost: neighbours N^2 D, k-means N C D per iteration; memory N (D + k) and one chunk.
+and since image folders are sorted by class, that window leaks labels. Nothing holds an N x N matrix. Cost: neighbours
+N^2 D, k-means N C D per iteration.
 
-N samples, D dimensions, k neighbours, C clusters, R rows of a chunk.
+These are the rules for rows in one place; `selection.py` applies them to rows that are spread over processes. Search
+and k-means themselves are in `nearest.py` and `kmeans.py`.
+
+N samples, M of this process, D dimensions, k neighbours, C clusters, R rows of a chunk, P rows of a piece.
 """
 
 from __future__ import annotations
@@ -16,33 +19,49 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-_ROWS, _COLUMNS = 4096, 16384  # of a similarity chunk: 256 MiB in float32
+from models import nearest
+from models.kmeans import ROWS, Everyones, alone, lloyd
+
 _EIGEN_FLOOR = 1e-6  # share of the largest variance under which a direction counts as empty
 
 
-def whiten(features_ND: Tensor, dimensions: int) -> Tensor:
+def whiten(features_MD: Tensor, dimensions: int, everyones: Everyones = alone) -> Tensor:
     """Leading principal components, each divided by its standard deviation, then scaled to unit length (CLIM, a.3).
 
     Args:
-        features_ND: any floating type.
+        features_MD: any floating type; the own rows, if `everyones` brings together those of all processes.
         dimensions: components to keep, at most D.
 
     Returns:
-        [N, dimensions] float32, unit rows.
+        [M, dimensions] float32, unit rows.
 
     Raises:
         ValueError: more components are asked for than there are.
     """
-    width = features_ND.shape[1]
+    width = features_MD.shape[1]
     if not 1 <= dimensions <= width:
         raise ValueError(
             f"{dimensions} whitened components are asked of {width}-dimensional features; take 1 to {width}"
         )
-    centred = features_ND.double() - features_ND.double().mean(0)
-    variance, direction = torch.linalg.eigh(centred.T @ centred / len(centred))
+    chunks = torch.split(features_MD, ROWS) if len(features_MD) else ()  # in float64, a chunk at a time
+    total_E = torch.zeros(width + 1, dtype=torch.float64, device=features_MD.device)
+    total_E[-1] = len(features_MD)
+    for chunk_RD in chunks:
+        total_E[:-1] += chunk_RD.double().sum(0)
+    total_E = everyones(total_E).sum(0)
+    mean_D = total_E[:-1] / total_E[-1]
+    square_DD = total_E.new_zeros(width, width)
+    for chunk_RD in chunks:
+        centred_RD = chunk_RD.double() - mean_D
+        square_DD += centred_RD.T @ centred_RD
+    variance, direction = torch.linalg.eigh(everyones(square_DD).sum(0) / total_E[-1])
     variance, direction = variance.flip(0)[:dimensions], direction.flip(1)[:, :dimensions]
+    # A direction and its opposite are equally principal; k-means starts from directions, so one of them is agreed on.
+    largest = direction.gather(0, direction.abs().argmax(0, keepdim=True))
     scale = variance.clamp_min(float(variance[0]) * _EIGEN_FLOOR + torch.finfo(torch.float64).tiny).rsqrt()
-    return normalize(centred @ (direction * scale)).float()
+    projection = everyones(direction * largest.sign() * scale)[0]  # machines may differ in their last digits
+    white = [normalize((chunk_RD.double() - mean_D) @ projection).float() for chunk_RD in chunks]
+    return torch.cat([features_MD.new_empty(0, dimensions, dtype=torch.float32), *white])
 
 
 def nearest_neighbors(features_ND: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -57,35 +76,17 @@ def nearest_neighbors(features_ND: Tensor, k: int) -> tuple[Tensor, Tensor]:
     number = len(features_ND)
     if not 1 <= k < number:
         raise ValueError(f"{k} neighbours are asked of {number} samples; take 1 to {number - 1}")
-    unit_ND = normalize(features_ND.float())
-    similarity, index = [], []
-    for row in range(0, number, _ROWS):
-        query_RD = unit_ND[row : row + _ROWS]
-        best_similarity, best_index = (
-            query_RD.new_empty(len(query_RD), 0),
-            torch.empty(len(query_RD), 0, dtype=torch.int64, device=query_RD.device),
-        )
-        for column in range(0, number, _COLUMNS):
-            chunk_RC = query_RD @ unit_ND[column : column + _COLUMNS].T
-            if column < row + _ROWS and row < column + _COLUMNS:  # the chunk holds pairs of a sample with itself
-                own = torch.arange(row, row + len(query_RD), device=chunk_RC.device) - column
-                inside = ((own >= 0) & (own < chunk_RC.shape[1])).nonzero()[:, 0]
-                chunk_RC[inside, own[inside]] = -torch.inf
-            top_similarity, top_index = chunk_RC.topk(min(k, chunk_RC.shape[1]), dim=1)
-            merged_similarity = torch.cat([best_similarity, top_similarity], 1)
-            merged_index = torch.cat([best_index, top_index + column], 1)
-            best_similarity, place = merged_similarity.topk(min(k, merged_similarity.shape[1]), dim=1)
-            best_index = merged_index.gather(1, place)
-        similarity.append(best_similarity)
-        index.append(best_index)
-    return torch.cat(similarity), torch.cat(index)
+    number_N = torch.arange(number, device=features_ND.device)
+    search = nearest.Nearest(features_ND, k, number_N)
+    for number_P, rows_PD in zip(
+        torch.split(number_N, nearest.PIECE), torch.split(features_ND, nearest.PIECE), strict=True
+    ):
+        search.look_at(number_P, rows_PD)
+    return search.similarity_Nk, search.number_Nk
 
 
 def kmeans(features_ND: Tensor, clusters: int, iterations: int = 30, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Lloyd's algorithm with squared Euclidean distances.
-
-    The first centroids are the samples that reach furthest in seeded random directions, and an empty cluster restarts
-    at the sample furthest from its centroid: choices by content, so the order of the samples changes nothing.
+    """Lloyd's algorithm with squared Euclidean distances; see `kmeans.lloyd`.
 
     Returns:
         centroids_CD float32, assignment_N int64 (to the returned centroids).
@@ -93,33 +94,7 @@ def kmeans(features_ND: Tensor, clusters: int, iterations: int = 30, seed: int =
     Raises:
         ValueError: there are not between 1 and N clusters.
     """
-    number, width = features_ND.shape
-    if not 1 <= clusters <= number:
-        raise ValueError(f"{clusters} clusters are asked of {number} samples; take 1 to {number}")
-    features_ND = features_ND.float()
-    generator = torch.Generator().manual_seed(seed)
-    direction_CD = torch.randn(clusters, width, generator=generator).to(features_ND.device)
-    mean_D = features_ND.mean(0)
-    reach_C, furthest_C = direction_CD.new_full((clusters,), -torch.inf), torch.zeros_like(direction_CD[:, 0]).long()
-    for row in range(0, number, _ROWS):
-        best_C, place_C = ((features_ND[row : row + _ROWS] - mean_D) @ direction_CD.T).max(0)
-        furthest_C = torch.where(best_C > reach_C, place_C + row, furthest_C)
-        reach_C = torch.maximum(reach_C, best_C)
-    centroids_CD = features_ND[furthest_C].clone()
-    for _ in range(iterations):
-        assignment_N, distance_N = _assign(features_ND, centroids_CD)
-        count_C = torch.zeros(clusters, device=features_ND.device, dtype=torch.float64)
-        count_C.index_add_(0, assignment_N, torch.ones_like(distance_N, dtype=torch.float64))
-        total_CD = torch.zeros(clusters, width, device=features_ND.device, dtype=torch.float64)
-        total_CD.index_add_(0, assignment_N, features_ND.double())
-        updated_CD = (total_CD / count_C.clamp_min(1)[:, None]).float()
-        empty_C = (count_C == 0).nonzero()[:, 0]
-        if len(empty_C):
-            updated_CD[empty_C] = features_ND[distance_N.topk(len(empty_C)).indices]
-        if torch.equal(updated_CD, centroids_CD):
-            break
-        centroids_CD = updated_CD
-    return centroids_CD, _assign(features_ND, centroids_CD)[0]
+    return lloyd(features_ND.float(), clusters, iterations, seed)
 
 
 def center_wise(features_ND: Tensor, neighbors_Nk: Tensor, centroids_CD: Tensor, assignment_N: Tensor) -> Tensor:
@@ -130,38 +105,51 @@ def center_wise(features_ND: Tensor, neighbors_Nk: Tensor, centroids_CD: Tensor,
     Returns:
         mask_Nk, bool.
     """
-    masks = []
-    for row in range(0, len(features_ND), _ROWS):
-        center_RD = centroids_CD[assignment_N[row : row + _ROWS]]
-        own_R = (features_ND[row : row + _ROWS] - center_RD).square().sum(1)
-        neighbors_Rk = neighbors_Nk[row : row + _ROWS]
-        columns = [
-            (features_ND[neighbors_Rk[:, column]] - center_RD).square().sum(1) <= own_R
-            for column in range(neighbors_Rk.shape[1])
-        ]
-        masks.append(torch.stack(columns, 1))
-    return torch.cat(masks)
+    number_N = torch.arange(len(features_ND), device=features_ND.device)
+    return central_in_piece(features_ND, neighbors_Nk, centroids_CD, assignment_N, number_N, features_ND)
 
 
-def closer_than_average(features_ND: Tensor, centroids_CD: Tensor, assignment_N: Tensor) -> Tensor:
+def central_in_piece(
+    features_MD: Tensor,
+    neighbors_Mk: Tensor,
+    centroids_CD: Tensor,
+    assignment_M: Tensor,
+    number_P: Tensor,
+    rows_PD: Tensor,
+) -> Tensor:
+    """`center_wise` where only some samples are at hand: their numbers, ascending, and rows. The others get False.
+
+    Returns:
+        mask_Mk, bool: the neighbour is in the piece, and as close to the centre as the anchor is.
+    """
+    mask_Mk = torch.zeros_like(neighbors_Mk, dtype=torch.bool)
+    for first in range(0, len(features_MD), ROWS):
+        block = slice(first, first + ROWS)
+        neighbors_Rk, center_RD = neighbors_Mk[block], centroids_CD[assignment_M[block]]
+        own_R = (features_MD[block] - center_RD).square().sum(1)
+        place_Rk = torch.searchsorted(number_P, neighbors_Rk).clamp_max(len(number_P) - 1)
+        inside_Rk = number_P[place_Rk] == neighbors_Rk
+        for column in range(neighbors_Rk.shape[1]):  # one at a time, so that a chunk stays small
+            row = inside_Rk[:, column].nonzero()[:, 0]
+            distance = (rows_PD[place_Rk[row, column]] - center_RD[row]).square().sum(1)
+            mask_Mk[first + row, column] = distance <= own_R[row]
+    return mask_Mk
+
+
+def closer_than_average(
+    features_MD: Tensor, centroids_CD: Tensor, assignment_M: Tensor, everyones: Everyones = alone
+) -> Tensor:
     """The released snapshot's rule: which samples are at most as far from their centre as their cluster is on average.
 
     Returns:
-        eligible_N, bool.
+        eligible_M, bool, of the own rows; the average is over those that `everyones` brings together.
     """
-    distance_N = (features_ND - centroids_CD[assignment_N]).double().square().sum(1)
-    total_C = distance_N.new_zeros(len(centroids_CD)).index_add_(0, assignment_N, distance_N)
-    count_C = distance_N.new_zeros(len(centroids_CD)).index_add_(0, assignment_N, torch.ones_like(distance_N))
-    return distance_N <= (total_C / count_C.clamp_min(1))[assignment_N]
-
-
-def _assign(features_ND: Tensor, centroids_CD: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest centroid of each sample, and the squared distance to it."""
-    offset_C = centroids_CD.square().sum(1)
-    assignment, distance = [], []
-    for row in range(0, len(features_ND), _ROWS):
-        chunk_RD = features_ND[row : row + _ROWS]
-        best = torch.addmm(offset_C, chunk_RD, centroids_CD.T, alpha=-2).min(1)
-        assignment.append(best.indices)
-        distance.append(best.values + chunk_RD.square().sum(1))
-    return torch.cat(assignment), torch.cat(distance)
+    pairs = zip(torch.split(features_MD, ROWS), torch.split(assignment_M, ROWS), strict=True)
+    parts = [(chunk_RD - centroids_CD[own_R]).double().square().sum(1) for chunk_RD, own_R in pairs]
+    distance_M = torch.cat(parts)
+    total_2C = distance_M.new_zeros(2, len(centroids_CD))
+    total_2C[0].index_add_(0, assignment_M, distance_M)
+    total_2C[1].index_add_(0, assignment_M, torch.ones_like(distance_M))
+    distance_C, count_C = everyones(total_2C).sum(0)
+    eligible_M: Tensor = distance_M <= (distance_C / count_C.clamp_min(1))[assignment_M]
+    return eligible_M

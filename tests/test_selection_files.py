@@ -8,7 +8,7 @@ pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 from models import build
 from models.clim import select
-from models.features import extract
+from models.features import extract_part
 from pipelines import make_loader
 from pipelines.views import evaluation
 from tests.datasets import converted
@@ -23,7 +23,7 @@ def partners_of_pictures(folder, order):
     torch.manual_seed(0)
     method = build("clim", "cifar10", width=8, neighbors=6, clusters=8, whiten=16)
     with make_loader(dataset, [evaluation(16)], 32, shuffle=False, drop_last=False) as loader:
-        pairing = select(extract(method.student.backbone, loader), method.settings)
+        pairing = select(extract_part(method.student.backbone, loader), method.settings)
     return {
         int(order[i]): {int(order[j]) for j in pairing.pool[start : start + count]}
         for i, (start, count) in enumerate(zip(pairing.start, pairing.count, strict=True))

@@ -1,6 +1,6 @@
 """Measures this machine: ours beside named alternatives, in one run, taking turns.
 
-    python -m tools.benchmark [loader|conversion|all] [--json FILE]
+    python -m tools.benchmark [NAME|all] [--json FILE]
 
 Each benchmark is a file of `tools/benchmarks/` with a function `cases`; its docstring says what is compared.
 """
@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from rich.console import Console
 from rich.table import Table
 
+from models.distributed import world
 from tools.benchmarks.measure import Settings, load_average
 from tools.run_folder import machine, versions
 
-NAMES = ("loader", "conversion")
+NAMES = ("loader", "conversion", "selection")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,12 +35,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--data", type=Path, metavar="FILE", help="a converted data set to measure on")
+    parser.add_argument("--sizes", type=_sizes, default=(50_000,), metavar="N,N,...", help="samples (default: 50000)")
     options = parser.parse_args(arguments)
-    if options.repeats < 1 or options.threads < 1:
-        print("tools.benchmark: --repeats and --threads must be at least 1", file=sys.stderr)
+    if min(options.repeats, options.threads, *options.sizes) < 1:
+        print("tools.benchmark: --repeats, --threads and --sizes must be at least 1", file=sys.stderr)
         return 2
     torch.set_num_threads(options.threads)
-    settings = Settings(options.repeats, options.threads, options.device, options.data)
+    if options.device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():  # started by torchrun
+        dist.init_process_group("nccl" if options.device == "cuda" else "gloo")
+    settings = Settings(options.repeats, options.threads, options.device, options.data, options.sizes)
     result: dict[str, Any] = {
         "machine": machine(), "versions": versions(), "device": options.device, "threads": options.threads,
         "repeats": options.repeats, "load_average": load_average(), "benchmarks": {},
@@ -49,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
             rows = result["benchmarks"][name] = []
             for case in benchmark.cases(settings):
                 rows.append(case.row())
+                if world()[0]:
+                    continue  # the first process speaks and writes
                 show(name, rows[-1], Console())
                 if options.json:  # after each case: what is measured is not lost with a later one
                     options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +66,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"tools.benchmark: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
 
 
 def show(benchmark: str, row: dict[str, Any], console: Console) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
+from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from models.recipes import Training
 from tools.options import Failure
@@ -31,7 +32,10 @@ def make_accelerator(options: Namespace) -> Accelerator:
         log_with=options.log_with,
         project_dir=options.output or "runs",
         # Each process keeps the batch statistics of its own groups; they are averaged before they are used.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False),
+            InitProcessGroupKwargs(timeout=timedelta(seconds=options.peer_timeout)),
+        ],
     )
 
 

@@ -86,6 +86,7 @@ def _build(method: str | None, recipe: str | None) -> tuple[argparse.ArgumentPar
     add("--keep", 2, "checkpoints kept", int)
     add("--knn-every", 1, "epochs between kNN evaluations; 0: only at the start and the end", int)
     add("--knn-bank", 50000, "labelled training images in the kNN bank, at most", int)
+    add("--peer-timeout", 300, "seconds without a sign of another process after which the run ends", int)
     add("--log-with", None, "tracker: tensorboard or wandb; none: metrics.jsonl only", str)
     chosen = [method] if method else sorted(REGISTRY)
     known = [("training", Training), *((f"method {name}", REGISTRY[name].settings) for name in chosen)]
@@ -151,7 +152,7 @@ def check_run(options: argparse.Namespace) -> None:
             raise Failure(f"--{name.replace('_', '-')} is '{getattr(options, name)}'; take one of {given}")
     if options.log_with and find_spec(options.log_with) is None:
         raise Failure(f"--log-with {options.log_with} needs its package: pip install {options.log_with}")
-    for name in ("accumulate", "log_every", "keep", "knn_bank"):
+    for name in ("accumulate", "log_every", "keep", "knn_bank", "peer_timeout"):
         if getattr(options, name) < 1:
             raise Failure(f"--{name.replace('_', '-')} is {getattr(options, name)}; give at least 1")
     for name in ("max_steps", "checkpoint_every", "knn_every", "threads", "seed"):

@@ -30,12 +30,14 @@ class Settings:
         threads: that each may use.
         device: "cpu" or "cuda".
         data: a converted data set to measure on instead of images made for the purpose, or None.
+        sizes: numbers of samples, for what is measured over a data set's size.
     """
 
     repeats: int = 5
     threads: int = 1
     device: str = "cpu"
     data: Path | None = None
+    sizes: tuple[int, ...] = (50_000,)
 
 
 @dataclass(frozen=True)
