@@ -30,7 +30,7 @@ from models.knn import knn_predict, topk_accuracy
 from models.linear import linear_scores, train_linear
 from models.protocols import KnnProtocol, LinearProtocol
 from pipelines import Dataset, make_loader, open_dataset
-from pipelines.beton import DecodeError
+from pipelines.damage import DecodeError
 from pipelines.views import evaluation
 from tools.options import Failure, OneLineParser
 

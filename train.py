@@ -33,7 +33,7 @@ from models.norm import average_running_statistics
 from models.optim import build_optimizer, cosine_schedule, set_learning_rate
 from models.recipes import Recipe, recipe_for
 from pipelines import Batch, Dataset, make_loader, open_dataset
-from pipelines.beton import DecodeError
+from pipelines.damage import DecodeError
 from pipelines.pairing import same_class_rates
 from pipelines.views import evaluation
 from tools.display import Display

@@ -5,6 +5,8 @@ seed fixes. Here its file format and its kernels (libjpeg-turbo, OpenCV's area r
 function that is given sample numbers, boxes and flips. The function holds no lock, so that a few Python threads run
 it side by side on slices of a batch: no global thread count, and two loaders never meet.
 
+The same function cuts images that were decoded before (`resident.py` on a CPU): they only lie elsewhere.
+
 Memory: one decode buffer of the largest image per thread, and the batches that the loader keeps ahead.
 """
 
@@ -22,15 +24,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines import ffcv_kernels
+from pipelines.damage import GREY, Damage
 from pipelines.dataset import Dataset
+from pipelines.image_memory import ImageMemory, mapped
 from pipelines.plan import BatchPlan
 from pipelines.views import View
 
 _SLICES = 4  # slices of a batch per thread, so that a thread with small images takes more of them
-
-
-class DecodeError(RuntimeError):
-    """A stored image cannot be decoded."""
 
 
 class BetonExecutor:
@@ -41,14 +41,23 @@ class BetonExecutor:
         views: sizes are taken from them; boxes and flips come with each batch.
         threads: decoding threads.
         pin: page-locked output, for copies to a GPU.
+        images: where the images lie; in the data set's mapped file where None.
     """
 
-    def __init__(self, dataset: Dataset, views: tuple[View, ...], threads: int, pin: bool = False) -> None:
-        self._dataset, self._pin = dataset, pin
+    def __init__(
+        self,
+        dataset: Dataset,
+        views: tuple[View, ...],
+        threads: int,
+        pin: bool = False,
+        images: ImageMemory | None = None,
+    ) -> None:
+        self._pin, self.damage = pin, Damage(dataset)
         self._sizes = np.array([view.size for view in views], dtype=np.int64)
         self._cut = _compiled_cut()
-        self._bytes = np.memmap(dataset.path, dtype=np.uint8, mode="r")
-        largest = int((dataset.heights.astype(np.int64) * dataset.widths).max()) * 3
+        images = self._images = mapped(dataset) if images is None else images
+        volume_N = images.height_N.astype(np.int64) * images.width_N * 3
+        largest = int(volume_N.max(initial=0, where=~images.raw_N))
         self._count = threads
         self._scratch: SimpleQueue[NDArray[np.uint8]] = SimpleQueue()  # a decode buffer for each thread
         for _ in range(threads):
@@ -62,34 +71,30 @@ class BetonExecutor:
         size lie behind each other in one block of memory, which the caller owns.
 
         Raises:
-            DecodeError: an image is damaged (where the views are waited for).
+            DecodeError: every image is damaged (where the views are waited for).
         """
-        samples = len(plan.source_S)
+        samples, images = len(plan.source_S), self._images
         output, offset_V = self._allocate(samples)
-        table, pixels = self._dataset.table, output.numpy()
+        pixels, bad_S = output.numpy(), np.zeros(samples, dtype=np.bool_)
 
-        def work(start: int, stop: int) -> int:
+        def work(start: int, stop: int) -> None:
             scratch = self._scratch.get()
             try:
-                bad: int = self._cut(
-                    self._bytes, table.mode, table.height, table.width, table.offset, table.size,
-                    plan.source_S, plan.crop_VS4, plan.flip_VS, self._sizes, offset_V, pixels, scratch, start, stop,
+                self._cut(
+                    images.address_N, images.size_N, images.raw_N, images.height_N, images.width_N,
+                    plan.source_S, plan.crop_VS4, plan.flip_VS, self._sizes, offset_V, pixels, bad_S, scratch,
+                    start, stop,
                 )  # fmt: skip
             finally:
                 self._scratch.put(scratch)
-            return bad
 
         step = max(1, -(-samples // (self._count * _SLICES)))
         slices = [self._threads.submit(work, start, min(start + step, samples)) for start in range(0, samples, step)]
 
         def finish() -> list[Tensor]:
-            for bad in [part.result() for part in slices]:
-                if bad >= 0:
-                    number = int(plan.source_S[bad])
-                    raise DecodeError(
-                        f"{self._dataset.path}: image {number} is damaged and cannot be decoded; "
-                        "convert the data set again"
-                    )
+            for part in slices:
+                part.result()
+            self.damage.add(bad_S, plan.source_S)
             return [
                 output[first : first + samples * size * size * 3].view(samples, size, size, 3).permute(0, 3, 1, 2)
                 for first, size in zip(offset_V.tolist(), self._sizes.tolist(), strict=True)
@@ -119,32 +124,30 @@ def _compiled_cut() -> Any:
 
     @numba.njit(nogil=True)
     def cut(  # type: ignore[no-untyped-def]  # numba infers them
-        data, mode_N, height_N, width_N, offset_N, size_N,
-        source_S, crop_VS4, flip_VS, size_V, offset_V, output, scratch, start, stop,
+        address_N, size_N, raw_N, height_N, width_N,
+        source_S, crop_VS4, flip_VS, size_V, offset_V, output, bad_S, scratch, start, stop,
     ):  # fmt: skip
-        """Makes the views of samples start to stop; returns the first sample that does not decode, or -1."""
+        """Makes the views of samples start to stop; marks those that do not decode, whose views are grey."""
         for sample in range(start, stop):
             number = source_S[sample]
             height, width = np.int64(height_N[number]), np.int64(width_N[number])
-            stored = data[offset_N[number] : offset_N[number] + size_N[number]]
-            pixels = stored
-            if mode_N[number] == 0:
-                pixels = scratch[: height * width * 3]
+            pixels = address_N[number]
+            if not raw_N[number]:
+                pixels = scratch.ctypes.data
                 failed = imdecode(
-                    stored.ctypes.data, stored.size, height, width, pixels.ctypes.data,
-                    height, width, 0, 0, 1, 1, False, False,
-                )  # fmt: skip
-                if failed != 0:
-                    return sample
+                    address_N[number], size_N[number], height, width, pixels, height, width, 0, 0, 1, 1, False, False
+                )
+                bad_S[sample] = failed != 0
             for view in range(len(size_V)):
                 size = size_V[view]
                 first = offset_V[view] + sample * size * size * 3
                 target = output[first : first + size * size * 3]
+                if bad_S[sample]:
+                    target[:] = GREY
+                    continue
                 top, left = np.int64(crop_VS4[view, sample, 0]), np.int64(crop_VS4[view, sample, 1])
                 bottom, right = top + crop_VS4[view, sample, 2], left + crop_VS4[view, sample, 3]
-                resize(
-                    0, pixels.ctypes.data, height, width, top, bottom, left, right, target.ctypes.data, size, size
-                )  # fmt: skip
+                resize(0, pixels, height, width, top, bottom, left, right, target.ctypes.data, size, size)
                 if flip_VS[view, sample]:
                     rows = target.reshape(size, size, 3)
                     for row in range(size):
@@ -153,6 +156,5 @@ def _compiled_cut() -> Any:
                                 kept = rows[row, column, channel]
                                 rows[row, column, channel] = rows[row, size - 1 - column, channel]
                                 rows[row, size - 1 - column, channel] = kept
-        return -1
 
     return cut

@@ -11,7 +11,8 @@ pytest.importorskip("ffcv", reason="ffcv is not installed")
 import cv2
 
 from pipelines import View
-from pipelines.beton import BetonExecutor, DecodeError
+from pipelines.beton import BetonExecutor
+from pipelines.damage import DecodeError
 from pipelines.plan import Plan
 from pipelines.views import contrastive, evaluation
 from tests.datasets import photos

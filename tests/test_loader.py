@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 from pipelines import View, make_loader
-from pipelines.beton import DecodeError
+from pipelines.damage import DecodeError
 from pipelines.pairing import Pairing
 from pipelines.views import contrastive, evaluation
 from tests.datasets import photos
