@@ -10,15 +10,16 @@ table lists (sample, offset, size) in any order, so an image's size is found thr
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.digests import hexadecimal
+from pipelines.image_table import ImageTable, check_pixels, refuse
+
 VERSION = 2
-JPEG, RAW = 0, 1
 INT_FIELD, IMAGE_FIELD = 1, 2
 
 HEADER = np.dtype(
@@ -52,32 +53,6 @@ def metadata_dtype(type_ids: list[int]) -> np.dtype[Any]:
     return np.dtype([("", FIELD_METADATA[type_id]) for type_id in type_ids], align=True)
 
 
-@dataclass(frozen=True)
-class BetonTable:
-    """Where the images of a file lie. All arrays have N entries, in index order.
-
-    Attributes:
-        path: the file.
-        page_size: bytes; no image crosses a multiple of it.
-        mode: uint8, `JPEG` or `RAW` (height x width x 3 bytes).
-        height, width: int32, pixels.
-        offset, size: int64, bytes, of the image's data in the file.
-        label: int64; -1 where the file has no label.
-    """
-
-    path: Path
-    page_size: int
-    mode: NDArray[np.uint8]
-    height: NDArray[np.int32]
-    width: NDArray[np.int32]
-    offset: NDArray[np.int64]
-    size: NDArray[np.int64]
-    label: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.mode)
-
-
 def _records(file: BinaryIO, dtype: np.dtype[Any], count: int, offset: int, length: int, what: str) -> NDArray[Any]:
     """`count` records at `offset`; refuses, before allocating, what the file of `length` bytes cannot hold."""
     if offset + count * dtype.itemsize > length:
@@ -89,7 +64,7 @@ def _records(file: BinaryIO, dtype: np.dtype[Any], count: int, offset: int, leng
     return np.frombuffer(data, dtype=dtype)
 
 
-def _read(path: Path, file: BinaryIO) -> BetonTable:
+def _read(path: Path, file: BinaryIO) -> ImageTable:
     length = os.fstat(file.fileno()).st_size
     header = _records(file, HEADER, 1, 0, length, "header")[0]
     if header["version"] != VERSION:
@@ -132,9 +107,10 @@ def _read(path: Path, file: BinaryIO) -> BetonTable:
     height, width = image["height"].astype(np.int32), image["width"].astype(np.int32)
     metadata_end = metadata_start + number * dtype.itemsize
     _check(image["mode"], height, width, offset, size, page, metadata_end, table_start)
-    return BetonTable(
-        path,
-        page,
+    return ImageTable(
+        (path,),
+        (length,),
+        np.zeros(number, dtype=np.int32),
         image["mode"].astype(np.uint8),
         height,
         width,
@@ -155,13 +131,8 @@ def _sizes(offset: NDArray[np.uint64], allocations: NDArray[Any]) -> NDArray[np.
     order = np.argsort(pointers, kind="stable")
     pointers, sizes = pointers[order], sizes[order]
     found = np.minimum(np.searchsorted(pointers, offset), len(pointers) - 1)
-    _refuse(pointers[found] != offset, "points at data that the allocation table does not list")
+    refuse(pointers[found] != offset, "points at data that the allocation table does not list")
     return sizes[found]
-
-
-def _refuse(wrong: NDArray[np.bool_], what: str) -> None:
-    if wrong.any():
-        raise ValueError(f"is damaged or edited: sample {int(np.argmax(wrong))} {what}")
 
 
 def _check(
@@ -175,17 +146,14 @@ def _check(
     end: int,
 ) -> None:
     """Every number that a decoder would trust, against the data region [start, end) of the file."""
-    _refuse(mode > RAW, "is neither JPEG nor raw")
-    _refuse((height < 1) | (width < 1), "has no pixels")
-    _refuse((offset < start) | (offset >= end), "lies outside the data")
+    refuse((offset < start) | (offset >= end), "lies outside the data")
     # Compared this way round because offset + size could wrap around.
-    _refuse((size < 1) | (size > np.uint64(end) - offset), "ends outside the data")
-    _refuse(offset // np.uint64(page) != (offset + size - np.uint64(1)) // np.uint64(page), "crosses a page")
-    raw_size = height.astype(np.uint64) * width.astype(np.uint64) * np.uint64(3)
-    _refuse((mode == RAW) & (size != raw_size), "is raw but its size is not height x width x 3")
+    refuse((size < 1) | (size > np.uint64(end) - offset), "ends outside the data")
+    refuse(offset // np.uint64(page) != (offset + size - np.uint64(1)) // np.uint64(page), "crosses a page")
+    check_pixels(mode, height, width, size)
 
 
-def read_table(path: str | os.PathLike[str]) -> BetonTable:
+def read_table(path: str | os.PathLike[str]) -> ImageTable:
     """Reads where the images of a .beton lie, and checks every number against the file.
 
     Raises:
@@ -200,11 +168,11 @@ def read_table(path: str | os.PathLike[str]) -> BetonTable:
             raise ValueError(f"{path} {error}") from None
 
 
-def structure_bytes(path: str | os.PathLike[str]) -> tuple[int, bytes]:
-    """The file's length, and all its bytes that are not image data: header, fields, metadata and allocation table.
+def file_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What the card keeps of the file itself: its length, and a checksum of all its bytes that are not image data.
 
-    They are cheap to read (about 50 bytes a sample) and name the place and size of every image, so a checksum over
-    them tells one file from another. Call it on a file that `read_table` accepts.
+    Those (header, fields, metadata and allocation table) are cheap to read, about 50 bytes a sample, and name the place
+    and size of every image, so they tell one file from another. Call it on a file that `read_table` accepts.
     """
     with open(path, "rb") as file:
         length = os.fstat(file.fileno()).st_size
@@ -215,4 +183,21 @@ def structure_bytes(path: str | os.PathLike[str]) -> tuple[int, bytes]:
         file.seek(0)
         front = file.read(end)
         file.seek(int(header["alloc_table_ptr"]))
-        return length, front + file.read()
+        return {"bytes": length, "checksum": hexadecimal(front + file.read())}
+
+
+def checked_table(path: Path, recorded: dict[str, Any]) -> ImageTable:
+    """The table of the file that a card describes by `file_facts`.
+
+    Raises:
+        ValueError: it is cut, edited or another file; one line.
+        OSError: it cannot be read.
+    """
+    length = path.stat().st_size
+    if recorded["bytes"] != length:
+        what = "cut short or still being copied" if length < recorded["bytes"] else "another file"
+        raise ValueError(f"{path} has {length} bytes and its card says {recorded['bytes']} ({what})")
+    table = read_table(path)
+    if file_facts(path)["checksum"] != recorded["checksum"]:
+        raise ValueError(f"{path} is not the file that its card describes (checksums differ)")
+    return table

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.dataset import DatasetError, card_path, image_names, open_dataset, verify, write_names
+from pipelines.card import DatasetError, card_path, write_names
+from pipelines.dataset import image_names, open_dataset, verify
 from tests.images import class_folder, stored
 from tools.convert import main
 

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.beton_format import BetonTable, read_table
+from pipelines.beton_format import file_facts, read_table
 from pipelines.beton_writer import BetonWriter, SampleError, page_size_for, sync_folder
-from pipelines.dataset import DIGEST_SIZE, card_path, content_checksum, file_facts, names_path, write_card, write_names
+from pipelines.card import card_path, names_path, write_card, write_names
+from pipelines.digests import DIGEST_SIZE, content_checksum
+from pipelines.image_table import ImageTable
 from tools.encode import KINDS, MAX_PIXELS, Settings
 from tools.places import Item, Place
 from tools.source import TRAIN, Source
@@ -178,7 +180,7 @@ def _convert_split(
     return card
 
 
-def _card(source: Source, table: BetonTable, digests: bytes, moments: NDArray[np.float64]) -> dict[str, Any]:
+def _card(source: Source, table: ImageTable, digests: bytes, moments: NDArray[np.float64]) -> dict[str, Any]:
     """What is known of a split. Mean and deviation weigh every image alike, as crops of one size will."""
     mean = moments[:, :3].mean(axis=0)
     std = np.sqrt(np.maximum(moments[:, 3:].mean(axis=0) - mean * mean, 0))

@@ -1,0 +1,91 @@
+"""The encoded bytes of any image of a data set, out of mapped files: nothing is copied until a decoder reads it."""
+
+from __future__ import annotations
+
+import mmap
+from collections import OrderedDict
+from threading import Lock
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.card import DatasetError
+from pipelines.image_table import RAW, ppm_header
+
+if TYPE_CHECKING:
+    from pipelines.dataset import Dataset
+
+MAX_MAPPED = 256  # files; each mapped one keeps a file descriptor, and 1024 is a common limit of a process
+
+
+class EncodedImages:
+    """`images[number]` is the stored image as uint8 [bytes], read-only; threads may ask side by side.
+
+    A file is mapped when its first image is asked for, and the one that was asked for longest ago is let go when there
+    are more than `MAX_MAPPED`. An array stays good for as long as it is held, also after `close`.
+
+    Args:
+        dataset: an opened data set of any format.
+
+    Attributes:
+        mode: [N] uint8; where it is `RAW` the bytes are the pixels, height x width x 3, and no image file.
+    """
+
+    def __init__(self, dataset: Dataset, max_mapped: int = MAX_MAPPED) -> None:
+        self.mode = dataset.table.mode
+        self._table = dataset.table
+        self._max_mapped = max_mapped
+        self._mapped: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, number: int) -> NDArray[np.uint8]:
+        start = int(self._table.offset[number])
+        return self._file(int(self._table.file[number]))[start : start + int(self._table.size[number])]
+
+    def image_file(self, number: int) -> NDArray[np.uint8]:
+        """The image as a file [bytes] that every decoder reads; raw pixels become a PPM, which is a copy."""
+        data = self[number]
+        if self.mode[number] != RAW:
+            return data
+        header = ppm_header(int(self._table.height[number]), int(self._table.width[number]))
+        return np.concatenate((np.frombuffer(header, dtype=np.uint8), data))
+
+    def _file(self, number: int) -> NDArray[np.uint8]:
+        with self._lock:
+            data = self._mapped.get(number)
+            if data is None:
+                data = self._mapped[number] = self._map(number)
+                if len(self._mapped) > self._max_mapped:
+                    self._mapped.popitem(last=False)
+            else:
+                self._mapped.move_to_end(number)
+            return data
+
+    def _map(self, number: int) -> NDArray[np.uint8]:
+        path, length = self._table.files[number], self._table.lengths[number]
+        try:
+            with open(path, "rb") as file:
+                data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
+        except (OSError, ValueError) as error:  # ValueError: an empty file
+            raise DatasetError(f"{path} cannot be read any more ({error}); open the data set again") from None
+        if len(data) != length:  # reading a mapped place behind the end would kill the process
+            raise DatasetError(f"{path} has {len(data)} bytes now and had {length}; open the data set again")
+        return data
+
+    def close(self) -> None:
+        """Lets all files go; each is unmapped with the last array that lies in it."""
+        with self._lock:
+            self._mapped.clear()
+
+    def __enter__(self) -> EncodedImages:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

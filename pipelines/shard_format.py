@@ -1,0 +1,149 @@
+"""The shard format: a folder of WebDataset tars, with an index that finds any image in them at once.
+
+    photos-shards/shard-000000.tar    KEY.jpg, or KEY.ppm where the pixels are stored raw, and KEY.cls, the label
+    photos-shards/shard-000001.tar    ...
+    photos-shards/index               where every image lies, its sides, label and digest; 44 bytes an image
+    photos-shards/card.json, names    as beside a .beton
+
+The tars are plain POSIX ones, so tar, webdataset and DALI's own reader take them. What is read at random goes by the
+index alone: the tars' headers are never parsed. The data of an image begins where its JPEG begins, or behind the PPM's
+header, so the bytes, and their checksums, are those of a .beton.
+
+    index: header | records[N], little-endian
+
+Writing is in `shard_writer.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.digests import DIGEST_SIZE, hexadecimal
+from pipelines.image_table import ImageTable, check_pixels, refuse
+
+MAGIC = b"LIKEIDX1"
+BLOCK = 512  # of a tar
+HEADER = np.dtype([("magic", "S8"), ("number", "<u8"), ("shards", "<u8"), ("digest", "V16")])
+RECORD = np.dtype(
+    [
+        ("offset", "<u8"),
+        ("size", "<u4"),
+        ("shard", "<u4"),
+        ("width", "<u2"),
+        ("height", "<u2"),
+        ("label", "<i4"),
+        ("mode", "<u4"),
+        ("digest", "V16"),
+    ]
+)
+INDEX = "index"
+
+
+def shard_name(number: int) -> str:
+    return f"shard-{number:06d}.tar"
+
+
+def is_shard_folder(path: Path) -> bool:
+    """Whether this is, or is left of, what the conversion writes; an image folder is not."""
+    return any((path / name).is_file() for name in (INDEX, shard_name(0)))
+
+
+def index_bytes(records: NDArray[Any], shards: int) -> bytes:
+    """The index of `records` [N] of `RECORD`."""
+    body = records.astype(RECORD, copy=False).tobytes()
+    header = np.zeros(1, dtype=HEADER)
+    header[0] = (MAGIC, len(records), shards, bytes.fromhex(hexadecimal(body)))
+    return header.tobytes() + body
+
+
+def read_index(path: Path) -> tuple[NDArray[Any], int]:
+    """The records [N] of an index, whole and with the checksum that it carries, and the number of shards.
+
+    Raises:
+        ValueError: truncated, foreign or edited; one line.
+        OSError: it cannot be read.
+    """
+    data = path.read_bytes()
+    if len(data) < HEADER.itemsize or data[: len(MAGIC)] != MAGIC:
+        raise ValueError(f"{path} is no index of shards that this program reads")
+    header = np.frombuffer(data, dtype=HEADER, count=1)[0]
+    expected = HEADER.itemsize + int(header["number"]) * RECORD.itemsize
+    if len(data) != expected:
+        raise ValueError(f"{path} is cut short or edited: it has {len(data)} bytes and its header asks for {expected}")
+    body = memoryview(data)[HEADER.itemsize :]
+    if hexadecimal(bytes(body)) != bytes(header["digest"]).hex():
+        raise ValueError(f"{path} is damaged or edited (its checksum differs)")
+    return np.frombuffer(body, dtype=RECORD), int(header["shards"])
+
+
+def folder_facts(path: Path, shards: int) -> dict[str, Any]:
+    """What the card keeps of the files: bytes in all, the index's checksum, and the length of every shard."""
+    lengths = [os.stat(path / shard_name(number)).st_size for number in range(shards)]
+    index = (path / INDEX).read_bytes()
+    return {"bytes": sum(lengths) + len(index), "checksum": hexadecimal(index), "shards": lengths}
+
+
+def checked_table(path: Path, recorded: dict[str, Any]) -> ImageTable:
+    """The table of the folder that a card describes by `folder_facts`; no shard is opened.
+
+    Raises:
+        ValueError: a file is missing, cut, edited or of another data set; one line.
+        OSError: one cannot be read.
+    """
+    lengths = tuple(int(length) for length in recorded["shards"])
+    files = tuple(path / shard_name(number) for number in range(len(lengths)))
+    for file, expected in zip(files, lengths, strict=True):
+        try:
+            length = file.stat().st_size
+        except FileNotFoundError:
+            raise ValueError(f"{path} lacks its shard {file.name}, one of {len(files)}") from None
+        if length != expected:
+            what = "cut short or still being copied" if length < expected else "another file"
+            raise ValueError(f"{file} has {length} bytes and the card says {expected} ({what})")
+    try:
+        records, shards = read_index(path / INDEX)
+    except FileNotFoundError:
+        raise ValueError(f"{path} lacks its index") from None
+    if hexadecimal((path / INDEX).read_bytes()) != recorded["checksum"]:
+        raise ValueError(f"{path / INDEX} is not the index that the card describes (checksums differ)")
+    if shards != len(files):
+        raise ValueError(f"{path / INDEX} is of {shards} shards and the card names {len(files)}")
+    try:
+        return _table(files, lengths, records)
+    except ValueError as error:
+        raise ValueError(f"{path / INDEX} {error}") from None
+
+
+def _table(files: tuple[Path, ...], lengths: tuple[int, ...], records: NDArray[Any]) -> ImageTable:
+    if not len(records):
+        raise ValueError("holds no samples")
+    refuse(records["shard"] >= len(files), "lies in a shard that does not exist")
+    table = ImageTable(
+        files,
+        lengths,
+        records["shard"].astype(np.int32),
+        records["mode"].astype(np.uint8),
+        records["height"].astype(np.int32),
+        records["width"].astype(np.int32),
+        records["offset"].astype(np.int64),
+        records["size"].astype(np.int64),
+        records["label"].astype(np.int64),
+    )
+    end = np.array(lengths, dtype=np.uint64)[table.file]
+    refuse((records["offset"] < BLOCK) | (records["offset"] >= end), "lies outside its shard")
+    # Compared this way round because offset + size could wrap around.
+    refuse((table.size < 1) | (records["size"] > end - records["offset"]), "ends outside its shard")
+    check_pixels(table.mode, table.height, table.width, table.size.astype(np.uint64))
+    return table
+
+
+def sample_digests(records: NDArray[Any]) -> bytes:
+    """The images' digests, joined in index order."""
+    joined = np.ascontiguousarray(records["digest"]).tobytes()
+    assert len(joined) == len(records) * DIGEST_SIZE
+    return joined

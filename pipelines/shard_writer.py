@@ -1,0 +1,136 @@
+"""Writes shards in one pass, sample by sample: tars of a bounded size, and their index.
+
+The folder is made by the caller, who gives it its name when it is whole; see `tools/staging.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import numpy as np
+
+from pipelines.beton_writer import MAX_SIDE, SampleError, sync_folder
+from pipelines.image_table import JPEG, RAW, ppm_header
+from pipelines.shard_format import BLOCK, INDEX, RECORD, index_bytes, shard_name
+
+SHARD_SIZE = 512 << 20  # bytes, as a default
+MAX_BYTES = (1 << 32) - 1  # of one image: 32 bits in the index
+_END = bytes(2 * BLOCK)  # ends a tar
+_BUFFER = 1 << 20
+
+
+def _template() -> bytes:
+    """A tar header with no name, length and checksum: owner, time and mode are always the same."""
+    member = tarfile.TarInfo("")
+    member.mode = 0o644
+    return member.tobuf(tarfile.USTAR_FORMAT)
+
+
+_HEADER = _template()
+
+
+def tar_header(name: bytes, size: int) -> bytes:
+    """The POSIX header of a file of `size` bytes: what tarfile writes, without its price for each member."""
+    header = bytearray(_HEADER)
+    header[: len(name)] = name
+    header[124:135] = b"%011o" % size
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+def _padding(size: int) -> bytes:
+    return bytes(-size % BLOCK)
+
+
+class ShardWriter:
+    """Fills a folder with shards and, when the block ends without an error, with their index.
+
+        with ShardWriter(folder, capacity=1000) as writer:
+            writer.add(JPEG, height, width, label, data, digest, position)
+
+    Args:
+        folder: an empty folder that exists.
+        capacity: the most samples that will be added.
+        shard_size: bytes; a shard is closed before it would grow longer, so only an image that is larger by itself
+            makes a longer one.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], capacity: int, shard_size: int = SHARD_SIZE) -> None:
+        self.folder = Path(folder)
+        self.shard_size = shard_size
+        self.number = 0
+        self.shards = 0
+        self._records = np.zeros(capacity, dtype=RECORD)
+        self._file: BinaryIO | None = None
+        self._length = 0
+
+    def add(self, mode: int, height: int, width: int, label: int, data: bytes, digest: bytes, position: int) -> int:
+        """Appends a sample and returns its index.
+
+        Args:
+            digest: of `data`, 16 bytes.
+            position: the sample's number in the source; it becomes the key.
+
+        Raises:
+            SampleError: the sample cannot be stored; nothing was written.
+            OSError: the disk is full or failed.
+        """
+        if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+            raise SampleError(f"is {width} x {height} pixels; each side must be 1 to {MAX_SIDE}")
+        if mode not in (JPEG, RAW) or not data or (mode == RAW and len(data) != height * width * 3):
+            raise SampleError(f"has {len(data)} bytes, which is no image of {width} x {height} in mode {mode}")
+        if len(data) > MAX_BYTES:
+            raise SampleError(f"takes {len(data)} bytes and an image may have {MAX_BYTES}; reduce it with --max-size")
+        key = b"%09d" % position
+        front = ppm_header(height, width) if mode == RAW else b""
+        size = len(front) + len(data)
+        parts = [tar_header(key + (b".ppm" if mode == RAW else b".jpg"), size), front, data, _padding(size)]
+        if label >= 0:
+            text = b"%d" % label
+            parts += [tar_header(key + b".cls", len(text)), text, _padding(len(text))]
+        length = sum(map(len, parts))
+        if self._file is not None and self._length + length + len(_END) > self.shard_size:
+            self._close_shard()
+        if self._file is None:
+            self._file = open(self.folder / shard_name(self.shards), "xb", buffering=_BUFFER)  # noqa: SIM115 - closed with the shard
+            self._length, self.shards = 0, self.shards + 1
+        self._file.write(b"".join(parts))
+        index, offset = self.number, self._length + BLOCK + len(front)
+        self._records[index] = (offset, len(data), self.shards - 1, width, height, label, mode, digest)
+        self._length += length
+        self.number += 1
+        return index
+
+    def _close_shard(self) -> None:
+        if self._file is not None:
+            self._file.write(_END)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._file = None
+
+    def _finish(self) -> None:
+        self._close_shard()
+        with open(self.folder / INDEX, "xb") as file:
+            file.write(index_bytes(self._records[: self.number], self.shards))
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(self.folder)
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._finish()
+        finally:
+            if self._file is not None:
+                self._file.close()
