@@ -111,7 +111,7 @@ class Trainer:
             "method": recipe.method, "seed": options.seed, "accumulate": parts,
             "data_checksum": dataset.checksum, "recipe": self.config["recipe"],
         }  # fmt: skip
-        self.notes = self.resume() if options.resume else []
+        self.notes = [self.loader.note, *(self.resume() if options.resume else [])]
         self.method.begin(self.state["step"], self.steps_per_epoch, training.epochs)
         if self.state["step"] == 0:
             self.folder.write_config(self.config)
@@ -219,7 +219,7 @@ class Trainer:
     def log_step(self, total: Tensor, parts: dict[str, Tensor]) -> None:
         """A row of metrics; the only place where the loop waits for the device."""
         loss = self.state["loss"] = float(mean_over_processes(total))
-        named = {name: float(mean_over_processes(value)) for name, value in parts.items()}
+        named = {name: float(mean_over_processes(value)) for name, value in parts.items()} | self.loader.counts
         row = self.log({"loss": loss, "lr": self.optimizer.param_groups[0]["lr"], **named, **self.timer.read()})
         self.display.update(self.state["step"], row)
         if not np.isfinite(loss):

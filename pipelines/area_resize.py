@@ -20,14 +20,28 @@ S samples, D = size of the view, H, W = padded height and width of a box.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 PAD = 32  # box sides are rounded up to a multiple of it
 
 
+def padded(box_S4: NDArray[np.integer]) -> tuple[int, int]:
+    """Height and width that hold every box [S, 4] of a batch; known on the host, so that the device is not asked."""
+    height, width = (int(side) for side in box_S4[:, 2:].max(axis=0))
+    return -(-height // PAD) * PAD, -(-width // PAD) * PAD
+
+
 def resize_crops(
-    pixels_P3: Tensor, first_S: Tensor, stride_S: Tensor, box_S4: Tensor, flip_S: Tensor, size: int, sides: tuple[int, int]
+    pixels_P3: Tensor,
+    first_S: Tensor,
+    stride_S: Tensor,
+    box_S4: Tensor,
+    flip_S: Tensor,
+    size: int,
+    sides: tuple[int, int],
 ) -> Tensor:
     """One view of every sample.
 
@@ -38,13 +52,13 @@ def resize_crops(
         box_S4: int64 [S, 4], (top, left, height, width) inside the image.
         flip_S: bool [S], mirror left to right.
         size: D.
-        sides: height and width of the largest box, on the host.
+        sides: `padded` of the boxes.
 
     Returns:
         uint8 [S, 3, D, D], channels-last in memory.
     """
     top_S, left_S, height_S, width_S = box_S4.unbind(1)
-    high, wide = (-(-side // PAD) * PAD for side in sides)
+    high, wide = sides
     bilinear_S = (height_S < size) | (width_S < size)
     rows_SDH = area_shares(height_S, size, high, bilinear_S)
     columns_SDW = area_shares(width_S, size, wide, bilinear_S)
