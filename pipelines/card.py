@@ -30,11 +30,16 @@ def names_path(path: str | os.PathLike[str]) -> Path:
 
 def write_card(path: str | os.PathLike[str], card: dict[str, Any]) -> None:
     """Writes the card of the file or folder `path`, whole or not at all."""
-    target = card_path(path)
+    described = {key: value for key, value in card.items() if key not in ("format", "version")}
+    write_json(card_path(path), {"format": CARD_FORMAT, "version": CARD_VERSION, **described})
+
+
+def write_json(target: Path, value: dict[str, Any]) -> None:
+    """Writes a small file, whole or not at all."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "w", encoding="ascii") as file:  # other characters, and undecodable names, are escaped
-            json.dump({"format": CARD_FORMAT, "version": CARD_VERSION, **card}, file, indent=1)
+            json.dump(value, file, indent=1)
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())

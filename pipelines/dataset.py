@@ -75,6 +75,9 @@ def open_dataset(path: str | os.PathLike[str]) -> Dataset:
         raise DatasetError(f"there is no data set {path}; make it with: python -m tools.convert SOURCE {path}")
     if path.is_dir() and not shard_format.is_shard_folder(path):
         raise DatasetError(f"{path} is a folder; convert it first: python -m tools.convert {path} OUT.beton")
+    if (path / shard_format.PART).is_file():
+        whole = path.with_name(path.name.partition(".part-")[0])
+        raise DatasetError(f"{path} is one part of a conversion; join all: python -m tools.convert --merge {whole}")
     card = read_card(path)
     together = "the whole folder" if path.is_dir() else "the .beton and its .json together"
     again = f"convert the source again with --force, or copy {together}"
@@ -109,18 +112,23 @@ def open_dataset(path: str | os.PathLike[str]) -> Dataset:
         raise DatasetError(f"{error}; {again}") from None
 
 
-def verify(dataset: Dataset, threads: int = 4, chunk: int = 1024) -> None:
-    """Reads every image and compares the content with the card's checksum.
-
-    Raises:
-        DatasetError: the content differs, so a file was damaged.
-    """
+def read_digests(dataset: Dataset, threads: int = 4, chunk: int = 1024) -> bytes:
+    """The digests of the images as they are now, joined in index order; reads all of them."""
 
     def digests(start: int) -> bytes:
         return b"".join([image_digest(images[number].data) for number in range(start, min(start + chunk, len(images)))])
 
     with EncodedImages(dataset) as images, ThreadPoolExecutor(threads) as pool:
-        joined = b"".join(pool.map(digests, range(0, len(images), chunk)))
+        return b"".join(pool.map(digests, range(0, len(images), chunk)))
+
+
+def verify(dataset: Dataset, threads: int = 4) -> None:
+    """Reads every image and compares the content with the card's checksum.
+
+    Raises:
+        DatasetError: the content differs, so a file was damaged.
+    """
+    joined = read_digests(dataset, threads)
     found = content_checksum(joined, dataset.labels)
     if found != dataset.checksum:
         culprit = _first_damaged(dataset, joined)

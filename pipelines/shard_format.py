@@ -42,6 +42,7 @@ RECORD = np.dtype(
     ]
 )
 INDEX = "index"
+PART = "part.json"  # in place of the card, in what one of several machines converted
 
 
 def shard_name(number: int) -> str:
@@ -50,7 +51,11 @@ def shard_name(number: int) -> str:
 
 def is_shard_folder(path: Path) -> bool:
     """Whether this is, or is left of, what the conversion writes; an image folder is not."""
-    return any((path / name).is_file() for name in (INDEX, shard_name(0)))
+    try:
+        with open(path / INDEX, "rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return (path / shard_name(0)).is_file()
 
 
 def index_bytes(records: NDArray[Any], shards: int) -> bytes:
@@ -88,8 +93,8 @@ def folder_facts(path: Path, shards: int) -> dict[str, Any]:
     return {"bytes": sum(lengths) + len(index), "checksum": hexadecimal(index), "shards": lengths}
 
 
-def checked_table(path: Path, recorded: dict[str, Any]) -> ImageTable:
-    """The table of the folder that a card describes by `folder_facts`; no shard is opened.
+def checked_shards(path: Path, recorded: dict[str, Any]) -> tuple[tuple[Path, ...], tuple[int, ...], NDArray[Any]]:
+    """The shards, their lengths and the index's records, as `folder_facts` described them; no shard is opened.
 
     Raises:
         ValueError: a file is missing, cut, edited or of another data set; one line.
@@ -104,15 +109,23 @@ def checked_table(path: Path, recorded: dict[str, Any]) -> ImageTable:
             raise ValueError(f"{path} lacks its shard {file.name}, one of {len(files)}") from None
         if length != expected:
             what = "cut short or still being copied" if length < expected else "another file"
-            raise ValueError(f"{file} has {length} bytes and the card says {expected} ({what})")
+            raise ValueError(f"{file} has {length} bytes and its card says {expected} ({what})")
     try:
         records, shards = read_index(path / INDEX)
     except FileNotFoundError:
         raise ValueError(f"{path} lacks its index") from None
-    if hexadecimal((path / INDEX).read_bytes()) != recorded["checksum"]:
-        raise ValueError(f"{path / INDEX} is not the index that the card describes (checksums differ)")
-    if shards != len(files):
-        raise ValueError(f"{path / INDEX} is of {shards} shards and the card names {len(files)}")
+    if hexadecimal((path / INDEX).read_bytes()) != recorded["checksum"] or shards != len(files):
+        raise ValueError(f"{path / INDEX} is not the index that its card describes (checksums differ)")
+    return files, lengths, records
+
+
+def checked_table(path: Path, recorded: dict[str, Any]) -> ImageTable:
+    """The table of the folder that a card describes by `folder_facts`.
+
+    Raises:
+        ValueError, OSError: as `checked_shards`, or the index points at what cannot be.
+    """
+    files, lengths, records = checked_shards(path, recorded)
     try:
         return _table(files, lengths, records)
     except ValueError as error:

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipelines.beton_format import file_facts, read_table
-from pipelines.beton_writer import BetonWriter, SampleError, page_size_for, sync_folder
-from pipelines.card import card_path, names_path, write_card, write_names
-from pipelines.digests import DIGEST_SIZE, content_checksum
-from pipelines.image_table import ImageTable
-from tools.encode import KINDS, MAX_PIXELS, Settings
-from tools.places import Item, Place
+from pipelines import shard_format
+from pipelines.card import card_path, names_path
+from tools.encode import Settings
+from tools.shard_parts import Part, part_file
 from tools.source import TRAIN, Source
+from tools.split import Options, Progress, convert_split
+from tools.staging import Staging, TargetError
 from tools.trees import shown
-from tools.workers import encode_all
-
-Progress = Callable[[int], None]  # told the number of images that were just done
-
-
-class TargetError(ValueError):
-    """The target cannot be written; one line."""
 
 
 class BadFiles(ValueError):
@@ -42,168 +26,82 @@ class BadFiles(ValueError):
 
 @dataclass(frozen=True)
 class Written:
-    """A finished split: its file, and the card that lies beside it."""
+    """A finished split: its file or folder, and its card (of a part, what it says of itself)."""
 
     path: Path
     card: dict[str, Any]
 
 
-def target(out: Path, suffix: str) -> Path:
+def target(out: Path, suffix: str, part: Part | None = None) -> Path:
     """photos.beton, and for the split "test" photos-test.beton."""
-    return out if suffix == TRAIN else out.with_name(f"{out.stem}-{suffix}{out.suffix}")
+    path = out if suffix == TRAIN else out.with_name(f"{out.stem}-{suffix}{out.suffix}")
+    return path if part is None else part.path(path)
 
 
 def skipped_path(path: Path) -> Path:
-    return Path(f"{path}.skipped.txt")
+    return path / "skipped.txt" if path.is_dir() else Path(f"{path}.skipped.txt")
 
 
-def check_targets(out: Path, suffixes: list[str], force: bool) -> None:
+def check_targets(out: Path, suffixes: list[str], force: bool, form: str, part: Part | None = None) -> None:
     """Refuses, before any work, what must not be replaced.
 
     Raises:
         TargetError: a file is in the way, by name.
     """
     for suffix in suffixes:
-        path = target(out, suffix)
-        if path.is_dir():
+        path = target(out, suffix, part)
+        if form == "beton" and path.is_dir():
             raise TargetError(f"the target {shown(str(path))} is a folder; give a file name, such as photos.beton")
-        for existing in (path, card_path(path), names_path(path)):
+        if form == "shards" and path.exists() and not (path.is_dir() and _replaceable(path)):
+            raise TargetError(
+                f"the target {shown(str(path))} exists and holds no shards; give the name of a folder to make"
+            )
+        files = (path, card_path(path), names_path(path)) if form == "beton" else (path,)
+        for existing in files:
             if existing.exists() and not force:
                 raise TargetError(
                     f"the target {shown(str(existing))} exists; give another name, or --force to replace it"
                 )
 
 
-def convert(
-    source: Source, out: Path, staging: Path, settings: Settings, workers: int, skip_bad: bool, progress: Progress
-) -> list[Written]:
-    """Converts every split into the folder `staging` and moves the finished files to their places.
+def _replaceable(folder: Path) -> bool:
+    return shard_format.is_shard_folder(folder) or part_file(folder).is_file() or not any(folder.iterdir())
+
+
+def convert(source: Source, out: Path, staging: Staging, options: Options, progress: Progress) -> list[Written]:
+    """Converts every split, or a part of each, into the staging folder and moves what is finished to its place.
 
     Raises:
-        BadFiles: some files are bad and `skip_bad` is not set, or none is good. Nothing was written.
+        BadFiles: some files are bad and bad ones are not to be skipped, or none is good. Nothing was written.
+        SourceError: a converted source is damaged. Nothing was written.
         OSError, WorkerError: nothing was written.
     """
+    if options.settings != Settings():
+        source = replace(source, card=None)  # its images may change
     bad = list(source.bad)
     done: list[Written] = []
-    for suffix, items in source.splits.items():
-        path = target(out, suffix)
-        card = _convert_split(source, suffix, items, staging / path.name, settings, workers, bad, progress)
-        done.append(Written(path, card))
-    if bad and (not skip_bad or any(written.card["number"] == 0 for written in done)):
+    for suffix in source.splits:
+        path = target(out, suffix, options.part)
+        done.append(Written(path, convert_split(source, suffix, staging.folder / path.name, options, bad, progress)))
+    empty = options.part is None and any(written.card["number"] == 0 for written in done)
+    if bad and (not options.skip_bad or empty):
         raise BadFiles(bad)
+    made = [staging.folder / written.path.name for written in done]
     if bad:
-        lines = "".join(f"{shown(name)}: {shown(reason)}\n" for name, reason in bad)
-        skipped_path(staging / out.name).write_text(lines, encoding="utf-8")
-    for written in done:
-        skipped_path(written.path).unlink(missing_ok=True)  # of an earlier conversion
-    # The card moves last: until it is there, what lies under the name is told to be another file.
-    for written in done:
-        for name in (written.path, names_path(written.path), skipped_path(written.path), card_path(written.path)):
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(staging / name.name, name)
-    sync_folder(out.parent)
+        write_skipped(made[0], bad)
+    places: list[tuple[Path, Path]] = []
+    for a, written in zip(made, done, strict=True):
+        if options.format == "shards":
+            places.append((a, written.path))
+        else:  # the card moves last: until it is there, what lies under the name is told to be another file
+            companions = (lambda path: path, names_path, skipped_path, card_path)
+            places += [(companion(a), companion(written.path)) for companion in companions]
+    moves = [(a, b) for a, b in places if a.exists()]
+    staging.commit(moves, remove=[b for a, b in places if not a.exists()])  # the latter of an earlier conversion
     return done
 
 
-def clean_up(staging: Path) -> None:
-    """Removes what is left of a conversion."""
-    shutil.rmtree(staging, ignore_errors=True)
-
-
-def _largest(items: list[Item]) -> int:
-    """Bytes of the largest file of a split, as far as it can be asked cheaply."""
-    largest = 0
-    for item in items:
-        if isinstance(item.content, Place):
-            size = max(item.content.size, item.content.unpacked)
-            if size < 0:
-                with contextlib.suppress(OSError):  # told when it is read
-                    size = os.stat(item.content.path).st_size
-            largest = max(largest, size)
-    return min(largest, 3 * MAX_PIXELS)
-
-
-def _convert_split(
-    source: Source,
-    suffix: str,
-    items: list[Item],
-    path: Path,
-    settings: Settings,
-    workers: int,
-    bad: list[tuple[str, str]],
-    progress: Progress,
-) -> dict[str, Any]:
-    """Writes one split and its companions; returns the card. Bad files are appended to `bad`."""
-    skipped_before = len(bad) if suffix != TRAIN else 0
-    names: list[str] = []
-    digests: list[bytes] = []
-    moments: list[NDArray[np.float64]] = []
-    kinds = [0] * len(KINDS)
-    position = 0
-    with BetonWriter(path, len(items), page_size_for(_largest(items))) as writer:
-        for chunk in encode_all(items, settings, workers):
-            kept: list[int] = []
-            good = 0
-            for item, image in zip(items[position : position + len(chunk.images)], chunk.images, strict=True):
-                if isinstance(image, str):
-                    bad.append((item.name, image))
-                    continue
-                try:
-                    writer.add(image.mode, image.height, image.width, item.label, image.data)
-                except SampleError as error:
-                    bad.append((item.name, str(error)))
-                else:
-                    kept.append(good)
-                    names.append(item.name)
-                    kinds[image.kind] += 1
-                good += 1
-            all_digests = np.frombuffer(chunk.digests, dtype=np.uint8).reshape(good, DIGEST_SIZE)
-            digests.append(all_digests[kept].tobytes())
-            moments.append(chunk.moments[kept])
-            position += len(chunk.images)
-            progress(len(chunk.images))
-        number = writer.number
-    if number == 0:
-        return {"number": 0}
-    write_names(path, names)
-    card = _card(source, read_table(path), b"".join(digests), np.concatenate(moments))
-    stored = {name: kinds[kind] for kind, name in enumerate(KINDS)}
-    card["settings"] = {
-        "max_size": settings.max_size,
-        "quality": settings.quality,
-        "stored": stored,
-        "ignored": source.ignored,
-        "skipped": [[name, reason] for name, reason in bad[skipped_before:]],
-    }
-    card["file"] = file_facts(path)
-    write_card(path, card)
-    return card
-
-
-def _card(source: Source, table: ImageTable, digests: bytes, moments: NDArray[np.float64]) -> dict[str, Any]:
-    """What is known of a split. Mean and deviation weigh every image alike, as crops of one size will."""
-    mean = moments[:, :3].mean(axis=0)
-    std = np.sqrt(np.maximum(moments[:, 3:].mean(axis=0) - mean * mean, 0))
-    counts = np.bincount(table.label[table.label >= 0], minlength=len(source.classes))
-    try:
-        created_by = f"likeness {version('likeness')}"
-    except PackageNotFoundError:  # run from a checkout
-        created_by = "likeness"
-    return {
-        "number": len(table),
-        "classes": list(source.classes),
-        "class_counts": counts.tolist(),
-        "labelled": int(counts.sum()),
-        "height": _spread(table.height),
-        "width": _spread(table.width),
-        "mean": [round(float(value), 8) for value in mean],
-        "std": [round(float(value), 8) for value in std],
-        "checksum": content_checksum(digests, table.label),
-        "source": source.name,
-        "layout": source.kind,
-        "created_by": created_by,
-    }
-
-
-def _spread(sides: NDArray[np.int32]) -> dict[str, float]:
-    return {"min": int(sides.min()), "median": float(np.median(sides)), "max": int(sides.max())}
+def write_skipped(path: Path, bad: list[tuple[str, str]]) -> None:
+    """Lists (name, reason) of what was left out, beside a file or in a folder."""
+    lines = "".join(f"{shown(name)}: {shown(reason)}\n" for name, reason in bad)
+    skipped_path(path).write_text(lines, encoding="utf-8")

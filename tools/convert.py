@@ -1,8 +1,4 @@
-"""Converts images to the files that training reads: python -m tools.convert SOURCE OUT.beton
-
-A source with several splits gives one file for each: OUT.beton for training and OUT-test.beton, OUT-val.beton beside
-it. Beside each file lies its card, OUT.beton.json. Either all of them are written or none.
-"""
+"""Converts images to the files that training reads: python -m tools.convert SOURCE OUT; its --help says all."""
 
 # Every worker process imports this file once more, so what is heavy is imported in the functions.
 from __future__ import annotations
@@ -10,16 +6,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import os
 import signal
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tools.encode import DEFAULT_QUALITY, RAW_LIMIT, Settings
+from pipelines.card import card_path
+from tools.convert_options import check_usage, parser
+from tools.encode import Settings
 from tools.source import TRAIN, Source
+from tools.staging import Staging, TargetError
 from tools.trees import SourceError, Tree, open_tree, shown
 from tools.workers import WorkerError
 
@@ -27,53 +24,6 @@ if TYPE_CHECKING:
     from tools.conversion import Written
 
 LISTED = 20  # bad files that are named; the rest is counted
-
-
-def _whole(low: int, high: int) -> Any:
-    def parse(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {low} to {high}")
-        return int(text)
-
-    return parse
-
-
-def parser() -> argparse.ArgumentParser:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    made = argparse.ArgumentParser(
-        prog="python -m tools.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="an image folder (class sub-folders, or flat = unlabelled), a zip or tar of one, CIFAR-10/100 batches, "
-        "STL-10 binaries, Tiny-ImageNet, or the word digits (scikit-learn's, no download)",
-    )
-    made.add_argument("out", metavar="OUT", type=Path, help="file to write, such as data/photos.beton")
-    made.add_argument(
-        "--format", choices=["beton"], default="beton", help="kind of file (default: %(default)s, FFCV's)"
-    )
-    made.add_argument(
-        "--max-size",
-        type=_whole(1, 65535),
-        metavar="N",
-        help="reduce images whose longer side has more than N pixels (default: keep their size)",
-    )
-    made.add_argument(
-        "--quality",
-        type=_whole(1, 100),
-        metavar="N",
-        help=f"JPEG quality 1 to 100 of images that must be encoded again (default: {DEFAULT_QUALITY}, and raw without "
-        f"loss up to {RAW_LIMIT // 1024} KiB of pixels); JPEGs that need no change are kept byte for byte",
-    )
-    made.add_argument(
-        "--workers", type=_whole(1, 1024), default=cores, metavar="N", help="processes (default: %(default)s)"
-    )
-    made.add_argument("--force", action="store_true", help="replace files that exist")
-    made.add_argument("--skip-bad", action="store_true", help="leave out files that cannot be converted, and list them")
-    return made
 
 
 def recognise(tree: Tree) -> Source:
@@ -85,37 +35,39 @@ def recognise(tree: Tree) -> Source:
     return cifar(tree) or stl10(tree) or image_folder(tree)
 
 
+def _source(name: str, scratch: Path) -> Source:
+    from tools.converted import converted
+
+    if name == "digits":
+        from tools.digits import digits
+
+        return digits()
+    return converted(Path(name)) or recognise(open_tree(Path(name), scratch))
+
+
+def _staging(out: Path) -> Staging:
+    staging = Staging(out)
+    if staging.completed:
+        print(f"note: an earlier conversion to {shown(str(out))} was killed; it is complete now", file=sys.stderr)
+    return staging
+
+
 def _run(arguments: argparse.Namespace) -> tuple[Source, list[Written]]:
     from tools import conversion
+    from tools.split import Options
 
-    out: Path = arguments.out
-    conversion.check_targets(out, [TRAIN], arguments.force)
-    named = arguments.source == "digits"
-    source_path = Path(arguments.source)
-    if not named and not source_path.exists():
+    out, form, part = arguments.out, arguments.format, arguments.shard
+    conversion.check_targets(out, [TRAIN], arguments.force, form, part)
+    if arguments.source != "digits" and not Path(arguments.source).exists():
         raise SourceError(f"there is no source {shown(arguments.source)}; give a folder, a zip, a tar, or digits")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{out.stem}-", suffix=".tmp", dir=out.parent))
-    except OSError as error:
-        reason = error.strerror or error
-        raise conversion.TargetError(
-            f"the target {shown(str(out))} cannot be written: {reason}; give another, or free some space"
-        ) from None
-    try:
-        if named:
-            from tools.digits import digits
-
-            source = digits()
-        else:
-            source = recognise(open_tree(source_path, staging))
-        conversion.check_targets(out, list(source.splits), arguments.force)
-        settings = Settings(arguments.max_size, arguments.quality)
-        with _progress(sum(map(len, source.splits.values()))) as advance:
-            written = conversion.convert(source, out, staging, settings, arguments.workers, arguments.skip_bad, advance)
-        return source, written
-    finally:
-        conversion.clean_up(staging)
+    settings = Settings(arguments.max_size, arguments.quality)
+    options = Options(form, settings, arguments.workers, arguments.skip_bad, arguments.shard_size << 20, part)
+    with _staging(conversion.target(out, TRAIN, part)) as staging:
+        source = _source(arguments.source, staging.folder)
+        conversion.check_targets(out, list(source.splits), arguments.force, form, part)
+        whole = [len(items) for items in source.splits.values()]
+        with _progress(sum(whole) if part is None else sum(len(part.range(images)) for images in whole)) as advance:
+            return source, conversion.convert(source, out, staging, options, advance)
 
 
 @contextlib.contextmanager
@@ -156,8 +108,6 @@ def _list_bad(bad: list[tuple[str, str]], full_list: Path | None) -> None:
 
 
 def _summary(source: Source, written: list[Written], seconds: float) -> None:
-    from tools.conversion import skipped_path
-
     for note in source.notes:
         print(f"note: {note}", file=sys.stderr)
     number = sum(split.card["number"] for split in written)
@@ -165,18 +115,34 @@ def _summary(source: Source, written: list[Written], seconds: float) -> None:
         f"{source.kind}: {number:,} images, {len(source.classes)} classes, "
         f"{seconds:.1f} s ({number / max(seconds, 1e-9):,.0f} images/s); {source.ignored} other files ignored"
     )
+    _list_written(written)
+
+
+def _list_written(written: list[Written]) -> None:
+    from tools.conversion import skipped_path
+
     for split in written:
         card = split.card
         stored = ", ".join(f"{count:,} {kind}" for kind, count in card["settings"]["stored"].items() if count)
-        mean, std = (" ".join(f"{value:.4f}" for value in card[key]) for key in ("mean", "std"))
-        print(
-            f"  {shown(str(split.path))}: {card['number']:,} images ({card['labelled']:,} labelled; {stored}), "
-            f"{card['file']['bytes'] / 1e6:.1f} MB, mean {mean}, std {std}; card {split.path.name}.json"
-        )
+        line = f"  {shown(str(split.path))}: {card['number']:,} images ({card['labelled']:,} labelled; {stored}), "
+        line += f"{card['file']['bytes'] / 1e6:.1f} MB"
+        if "shards" in card["file"]:
+            line += f" in {len(card['file']['shards'])} shards"
+        if "mean" in card:  # else it is a part
+            mean, std = (" ".join(f"{value:.4f}" for value in card[key]) for key in ("mean", "std"))
+            line += f", mean {mean}, std {std}; card {card_path(split.path).name}"
+        print(line)
     skipped = [(name, reason) for split in written for name, reason in split.card["settings"]["skipped"]]
     if skipped:
         print(f"left out {len(skipped)} files that cannot be converted:", file=sys.stderr)
         _list_bad(skipped, skipped_path(written[0].path))
+
+
+def _merge(arguments: argparse.Namespace) -> list[Written]:
+    from tools.shard_merge import merge
+
+    with _staging(arguments.merge) as staging:
+        return merge(arguments.merge, staging, arguments.force)
 
 
 def _stop(message: str, code: int = 1) -> int:
@@ -190,14 +156,22 @@ def _terminated(number: int, frame: object) -> NoReturn:
 
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code: 0 done, 1 not done, 2 wrong usage."""
-    arguments = parser().parse_args(argv)
-    out = shown(str(arguments.out))
+    made = parser()
+    arguments = made.parse_args(argv)
+    check_usage(made, arguments)
+    out = shown(str(arguments.out or arguments.merge))
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _terminated)
-    from tools.conversion import BadFiles, TargetError
+    from tools.conversion import BadFiles
 
     started = time.perf_counter()
     try:
+        if arguments.merge is not None:
+            merged = _merge(arguments)
+            with contextlib.suppress(BrokenPipeError):
+                print(f"merged in {time.perf_counter() - started:.1f} s:")
+                _list_written(merged)
+            return 0
         source, written = _run(arguments)
     except BadFiles as error:
         print(

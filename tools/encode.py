@@ -150,6 +150,16 @@ def encode_array(array: NDArray[np.uint8], settings: Settings) -> Encoded:
     return _encoded(_bounded(Image.fromarray(array), settings.max_size), settings)
 
 
+def encode_again(data: bytes, mode: int, height: int, width: int, settings: Settings) -> Encoded:
+    """An image that was stored before -> itself, undecoded, with sums of 0; unless the settings ask for another."""
+    if settings == Settings():
+        kind = STORED_RAW if mode == RAW else UNTOUCHED
+        return Encoded(mode, height, width, data, kind, np.zeros(3), np.zeros(3))
+    if mode == RAW:
+        return encode_array(np.frombuffer(data, dtype=np.uint8).reshape(height, width, 3), settings)
+    return encode_bytes(data, settings)
+
+
 def encode_bytes(data: bytes, settings: Settings) -> Encoded:
     """The bytes of an image file -> what is stored.
 

@@ -52,6 +52,20 @@ class Planes(NamedTuple):
     by_columns: bool
 
 
+class Kept(NamedTuple):
+    """An image of a data set that was converted before.
+
+    Attributes:
+        mode: `JPEG` or `RAW` of the format.
+        height, width: pixels.
+    """
+
+    place: Place
+    mode: int
+    height: int
+    width: int
+
+
 class Item(NamedTuple):
     """One image of a source.
 
@@ -63,7 +77,7 @@ class Item(NamedTuple):
 
     name: str
     label: int
-    content: Place | Planes | Image
+    content: Place | Planes | Kept | Image
 
 
 def fetch(place: Place) -> bytes:

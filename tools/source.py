@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from tools.places import Item
 
@@ -21,6 +22,7 @@ class Source:
         bad: (name, reason) of files that cannot be converted, known without decoding.
         ignored: files that are no images and need not be.
         notes: lines for the user.
+        card: of the converted data set that this is, whose images are taken over as they are; else None.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Source:
     bad: list[tuple[str, str]] = field(default_factory=list)
     ignored: int = 0
     notes: list[str] = field(default_factory=list)
+    card: dict[str, Any] | None = None
 
 
 def byte_order(name: str) -> bytes:

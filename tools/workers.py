@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.encode import Encoded, Settings, encode_array, encode_bytes
-from tools.places import Item, Place, Planes, fetch, pixels
+from tools.encode import Encoded, Settings, encode_again, encode_array, encode_bytes
+from tools.places import Item, Kept, Place, Planes, fetch, pixels
 
 CHUNK = 128  # images a task: enough to make the transport cheap, few enough to keep all workers busy
 
@@ -41,7 +41,8 @@ class Chunk(NamedTuple):
     Attributes:
         images: one entry for each item; a str is the reason why it cannot be converted.
         digests: 16 bytes for each image that can be.
-        moments: [good images, 6] mean and mean square of red, green and blue, 0 to 1.
+        moments: [good images, 6] mean and mean square of red, green and blue, 0 to 1; 0 of images that were taken over
+            without decoding them.
     """
 
     images: list[Stored | str]
@@ -50,6 +51,9 @@ class Chunk(NamedTuple):
 
 
 def _encode(item: Item, settings: Settings) -> Encoded:
+    if isinstance(item.content, Kept):
+        place, mode, height, width = item.content
+        return encode_again(fetch(place), mode, height, width, settings)
     if isinstance(item.content, Place):
         return encode_bytes(fetch(item.content), settings)
     return encode_array(pixels(item.content) if isinstance(item.content, Planes) else item.content, settings)

@@ -1,0 +1,39 @@
+"""A data set that was converted before as a source: its images are taken over byte for byte."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pipelines.card import DatasetError, card_path
+from pipelines.dataset import image_names, open_dataset
+from pipelines.shard_format import is_shard_folder
+from tools.places import Item, Kept, Place
+from tools.source import TRAIN, Source
+from tools.trees import SourceError
+
+
+def converted(path: Path) -> Source | None:
+    """The images of a .beton or a folder of shards; None if the path is neither.
+
+    Raises:
+        SourceError: it is one and cannot be used.
+    """
+    if not (is_shard_folder(path) if path.is_dir() else path.suffix == ".beton" or card_path(path).is_file()):
+        return None
+    try:
+        dataset = open_dataset(path)
+    except DatasetError as error:
+        raise SourceError(f"{error}") from None
+    table = dataset.table
+    names = image_names(dataset) or [f"{path.name}#{number}" for number in range(dataset.number)]
+    files = [os.fspath(file) for file in table.files]
+    columns = (table.file, table.offset, table.size, table.mode, table.height, table.width, table.label)
+    items = [
+        Item(name, label, Kept(Place(files[file], offset, size), mode, height, width))
+        for name, file, offset, size, mode, height, width, label in zip(
+            names, *(column.tolist() for column in columns), strict=True
+        )
+    ]
+    layout = str(dataset.card.get("layout", dataset.format))
+    return Source(dataset.name, layout, dataset.classes, {TRAIN: items}, card=dataset.card)
