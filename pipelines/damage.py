@@ -8,6 +8,7 @@ readable image stops the run: then the file is gone, not an image.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from pipelines.dataset import Dataset
 
 GREY = 128  # of every colour
+_told: set[Path] = set()  # the data sets whose damage this process has spoken of
 
 
 class DecodeError(RuntimeError):
@@ -41,7 +43,8 @@ class Damage:
         numbers = source_S[bad_S].tolist()
         if not numbers:
             return
-        if not self.numbers:
+        if self._path not in _told:
+            _told.add(self._path)
             print(
                 f"{self._path}: image {numbers[0]} is damaged and cannot be decoded; a grey one takes its place, and "
                 "further ones are counted only; convert the data set again",
