@@ -109,7 +109,8 @@ def open_dataset(path: str | os.PathLike[str]) -> Dataset:
     except KeyError as error:
         raise DatasetError(f"the card {card_path(path)} lacks {error}; {again}") from None
     except (ValueError, TypeError) as error:
-        raise DatasetError(f"{error}; {again}") from None
+        where = "" if str(path) in str(error) else f"the card {card_path(path)} is damaged or edited: "
+        raise DatasetError(f"{where}{error}; {again}") from None
 
 
 def read_digests(dataset: Dataset, threads: int = 4, chunk: int = 1024) -> bytes:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.digests import DIGEST_SIZE, hexadecimal
-from pipelines.image_table import ImageTable, check_pixels, refuse
+from pipelines.image_table import RAW, ImageTable, check_pixels, refuse
 
 MAGIC = b"LIKEIDX1"
 BLOCK = 512  # of a tar
@@ -53,9 +53,10 @@ def is_shard_folder(path: Path) -> bool:
     """Whether this is, or is left of, what the conversion writes; an image folder is not."""
     try:
         with open(path / INDEX, "rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
+            begins = file.read(len(MAGIC))
     except OSError:
-        return (path / shard_name(0)).is_file()
+        begins = b""
+    return begins == MAGIC or (path / shard_name(0)).is_file()
 
 
 def index_bytes(records: NDArray[Any], shards: int) -> bytes:
@@ -136,6 +137,7 @@ def _table(files: tuple[Path, ...], lengths: tuple[int, ...], records: NDArray[A
     if not len(records):
         raise ValueError("holds no samples")
     refuse(records["shard"] >= len(files), "lies in a shard that does not exist")
+    refuse(records["mode"] > RAW, "is neither JPEG nor raw")  # before it is narrowed to 8 bits
     table = ImageTable(
         files,
         lengths,

@@ -24,23 +24,24 @@ _BUFFER = 1 << 20
 
 
 def _template() -> bytes:
-    """A tar header with no name, length and checksum: owner, time and mode are always the same."""
+    """A tar header with neither name nor length: owner, time and mode are always the same."""
     member = tarfile.TarInfo("")
     member.mode = 0o644
-    return member.tobuf(tarfile.USTAR_FORMAT)
+    header = bytearray(member.tobuf(tarfile.USTAR_FORMAT))
+    header[124:135] = bytes(11)
+    header[148:156] = b" " * 8  # the checksum counts itself as blanks
+    return bytes(header)
 
 
 _HEADER = _template()
+_SUM = sum(_HEADER)
 
 
 def tar_header(name: bytes, size: int) -> bytes:
     """The POSIX header of a file of `size` bytes: what tarfile writes, without its price for each member."""
-    header = bytearray(_HEADER)
-    header[: len(name)] = name
-    header[124:135] = b"%011o" % size
-    header[148:156] = b" " * 8
-    header[148:156] = b"%06o\0 " % sum(header)
-    return bytes(header)
+    length = b"%011o" % size
+    checksum = b"%06o\0 " % (_SUM + sum(name) + sum(length))
+    return name.ljust(100, b"\0") + _HEADER[100:124] + length + _HEADER[135:148] + checksum + _HEADER[156:]
 
 
 def _padding(size: int) -> bytes:

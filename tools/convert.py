@@ -135,7 +135,8 @@ def _list_written(written: list[Written]) -> None:
     skipped = [(name, reason) for split in written for name, reason in split.card["settings"]["skipped"]]
     if skipped:
         print(f"left out {len(skipped)} files that cannot be converted:", file=sys.stderr)
-        _list_bad(skipped, skipped_path(written[0].path))
+        full_list = skipped_path(written[0].path)
+        _list_bad(skipped, full_list if full_list.exists() else None)
 
 
 def _merge(arguments: argparse.Namespace) -> list[Written]:

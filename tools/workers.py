@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
+from multiprocessing import connection
 from typing import NamedTuple
 
 import numpy as np
@@ -85,9 +88,19 @@ def encode_chunk(items: list[Item], settings: Settings) -> Chunk:
     return Chunk(images, b"".join(digests), np.array(moments).reshape(-1, 6))
 
 
-def _ignore_interrupt() -> None:
+def _begin() -> None:
+    """Runs first in a worker."""
     # Ctrl-C goes to every process of the terminal; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # The pool's pipes stay open among the workers, so they would wait for ever for a program that was killed.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def encode_all(items: list[Item], settings: Settings, workers: int) -> Iterator[Chunk]:
@@ -103,7 +116,7 @@ def encode_all(items: list[Item], settings: Settings, workers: int) -> Iterator[
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tools.workers"])
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupt)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
     waiting: deque[Future[Chunk]] = deque()
     try:
         # Only a few tasks ahead: the results of the others would fill the memory.

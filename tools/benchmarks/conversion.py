@@ -1,0 +1,84 @@
+"""Conversion and random reading of shards beside .beton, from the same JPEGs: encode, copy both ways, read.
+
+Encoding reads a folder of files; a copy takes the bytes of a converted set over. Both end with files that are synced,
+so the disk counts. Reading sums every byte of every image through `EncodedImages`, in one random order for both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pipelines import Dataset, open_dataset
+from pipelines.encoded import EncodedImages
+from tools.benchmarks.measure import Case, Settings, take_turns
+from tools.convert import main
+from tools.sample_images import write_jpegs
+
+SIDES = {64: 20_000, 256: 3_000}  # pixels a side -> number of images
+
+
+def cases(settings: Settings) -> Iterator[Case]:
+    with tempfile.TemporaryDirectory() as name:
+        for side, number in SIDES.items():
+            folder = Path(name) / str(side)
+            write_jpegs(folder / "jpegs", number, side)
+            yield from measure(f"{number:,} JPEGs of {side} px", number, folder, settings)
+            shutil.rmtree(folder)
+
+
+def measure(name: str, number: int, folder: Path, settings: Settings) -> Iterator[Case]:
+    """Images/s of encoding, of copying from the other format, and of reading."""
+    beton, shards = folder / "set.beton", folder / "set"
+
+    def rate(source: Path, out: Path) -> Callable[[], float]:
+        return lambda: number / seconds(source, out, settings.threads)
+
+    encoding = {"shards": rate(folder / "jpegs", shards), "beton": rate(folder / "jpegs", beton)}
+    values = take_turns(encoding, settings.repeats)
+    sets = {"shards": open_dataset(shards), "beton": open_dataset(beton)}
+    sizes = {kind: round(dataset.card["file"]["bytes"] / 1e6, 1) for kind, dataset in sets.items()}
+    yield Case(f"encode {name}", "images/s", values, facts={"megabytes": sizes})
+    copying = {"beton to shards": rate(beton, folder / "copy"), "shards to beton": rate(shards, folder / "copy.beton")}
+    yield Case(f"copy {name}", "images/s", take_turns(copying, settings.repeats))
+    order = np.random.default_rng(0).permutation(number).tolist()
+    reading = {kind: read(dataset, order) for kind, dataset in sets.items()}
+    yield Case(f"read {name} in random order", "images/s", take_turns(reading, settings.repeats))
+
+
+def seconds(source: Path, out: Path, workers: int) -> float:
+    """How long one conversion takes."""
+    words = [
+        str(source),
+        str(out),
+        "--format",
+        "beton" if out.suffix else "shards",
+        "--workers",
+        str(workers),
+        "--force",
+    ]
+    started = time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):
+        if main(words) != 0:
+            raise ValueError(f"the conversion of {source} failed")
+    return time.perf_counter() - started
+
+
+def read(dataset: Dataset, order: list[int]) -> Callable[[], float]:
+    """A contender: images/s when the bytes of each are summed."""
+
+    def run() -> float:
+        started = time.perf_counter()
+        with EncodedImages(dataset) as images:
+            for number in order:
+                images[number].sum()
+        return len(order) / (time.perf_counter() - started)
+
+    return run
