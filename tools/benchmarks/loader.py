@@ -6,7 +6,8 @@ Ours, with each executor and with prefetching, beside what the two libraries off
     DALI a view     one decode of a random part of the image (`image_random_crop`) and one resize a view
 
 "normalised" is what training gets: the first executor's views through the whole loader, as float32. With `--data` the
-views are cut from that data set, else from JPEGs made for the purpose. On a GPU DALI decodes there ("mixed").
+views are cut from that data set, else from JPEGs made for the purpose. On a GPU DALI decodes there ("mixed"). Memory
+is what a contender takes until its first epoch is over: the GPU's, libraries' own pools included, or the process's.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from pipelines.loader import cut_ahead
 from pipelines.plan import Plan
 from pipelines.prefetch import Prefetch
 from pipelines.resident import decoded_bytes
-from tools.benchmarks.measure import Case, Settings, synchronize, take_turns
+from tools.benchmarks.measure import Case, Settings, peak_memory, synchronize, take_turns
 from tools.benchmarks.stock_loaders import dali_epochs, ffcv_epochs
 from tools.sample_images import write_jpegs
 
@@ -66,6 +67,7 @@ def measure(images: Images, dataset: Dataset, settings: Settings) -> Case:
     device = torch.device(settings.device)
     contenders: dict[str, Callable[[], float]] = {}
     first_batch: dict[str, float] = {}
+    memory: dict[str, float] = {}
     plan = Plan(dataset.heights, dataset.widths, images.views, images.batch_size)
     size = (images.views, images.batch_size, settings.threads, device)
     makers: dict[str, Callable[[ExitStack], Epochs]] = {
@@ -82,22 +84,34 @@ def measure(images: Images, dataset: Dataset, settings: Settings) -> Case:
     }
     with ExitStack() as stack:
         for name, make in makers.items():
-            started = time.perf_counter()
-            try:
-                epochs = make(stack)
+
+            def begin(name: str = name, make: Callable[[ExitStack], Epochs] = make) -> None:
+                started, epochs = time.perf_counter(), make(stack)
                 for batch in epochs(0):  # to its end: FFCV's Loader does not take it well when one leaves
                     synchronize(settings.device)
                     first_batch.setdefault(name, round(time.perf_counter() - started, 2))
                     del batch
+                contenders[name] = rate(epochs, images, settings)
+
+            try:
+                memory[name] = memory_taken(begin, device)
             except ModuleNotFoundError as error:
                 print(f"{name} is left out: {error}", file=sys.stderr)
-                continue
-            contenders[name] = rate(epochs, images, settings)
         rates = take_turns(contenders, settings.repeats)
     sides = f"{np.median(dataset.heights):g} x {np.median(dataset.widths):g}"
     name = f"{images.name} of {dataset.number:,} images of {sides} (medians)"
     facts = {"first_batch_s": first_batch, "resident_set_mib": round(decoded_bytes(dataset) / 2**20, 1)}
-    return Case(name, "samples/s", rates, facts=facts)
+    return Case(name, "samples/s", rates, memory, facts)
+
+
+def memory_taken(function: Callable[[], None], device: torch.device) -> float:
+    """MiB that are gone after a call; on a CPU, at its peak."""
+    if device.type == "cpu":
+        return peak_memory(function)
+    torch.cuda.empty_cache()
+    before = torch.cuda.mem_get_info(device)[0]
+    function()
+    return (before - torch.cuda.mem_get_info(device)[0]) / 2**20
 
 
 def rate(epochs: Epochs, images: Images, settings: Settings) -> Callable[[], float]:
