@@ -30,7 +30,7 @@ from models.knn import knn_predict, topk_accuracy
 from models.linear import linear_scores, train_linear
 from models.protocols import KnnProtocol, LinearProtocol
 from pipelines import Dataset, make_loader, open_dataset
-from pipelines.beton import DecodeError
+from pipelines.damage import DecodeError
 from pipelines.views import evaluation
 from tools.options import Failure, OneLineParser
 
@@ -107,6 +107,9 @@ def features(
         dataset, [view], options.images, loader=options.loader, device=device, shuffle=False, drop_last=False
     ) as loader:
         features_ND = extract(network, loader, dataset.number)
+        if loader.replaced:
+            images = "image" if loader.replaced == 1 else "images"
+            raise Failure(f"{loader.replaced} {images} of {dataset.path} cannot be decoded; convert the data set again")
     labels_N = torch.from_numpy(dataset.labels.astype(np.int64)).to(device)
     labelled = labels_N >= 0
     return (features_ND, labels_N) if bool(labelled.all()) else (features_ND[labelled], labels_N[labelled])

@@ -33,7 +33,7 @@ from models.norm import average_running_statistics
 from models.optim import build_optimizer, cosine_schedule, set_learning_rate
 from models.recipes import Recipe, recipe_for
 from pipelines import Batch, Dataset, make_loader, open_dataset
-from pipelines.beton import DecodeError
+from pipelines.damage import DecodeError
 from pipelines.pairing import same_class_rates
 from pipelines.views import evaluation
 from tools.banner import banner
@@ -100,10 +100,9 @@ class Trainer:
             self.monitor = KnnMonitor(dataset, open_dataset(held_out), view, options.knn_bank, **loading)
             open_loaders.callback(self.monitor.close)
 
-        self.steps_per_epoch = self.loader.steps // parts
-        if self.steps_per_epoch == 0:
+        if (steps := self.loader.steps // parts) == 0:
             raise Failure(f"{dataset.number} images do not fill a batch of {training.batch_size}; lower --batch-size")
-        self.total_steps = self.steps_per_epoch * training.epochs
+        self.steps_per_epoch, self.total_steps = steps, steps * training.epochs
         self.last_step = min(self.total_steps, options.max_steps or self.total_steps)
         self.learning_rate(0)  # a warm-up that does not fit is refused before anything is trained
         optimizer = build_optimizer(
@@ -121,7 +120,8 @@ class Trainer:
             "method": recipe.method, "seed": options.seed, "accumulate": parts,
             "data_checksum": dataset.checksum, "recipe": self.config["recipe"],
         }  # fmt: skip
-        self.notes = [] if self.monitor else ["no labelled images for the kNN monitor; give them with --val-data"]
+        no_monitor = "no labelled images for the kNN monitor; give them with --val-data"
+        self.notes = [self.loader.note] if self.monitor else [self.loader.note, no_monitor]
         self.notes += self.resume() if options.resume else []
         check_agreement({"checkpoint": f"step {self.state['step']}"})
         self.method.begin(self.state["step"], self.steps_per_epoch, training.epochs)
@@ -234,7 +234,7 @@ class Trainer:
     def log_step(self, total: Tensor, parts: dict[str, Tensor]) -> None:
         """A row of metrics; the only place where the loop waits for the device."""
         loss = self.state["loss"] = float(mean_over_processes(total))
-        named = {name: float(mean_over_processes(value)) for name, value in parts.items()}
+        named = {name: float(mean_over_processes(value)) for name, value in parts.items()} | self.loader.counts
         row = self.log({"loss": loss, "lr": self.optimizer.param_groups[0]["lr"], **named, **self.timer.read()})
         self.display.update(self.state["step"], row)
         if not np.isfinite(loss):

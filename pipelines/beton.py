@@ -1,9 +1,12 @@
-"""The FFCV executor: .beton files decoded once a sample, every view cut from that decode, driven by the plan.
+"""The FFCV executor: JPEGs decoded once a sample, every view cut from that decode, driven by the plan.
 
 FFCV's own Loader decodes and compiles once per view, re-uses its output buffers, and draws random numbers that no
 seed fixes. Here its file format and its kernels (libjpeg-turbo, OpenCV's area resize) are called from one compiled
 function that is given sample numbers, boxes and flips. The function holds no lock, so that a few Python threads run
 it side by side on slices of a batch: no global thread count, and two loaders never meet.
+
+The function reads at addresses, so the images may lie in a mapped .beton, in the mapped shards of a folder, or
+decoded in memory (`resident.py` on a CPU).
 
 Memory: one decode buffer of the largest image per thread, and the batches that the loader keeps ahead.
 """
@@ -14,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,33 +25,55 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines import ffcv_kernels
+from pipelines.damage import GREY, Damage
 from pipelines.dataset import Dataset
+from pipelines.encoded import EncodedImages
+from pipelines.image_table import JPEG, RAW
 from pipelines.plan import BatchPlan
 from pipelines.views import View
 
 _SLICES = 4  # slices of a batch per thread, so that a thread with small images takes more of them
 
 
-class DecodeError(RuntimeError):
-    """A stored image cannot be decoded."""
+class Images(Protocol):
+    """Where the images lie.
+
+    Attributes:
+        mode: [N] uint8, `JPEG`, `RAW`, or another number where the image is known to be damaged.
+    """
+
+    mode: NDArray[np.uint8]
+
+    def places(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], object]:
+        """Addresses [S] of the images' first bytes, and what to hold while they are read."""
+        ...
 
 
 class BetonExecutor:
-    """Cuts the views of a batch out of a .beton file.
+    """Cuts the views of a batch out of a .beton, or out of shards.
 
     Args:
-        dataset: an opened .beton.
+        dataset: an opened data set.
         views: sizes are taken from them; boxes and flips come with each batch.
         threads: decoding threads.
         pin: page-locked output, for copies to a GPU.
+        images: where the images lie; in the data set's mapped files where None.
     """
 
-    def __init__(self, dataset: Dataset, views: tuple[View, ...], threads: int, pin: bool = False) -> None:
-        self._dataset, self._pin = dataset, pin
+    def __init__(
+        self,
+        dataset: Dataset,
+        views: tuple[View, ...],
+        threads: int,
+        pin: bool = False,
+        images: Images | None = None,
+    ) -> None:
+        self._pin, self.damage = pin, Damage(dataset)
         self._sizes = np.array([view.size for view in views], dtype=np.int64)
         self._cut = _compiled_cut()
-        self._bytes = np.memmap(dataset.path, dtype=np.uint8, mode="r")
-        largest = int((dataset.heights.astype(np.int64) * dataset.widths).max()) * 3
+        self._dataset, self._images = dataset, images or EncodedImages(dataset)
+        volume_N = dataset.heights.astype(np.int64) * dataset.widths * 3
+        largest = int(volume_N.max(initial=0, where=self._images.mode == JPEG))
         self._count = threads
         self._scratch: SimpleQueue[NDArray[np.uint8]] = SimpleQueue()  # a decode buffer for each thread
         for _ in range(threads):
@@ -62,34 +87,34 @@ class BetonExecutor:
         size lie behind each other in one block of memory, which the caller owns.
 
         Raises:
-            DecodeError: an image is damaged (where the views are waited for).
+            DecodeError: every image is damaged (where the views are waited for).
         """
-        samples = len(plan.source_S)
+        source_S, samples = plan.source_S, len(plan.source_S)
         output, offset_V = self._allocate(samples)
-        table, pixels = self._dataset.table, output.numpy()
+        pixels, bad_S = output.numpy(), np.zeros(samples, dtype=np.bool_)
+        address_S, held = self._images.places(source_S)
+        mode_S, size_S = self._images.mode[source_S], self._dataset.table.size[source_S]
+        height_S, width_S = self._dataset.heights[source_S], self._dataset.widths[source_S]
 
-        def work(start: int, stop: int) -> int:
+        def work(start: int, stop: int) -> None:
             scratch = self._scratch.get()
             try:
-                bad: int = self._cut(
-                    self._bytes, table.mode, table.height, table.width, table.offset, table.size,
-                    plan.source_S, plan.crop_VS4, plan.flip_VS, self._sizes, offset_V, pixels, scratch, start, stop,
+                self._cut(
+                    address_S, mode_S, size_S, height_S, width_S, plan.crop_VS4, plan.flip_VS,
+                    self._sizes, offset_V, pixels, bad_S, scratch, start, stop,
                 )  # fmt: skip
             finally:
                 self._scratch.put(scratch)
-            return bad
 
         step = max(1, -(-samples // (self._count * _SLICES)))
         slices = [self._threads.submit(work, start, min(start + step, samples)) for start in range(0, samples, step)]
 
         def finish() -> list[Tensor]:
-            for bad in [part.result() for part in slices]:
-                if bad >= 0:
-                    number = int(plan.source_S[bad])
-                    raise DecodeError(
-                        f"{self._dataset.path}: image {number} is damaged and cannot be decoded; "
-                        "convert the data set again"
-                    )
+            nonlocal held
+            for part in slices:
+                part.result()
+            held = None
+            self.damage.add(bad_S, source_S)
             return [
                 output[first : first + samples * size * size * 3].view(samples, size, size, 3).permute(0, 3, 1, 2)
                 for first, size in zip(offset_V.tolist(), self._sizes.tolist(), strict=True)
@@ -98,8 +123,9 @@ class BetonExecutor:
         return finish
 
     def close(self) -> None:
-        """Ends the decoding threads."""
+        """Ends the decoding threads and lets the images go."""
         self._threads.shutdown(wait=True)
+        del self._images
 
     def _allocate(self, samples: int) -> tuple[Tensor, NDArray[np.int64]]:
         """The output of one batch as flat memory, and where each view starts: views sorted by size, then by number."""
@@ -119,32 +145,31 @@ def _compiled_cut() -> Any:
 
     @numba.njit(nogil=True)
     def cut(  # type: ignore[no-untyped-def]  # numba infers them
-        data, mode_N, height_N, width_N, offset_N, size_N,
-        source_S, crop_VS4, flip_VS, size_V, offset_V, output, scratch, start, stop,
+        address_S, mode_S, length_S, height_S, width_S, crop_VS4, flip_VS,
+        size_V, offset_V, output, bad_S, scratch, start, stop,
     ):  # fmt: skip
-        """Makes the views of samples start to stop; returns the first sample that does not decode, or -1."""
+        """Makes the views of samples start to stop; marks those that do not decode, whose views are grey."""
         for sample in range(start, stop):
-            number = source_S[sample]
-            height, width = np.int64(height_N[number]), np.int64(width_N[number])
-            stored = data[offset_N[number] : offset_N[number] + size_N[number]]
-            pixels = stored
-            if mode_N[number] == 0:
-                pixels = scratch[: height * width * 3]
+            address, height, width = address_S[sample], np.int64(height_S[sample]), np.int64(width_S[sample])
+            pixels = address
+            if mode_S[sample] == JPEG:
+                pixels = scratch.ctypes.data
                 failed = imdecode(
-                    stored.ctypes.data, stored.size, height, width, pixels.ctypes.data,
-                    height, width, 0, 0, 1, 1, False, False,
-                )  # fmt: skip
-                if failed != 0:
-                    return sample
+                    address, length_S[sample], height, width, pixels, height, width, 0, 0, 1, 1, False, False
+                )
+                bad_S[sample] = failed != 0
+            elif mode_S[sample] != RAW:
+                bad_S[sample] = True
             for view in range(len(size_V)):
                 size = size_V[view]
                 first = offset_V[view] + sample * size * size * 3
                 target = output[first : first + size * size * 3]
+                if bad_S[sample]:
+                    target[:] = GREY
+                    continue
                 top, left = np.int64(crop_VS4[view, sample, 0]), np.int64(crop_VS4[view, sample, 1])
                 bottom, right = top + crop_VS4[view, sample, 2], left + crop_VS4[view, sample, 3]
-                resize(
-                    0, pixels.ctypes.data, height, width, top, bottom, left, right, target.ctypes.data, size, size
-                )  # fmt: skip
+                resize(0, pixels, height, width, top, bottom, left, right, target.ctypes.data, size, size)
                 if flip_VS[view, sample]:
                     rows = target.reshape(size, size, 3)
                     for row in range(size):
@@ -153,6 +178,5 @@ def _compiled_cut() -> Any:
                                 kept = rows[row, column, channel]
                                 rows[row, column, channel] = rows[row, size - 1 - column, channel]
                                 rows[row, size - 1 - column, channel] = kept
-        return -1
 
     return cut

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from types import TracebackType
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,23 +15,15 @@ from torch import Tensor
 
 from pipelines.augment import Augment
 from pipelines.batch import Batch
-from pipelines.beton import BetonExecutor
 from pipelines.dataset import Dataset
+from pipelines.executors import Executor, make_executor
 from pipelines.pairing import Pairing
 from pipelines.plan import BatchPlan, Plan
 from pipelines.prefetch import Prefetch
+from pipelines.transfer import sent
 from pipelines.views import View
 
 _DEPTH = 2  # finished batches that wait; one more is made, one is cut ahead, one is the consumer's
-LOADERS = ("auto", "ffcv")
-
-
-class Executor(Protocol):
-    """What cuts the views: uint8 [S, 3, size, size] each, owned by the caller, from a function that waits for them."""
-
-    def start(self, plan: BatchPlan) -> Callable[[], list[Tensor]]: ...
-
-    def close(self) -> None: ...
 
 
 class Loader:
@@ -41,12 +31,13 @@ class Loader:
 
     Attributes:
         steps: batches of an epoch.
+        note: which executor makes them, and why.
     """
 
     def __init__(
-        self, dataset: Dataset, plan: Plan, executor: Executor, augment: Augment, device: torch.device
+        self, dataset: Dataset, plan: Plan, executor: Executor, augment: Augment, device: torch.device, note: str = ""
     ) -> None:
-        self.dataset, self.steps = dataset, plan.steps
+        self.dataset, self.steps, self.note = dataset, plan.steps, note
         self._plan, self._executor, self._augment, self._device = plan, executor, augment, device
         self._running: list[Prefetch[Batch]] = []
 
@@ -62,17 +53,27 @@ class Loader:
             running.close()
             self._running.remove(running)
 
+    @property
+    def replaced(self) -> int:
+        """Damaged images that this process has met, in whose place came grey ones."""
+        return len(self._executor.damage.numbers)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What a row of metrics should tell: nothing as long as all is well."""
+        return {"replaced_images": self.replaced} if self.replaced else {}
+
     def _make(self, plan: BatchPlan, images: list[Tensor]) -> Batch:
         moved = [view.to(self._device, non_blocking=True) for view in images]
         views = self._augment(moved, torch.from_numpy(plan.photometric_VSP))
-        index_S = torch.from_numpy(plan.source_S).to(self._device)
-        label_S = torch.from_numpy(self.dataset.labels[plan.source_S].astype(np.int64)).to(self._device)
+        index_S = sent(plan.source_S, self._device)
+        label_S = sent(self.dataset.labels[plan.source_S].astype(np.int64), self._device)
         count = plan.count
         batch = Batch(tuple(view[:count] for view in views), index_S[:count], label_S[:count], plan.seed)
         if plan.box_B4 is None:
             return batch
         partner = Batch(tuple(view[count:] for view in views), index_S[count:], label_S[count:], plan.seed)
-        return replace(batch, partner=partner, box=torch.from_numpy(plan.box_B4).to(self._device))
+        return replace(batch, partner=partner, box=sent(plan.box_B4, self._device))
 
     def close(self) -> None:
         """Ends all threads, also of an epoch that was left early."""
@@ -128,7 +129,7 @@ def make_loader(
     Args:
         batch_size: samples of a global batch, over all processes.
         seed: with the epoch, fixes every random number of the data path.
-        loader: "ffcv" for .beton files; "auto" takes what the file's format needs.
+        loader: "ffcv", "dali", "resident", or "auto", which `executors.choose` explains.
         device: where the batches go.
         rank, world: which part of each global batch this process makes.
         shuffle, drop_last, subset: as in `Plan`.
@@ -137,20 +138,17 @@ def make_loader(
         compile: compile the photometric part (worth it for long runs; costs seconds at the start).
 
     Raises:
-        ValueError: a bad option, or a batch that does not fit data or processes.
-        ModuleNotFoundError: the format's library is not installed.
+        ValueError: a bad option, a batch that does not fit data or processes, or a set that does not fit memory.
+        ModuleNotFoundError: the executor's library is not installed.
     """
-    if loader not in LOADERS:
-        raise ValueError(f"unknown loader '{loader}'; take one of {', '.join(LOADERS)}")
     device = torch.device(device)
     plan = Plan(
         dataset.heights, dataset.widths, views, batch_size,
         seed=seed, subset=subset, rank=rank, world=world, shuffle=shuffle, drop_last=drop_last,
     )  # fmt: skip
-    threads = threads or len(os.sched_getaffinity(0))
+    executor, note = make_executor(loader, dataset, plan, device, threads)
     augment = Augment(plan.views, dataset.mean, dataset.std, device, dtype, compile=compile)
-    executor = BetonExecutor(dataset, plan.views, threads, pin=device.type == "cuda")
-    return Loader(dataset, plan, executor, augment, device)
+    return Loader(dataset, plan, executor, augment, device, note)
 
 
 def _tensors(batch: Batch) -> Iterator[Tensor]:

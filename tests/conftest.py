@@ -6,6 +6,15 @@ import io
 import pytest
 
 
+def pytest_collection_modifyitems(items):
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     pytest.importorskip("ffcv", reason="ffcv is not installed")

@@ -11,7 +11,8 @@ pytest.importorskip("ffcv", reason="ffcv is not installed")
 import cv2
 
 from pipelines import View
-from pipelines.beton import BetonExecutor, DecodeError
+from pipelines.beton import BetonExecutor
+from pipelines.damage import DecodeError
 from pipelines.plan import Plan
 from pipelines.views import contrastive, evaluation
 from tests.datasets import photos
@@ -99,7 +100,7 @@ def test_any_order_of_samples_with_repetitions(dataset, executor):
 
 
 @pytest.mark.parametrize("damage", ["cut", "noise"])
-def test_a_damaged_image_is_named(tmp_path, damage):
+def test_a_damaged_image_is_replaced_and_a_batch_of_them_is_refused(tmp_path, damage, capsys):
     dataset = photos(tmp_path)
     number = 5
     with open(dataset.path, "r+b") as file:
@@ -108,9 +109,17 @@ def test_a_damaged_image_is_named(tmp_path, damage):
         file.write(bytes(size // 2))
     executor = BetonExecutor(dataset, VIEWS, threads=2)
     try:
-        with pytest.raises(DecodeError, match=r"image 5 is damaged.*convert the data set again") as error:
-            executor.start(plan_of(dataset).batch(0, 0))()
-        assert str(dataset.path) in str(error.value) and "\n" not in str(error.value)
+        batch = plan_of(dataset).batch(0, 0)
+        for view in executor.start(batch)():
+            grey = [bool((picture == 128).all()) for picture in view]
+            assert grey == (batch.source_S == number).tolist()
+        assert executor.damage.numbers == {5}
+        error = capsys.readouterr().err
+        assert f"{dataset.path}: image 5 is damaged" in error and error.count("\n") == 1
+        batch.source_S[:] = number
+        with pytest.raises(DecodeError, match=r"image 5 is damaged.*convert the data set again") as refused:
+            executor.start(batch)()
+        assert str(dataset.path) in str(refused.value) and "\n" not in str(refused.value)
     finally:
         executor.close()
 

@@ -127,7 +127,10 @@ def test_errors_are_one_line_and_exit_code_2(run, data, tmp_path, monkeypatch, c
     with open(damaged.path, "r+b") as file:
         file.seek(int(damaged.table.offset[5]))
         file.write(bytes(200))
-    fails("image 5 is damaged and cannot be decoded; convert the data set again", queries=damaged.path)
+    words = ("knn", "--run", run, "--data", data.train, "--val-data", damaged.path)
+    assert runs.in_process(program, monkeypatch, *words) == 2
+    named, refused = capfd.readouterr().err.splitlines()
+    assert "image 5 is damaged" in named and "eval.py: 1 image of" in refused and "convert" in refused
 
 
 def test_a_wrong_option_is_one_line(run, data, monkeypatch, capfd):

@@ -1,6 +1,7 @@
 """The loader: same batches for the same epoch, errors that arrive, epochs that can be left."""
 
 import gc
+import re
 import threading
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 from pipelines import View, make_loader
-from pipelines.beton import DecodeError
+from pipelines.damage import DecodeError
 from pipelines.pairing import Pairing
 from pipelines.views import contrastive, evaluation
 from tests.datasets import photos
@@ -27,6 +28,13 @@ def dataset(tmp_path_factory):
 def epoch_of(dataset, epoch=0, start_step=0, pairing=None, batch_size=6, **keywords):
     with make_loader(dataset, VIEWS, batch_size, threads=2, **keywords) as loader:
         return list(loader.epoch(epoch, start_step, pairing))
+
+
+def damage(dataset, numbers):
+    with open(dataset.path, "r+b") as file:
+        for number in numbers:
+            file.seek(int(dataset.table.offset[number]))
+            file.write(bytes(200))
 
 
 def same(first, second):
@@ -94,13 +102,34 @@ def test_partners_come_with_their_own_views(dataset):
 
 def test_an_error_in_the_thread_reaches_the_consumer(tmp_path):
     dataset = photos(tmp_path)
-    with open(dataset.path, "r+b") as file:
-        file.seek(int(dataset.table.offset[5]))
-        file.write(bytes(200))
+    damage(dataset, range(24))
     with make_loader(dataset, VIEWS, 6) as loader:
         for _ in range(2):  # the loader survives it
-            with pytest.raises(DecodeError, match="image 5 is damaged"):
+            with pytest.raises(DecodeError, match="nor can any other of its batch of 6"):
                 list(loader.epoch(0))
+
+
+@pytest.mark.parametrize("name", ["ffcv", "dali", "resident"])
+def test_a_damaged_image_becomes_a_grey_one_is_named_once_and_counted(tmp_path, name, capsys):
+    if name == "dali":
+        pytest.importorskip("nvidia.dali", reason="nvidia-dali is not installed")
+    dataset = photos(tmp_path)
+    whole = epoch_of(dataset, loader=name)
+    damage(dataset, [5, 11])
+    with make_loader(dataset, VIEWS, 6, threads=2, loader=name) as loader:
+        assert loader.replaced == 0 and loader.counts == {}
+        for epoch in (0, 0):
+            broken = list(loader.epoch(epoch))
+            assert loader.replaced == 2 and loader.counts == {"replaced_images": 2}
+    told = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
+    assert len(told) == 1 and re.search(r"image (5|11) is damaged.*convert the data set again", told[0])
+    mean, std = torch.tensor(dataset.mean)[:, None, None], torch.tensor(dataset.std)[:, None, None]
+    for before, after in zip(whole, broken, strict=True):
+        assert torch.equal(before.index, after.index) and torch.equal(before.label, after.label)
+        lost = torch.isin(after.index, torch.tensor([5, 11]))
+        assert torch.equal(before.views[2][~lost], after.views[2][~lost])
+        grey = (after.views[2][lost] * std + mean) * 255
+        assert torch.allclose(grey, torch.full_like(grey, 128), atol=1e-3)
 
 
 def test_two_hundred_early_exits_leave_no_thread_and_no_memory(dataset):

@@ -152,14 +152,18 @@ def test_a_tracker_that_is_not_installed(data, tmp_path, monkeypatch, capfd):
         assert one_line(capfd) == f"train.py: --log-with {name} needs its package: pip install {name}\n"
 
 
-def test_a_damaged_image_ends_the_run_in_one_line(tmp_path, monkeypatch, capfd):
+def test_a_damaged_image_is_told_in_one_line_and_counted_in_the_metrics(tmp_path, monkeypatch, capfd):
     dataset = photos(tmp_path, each=16)
     with open(dataset.path, "r+b") as file:
         file.seek(int(dataset.table.offset[20]))
         file.write(bytes(200))
-    words = runs.arguments(dataset.path, output=tmp_path / "run", start_epoch=100)
-    assert runs.in_process(train, monkeypatch, *words) == 2
-    assert "image 20 is damaged and cannot be decoded; convert the data set again" in one_line(capfd)
+    words = runs.arguments(dataset.path, output=tmp_path / "run", start_epoch=100, log_every=1)
+    capfd.readouterr()
+    assert runs.in_process(train, monkeypatch, *words) == 0
+    told = [line for line in capfd.readouterr().err.splitlines() if "damaged" in line]
+    assert len(told) == 1 and f"{dataset.path}: image 20 is damaged and cannot be decoded; a grey one" in told[0]
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["replaced_images"] for row in rows if "loss" in row][-1] == 1
 
 
 def test_a_loss_that_is_no_number_ends_the_run_in_one_line(data, tmp_path, monkeypatch, capfd):

@@ -11,7 +11,7 @@ from typing import Any
 from models.options import describe
 from models.recipes import Training, names
 from models.registry import REGISTRY
-from pipelines.loader import LOADERS
+from pipelines.executors import LOADERS
 
 _EPILOG = """\
 Values of a recipe that are not given come from it: --method NAME --recipe NAME --help shows them.

@@ -26,7 +26,7 @@ from models.mixture import cutmix
 from models.recipes import recipe_for
 from models.registry import REGISTRY
 from pipelines import Dataset, View, make_loader, open_dataset
-from pipelines.beton import DecodeError
+from pipelines.damage import DecodeError
 from pipelines.views import evaluation
 from tools.options import Failure, OneLineParser
 

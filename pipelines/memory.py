@@ -1,0 +1,33 @@
+"""How much memory is free for this process, on the host or on a GPU."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes. Of the host's, this process's equal part where a launcher started several on it; a GPU has one process."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return int(min(_available(), _left_in_container())) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _available() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/meminfo does not tell how much memory is available")
+
+
+def _left_in_container() -> float:
+    """What the container's limit leaves; infinite where there is none."""
+    try:
+        limit, used = ((_CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return float("inf")
+    return float("inf") if limit == "max" else max(0, int(limit) - int(used))

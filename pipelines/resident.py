@@ -1,0 +1,184 @@
+"""The resident executor: the whole set decoded once into uint8 memory on the device, every view cut from there.
+
+Images lie behind each other without padding, whatever their sizes. All loaders of one data set and device in this
+process share them, and the last one that is closed lets them go.
+
+    CPU     FFCV's resize cuts the views, in the compiled function of `beton.py`: pixels equal the FFCV executor's bit
+            for bit, and only the cost of decoding is gone
+    CUDA    `area_resize.py` cuts a batch in a few kernels on the prefetching stream; the host sends boxes and waits for
+            nothing
+
+Memory: height x width x 3 bytes an image; on CUDA also the temporaries of one block of samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipelines.area_resize import padded, resize_crops
+from pipelines.damage import GREY, Damage
+from pipelines.dataset import Dataset
+from pipelines.decode import Decoder, decoder
+from pipelines.encoded import EncodedImages
+from pipelines.image_table import RAW
+from pipelines.memory import free_memory
+from pipelines.plan import BatchPlan
+from pipelines.transfer import sent
+from pipelines.views import View
+
+LIMIT = 0.8  # share of the free memory that the decoded set may take
+DAMAGED = 255  # a mode: nothing there to be read
+_CHUNK = 64 * 2**20  # bytes decoded at a time on their way to a GPU
+_SLICE = 256  # images that a thread decodes in one go
+_BLOCK = 2**24  # pixels of padded boxes that are resized at once: about 0.5 GiB of temporaries
+
+
+class DecodedImages:
+    """The pixels of a data set on a device.
+
+    Attributes:
+        pixels_P3: uint8 [P, 3], P pixels of all images.
+        first_N: int64 [N], each image's first pixel.
+        mode: uint8 [N], `RAW` or `DAMAGED`.
+    """
+
+    def __init__(self, dataset: Dataset, device: torch.device, threads: int) -> None:
+        volume_N = dataset.heights.astype(np.int64) * dataset.widths
+        last_N = volume_N.cumsum()
+        self.first_N = last_N - volume_N
+        self.mode = np.full(dataset.number, RAW, dtype=np.uint8)
+        self.pixels_P3 = torch.empty((int(last_N[-1]), 3), dtype=torch.uint8, device=device)
+        decode, on_gpu = decoder(), device.type == "cuda"
+        chunk = _CHUNK if on_gpu else self.pixels_P3.nbytes
+        starts = np.unique(np.searchsorted(last_N * 3, np.arange(0, int(last_N[-1]) * 3, chunk)))
+        with EncodedImages(dataset) as images, ThreadPoolExecutor(threads) as pool:
+            for start, stop in zip(starts, [*starts[1:], dataset.number], strict=True):
+                base, end = int(self.first_N[start]), int(last_N[stop - 1])
+                target_P3 = self.pixels_P3[base:end]
+                host_P3 = torch.empty_like(target_P3, device="cpu", pin_memory=True) if on_gpu else target_P3
+                pixels_P3 = host_P3.numpy()
+
+                def work(
+                    first: int, stop: int = stop, base: int = base, pixels_P3: NDArray[np.uint8] = pixels_P3
+                ) -> None:
+                    for number in range(first, min(first + _SLICE, stop)):
+                        target = pixels_P3[self.first_N[number] - base : last_N[number] - base]
+                        shape = (int(dataset.heights[number]), int(dataset.widths[number]), 3)
+                        if not _decode(images, number, target.reshape(shape), decode):
+                            self.mode[number] = DAMAGED
+
+                list(pool.map(work, range(start, stop, _SLICE)))
+                if on_gpu:
+                    target_P3.copy_(host_P3)  # returns when it is there: every stream may read it then
+
+    def places(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], object]:
+        """Addresses [S] of the images' first bytes, and what to hold while they are read."""
+        return self.pixels_P3.data_ptr() + 3 * self.first_N[numbers], self.pixels_P3
+
+
+def _decode(images: EncodedImages, number: int, target_HW3: NDArray[np.uint8], decode: Decoder) -> bool:
+    if images.mode[number] == RAW:
+        target_HW3[:] = images[number].reshape(target_HW3.shape)
+    elif not decode(images[number], target_HW3):
+        target_HW3[:] = GREY
+        return False
+    return True
+
+
+_shared: WeakValueDictionary[tuple[str, torch.device], DecodedImages] = WeakValueDictionary()
+_lock = Lock()
+
+
+def is_decoded(dataset: Dataset, device: torch.device) -> bool:
+    """Whether an open loader of this process holds the set's pixels."""
+    return (dataset.checksum, device) in _shared
+
+
+def decoded_bytes(dataset: Dataset) -> int:
+    """What the decoded set takes."""
+    return 3 * int((dataset.heights.astype(np.int64) * dataset.widths).sum())
+
+
+def forecast(dataset: Dataset, device: torch.device) -> tuple[float, str]:
+    """The share of the device's free memory that the decoded set takes, and a line that says so."""
+    size, free = decoded_bytes(dataset), free_memory(device)
+    share = size / max(free, 1)
+    line = f"{dataset.number:,} images, {size / 2**30:.2f} GiB decoded"
+    return share, f"{line}, {share:.1%} of the {free / 2**30:.1f} GiB that are free on {device}"
+
+
+def decoded_images(dataset: Dataset, device: torch.device, threads: int) -> DecodedImages:
+    """The pixels of a data set, decoded if no open loader holds them.
+
+    Raises:
+        ValueError: they do not fit.
+    """
+    with _lock:
+        found = _shared.get((dataset.checksum, device))
+        if found is None:
+            share, line = forecast(dataset, device)
+            if share > LIMIT:
+                raise ValueError(
+                    f"{dataset.path} does not fit into memory ({line}; at most {LIMIT:.0%} is taken); "
+                    "take --loader auto, or convert with a smaller --max-size"
+                )
+            found = _shared[dataset.checksum, device] = DecodedImages(dataset, device, threads)
+        return found
+
+
+class ResidentExecutor:
+    """Cuts the views of a batch out of decoded images, with torch on their device.
+
+    Args:
+        dataset: an opened data set.
+        views: sizes are taken from them; boxes and flips come with each batch.
+        images: its pixels.
+    """
+
+    def __init__(self, dataset: Dataset, views: tuple[View, ...], images: DecodedImages) -> None:
+        self.damage, self._images = Damage(dataset), images
+        self._widths, self._sizes = dataset.widths, [view.size for view in views]
+
+    def start(self, plan: BatchPlan) -> Callable[[], list[Tensor]]:
+        """Cuts a batch: one tensor [S, 3, size, size] uint8 for each view, channels-last in memory.
+
+        Raises:
+            DecodeError: every image is damaged.
+        """
+        images, source_S = self._images, plan.source_S
+        self.damage.add(images.mode[source_S] == DAMAGED, source_S)
+        pixels_P3, device = images.pixels_P3, images.pixels_P3.device
+        if device.type == "cuda":
+            pixels_P3.record_stream(torch.cuda.current_stream(device))
+        first_S, width_S = sent(images.first_N[source_S], device), sent(self._widths[source_S].astype(np.int64), device)
+        crop_VS4, flip_VS = sent(plan.crop_VS4.astype(np.int64), device), sent(plan.flip_VS, device)
+        views = []
+        for view, size in enumerate(self._sizes):
+            high, wide = padded(plan.crop_VS4[view])
+            step = max(1, _BLOCK // (high * wide))
+            parts = [
+                resize_crops(
+                    pixels_P3,
+                    first_S[part],
+                    width_S[part],
+                    crop_VS4[view, part],
+                    flip_VS[view, part],
+                    size,
+                    (high, wide),
+                )
+                for part in (slice(start, start + step) for start in range(0, len(source_S), step))
+            ]
+            views.append(torch.cat(parts) if len(parts) > 1 else parts[0])
+        return lambda: views
+
+    def close(self) -> None:
+        """Lets the pixels go, if no other loader holds them."""
+        del self._images

@@ -1,0 +1,238 @@
+"""The DALI executor: shards, or a .beton, decoded by DALI and cut by it, driven by the plan.
+
+DALI has readers and random numbers of its own; here it is given the encoded bytes of the samples that the plan names,
+and their boxes. One graph decodes each sample once (on a GPU by nvJPEG, "mixed"; else on the CPU) and cuts every view
+of every resolution by a region-of-interest resize with a triangle filter, mirrored where the region runs backwards.
+What comes out is handed to torch by DLPack: DALI's default execution model gives each batch buffers of its own, which
+stay with the tensors, so nothing is copied and nothing is overwritten.
+
+A damaged image fails DALI's whole batch. Then its images are decoded one by one, the culprits become grey ones
+(`damage.py`), and the graph is built anew and given what was under way.
+
+Memory: on a GPU the decoder's buffers are allocated at the start, for the largest image of the index; `DEPTH` batches
+of decoded images and of views are under way.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from pipelines.damage import GREY, Damage
+from pipelines.dataset import Dataset
+from pipelines.encoded import EncodedImages
+from pipelines.image_table import ppm_header
+from pipelines.plan import BatchPlan
+from pipelines.views import View
+
+INSTALL = "tools/setup.sh dali"
+DEPTH = 2  # batches under way
+_HARDWARE_SHARE = 0.65  # of a batch, for the hardware JPEG decoder of GPUs that have one; DALI's own default
+
+
+class _Batch:
+    """A batch under way: its plan, then its views or what went wrong."""
+
+    def __init__(self, plan: BatchPlan) -> None:
+        self.plan = plan
+        self.views: list[Tensor] | None = None
+        self.error: Exception | None = None
+
+
+class DaliExecutor:
+    """Cuts the views of a batch out of encoded images.
+
+    Args:
+        dataset: an opened data set of any format.
+        views: sizes are taken from them; boxes and flips come with each batch.
+        threads: of DALI's, for decoding and, without a GPU, for the rest.
+        device: where the views shall be.
+        largest: samples of the largest batch.
+
+    Raises:
+        ModuleNotFoundError: DALI is not installed.
+    """
+
+    def __init__(
+        self, dataset: Dataset, views: tuple[View, ...], threads: int, device: torch.device, largest: int
+    ) -> None:
+        load()
+        self.damage = Damage(dataset)
+        self._dataset, self._images = dataset, EncodedImages(dataset)
+        self._sizes = [view.size for view in views]
+        self._threads, self._device, self._largest = threads, device, largest
+        self._known: set[int] = set()  # images that do not decode
+        self._hardware_share = _HARDWARE_SHARE
+        self._under_way: deque[_Batch] = deque()
+        self._lock = Lock()
+        self._graph = self._build()
+
+    def start(self, plan: BatchPlan) -> Callable[[], list[Tensor]]:
+        """Hands a batch to DALI; the returned function waits for it.
+
+        It gives the views: one tensor [S, 3, size, size] uint8 each, channels-last in memory, on the device and in the
+        order of the current stream there, owned by the caller.
+
+        Raises:
+            DecodeError: every image is damaged (where the views are waited for).
+        """
+        batch = _Batch(plan)
+        with self._lock:
+            if len(self._under_way) == DEPTH:
+                self._take_oldest()  # of an epoch that was left, or of another one that runs beside this
+            self._under_way.append(batch)
+            self._feed(plan)
+
+        def finish() -> list[Tensor]:
+            with self._lock:
+                while batch.views is None and batch.error is None:
+                    self._take_oldest()
+            if batch.error is not None:
+                raise batch.error
+            assert batch.views is not None
+            return batch.views
+
+        return finish
+
+    def close(self) -> None:
+        """Ends DALI's threads."""
+        with self._lock:
+            self._under_way.clear()
+            self._graph = None
+            self._images.close()
+
+    def _take_oldest(self) -> None:
+        """Waits for the batch that was started first, and keeps its views or error for whoever asks."""
+        batch = self._under_way[0]
+        source_S = batch.plan.source_S
+        try:
+            try:
+                outputs = self._outputs()
+            except RuntimeError as error:  # DALI has no finer one
+                self._mend(source_S, error)
+                outputs = self._outputs()
+            self.damage.add(np.isin(source_S, list(self._known)), source_S)
+            batch.views = [from_dlpack(output.as_tensor()).permute(0, 3, 1, 2) for output in outputs]
+        except Exception as error:
+            batch.error = error
+        self._under_way.popleft()
+
+    def _outputs(self) -> Any:
+        """The outputs of DALI's oldest run, in the order of the current stream."""
+        stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
+        outputs = self._graph.share_outputs(cuda_stream=stream)
+        self._graph.release_outputs()
+        return outputs
+
+    def _feed(self, plan: BatchPlan) -> None:
+        """Starts a run of the graph."""
+        top, left, height, width = np.moveaxis(plan.crop_VS4.astype(np.float32), 2, 0)
+        right = np.where(plan.flip_VS, left, left + width)  # a region whose end lies before its start is mirrored
+        left = np.where(plan.flip_VS, left + width, left)
+        self._graph.feed_input("encoded", [self._file(number) for number in plan.source_S.tolist()])
+        for view in range(len(self._sizes)):
+            self._graph.feed_input(f"start{view}", np.stack([top[view], left[view]], axis=1))
+            self._graph.feed_input(f"end{view}", np.stack([top[view] + height[view], right[view]], axis=1))
+        self._graph.schedule_run()
+
+    def _file(self, number: int) -> NDArray[np.uint8]:
+        """An image as a file; of a damaged one, a grey one of its size."""
+        if number not in self._known:
+            return self._images.image_file(number)
+        height, width = int(self._dataset.heights[number]), int(self._dataset.widths[number])
+        header = np.frombuffer(ppm_header(height, width), dtype=np.uint8)
+        return np.concatenate((header, np.full(height * width * 3, GREY, dtype=np.uint8)))
+
+    def _mend(self, source_S: NDArray[np.int64], error: RuntimeError) -> None:
+        """After a run that failed: finds out why, and starts anew what was under way.
+
+        Raises:
+            RuntimeError: the one that DALI had, where neither an image nor the hardware decoder is to blame.
+        """
+        decode: Any = None
+        culprits = set()
+        for number in sorted({*source_S.tolist()} - self._known):
+            decode = decode or self._build(alone=True)
+            try:
+                decode.feed_input("encoded", [self._images.image_file(number)])
+                decode.schedule_run()
+                shape = tuple(decode.share_outputs()[0].as_tensor().shape())[1:3]
+                decode.release_outputs()
+            except RuntimeError:
+                shape, decode = None, None  # a graph that failed once is of no use
+            if shape != (self._dataset.heights[number], self._dataset.widths[number]):
+                culprits.add(number)
+        if not culprits:
+            if self._device.type != "cuda" or self._hardware_share == 0:
+                raise error
+            reason = str(error).strip().splitlines()[0]
+            print(f"the GPU's hardware JPEG decoder failed and is left out from here on: {reason}", file=sys.stderr)
+            self._hardware_share = 0
+        self._known |= culprits
+        self._graph = self._build()
+        for batch in self._under_way:
+            self._feed(batch.plan)
+
+    def _build(self, alone: bool = False) -> Any:
+        """The graph; with `alone` only its decoder, without the hardware's, for one image at a time."""
+        dali = load()
+        fn, types = dali.fn, dali.types
+        on_gpu = self._device.type == "cuda"
+        heights, widths = self._dataset.heights, self._dataset.widths
+        # Orientation is as conversion stored it; the transform is the one that FFCV asks for.
+        decoder: dict[str, Any] = {"output_type": types.RGB, "adjust_orientation": False, "use_fast_idct": True}
+        if on_gpu:
+            largest = int((heights.astype(np.int64) * widths).max()) * 3
+            decoder |= {
+                "device": "mixed", "hw_decoder_load": 0 if alone else self._hardware_share,
+                "jpeg_fancy_upsampling": True,  # as on a CPU
+                "device_memory_padding": largest, "host_memory_padding": largest, "bytes_per_sample_hint": largest,
+                "preallocate_height_hint": int(heights.max()), "preallocate_width_hint": int(widths.max()),
+            }  # fmt: skip
+        graph = dali.Pipeline(
+            batch_size=1 if alone else self._largest,
+            num_threads=1 if alone else self._threads,
+            device_id=(self._device.index or 0) if on_gpu else None,
+            prefetch_queue_depth=1,  # else the first run would wait for as many batches
+        )
+        with graph:
+            pixels = fn.decoders.image(fn.external_source(name="encoded"), **decoder)
+            views = [
+                fn.resize(
+                    pixels,
+                    size=(size, size),
+                    roi_start=fn.external_source(name=f"start{view}"),
+                    roi_end=fn.external_source(name=f"end{view}"),
+                    antialias=True,
+                )
+                for view, size in enumerate(self._sizes)
+            ]
+            graph.set_outputs(*([pixels] if alone else views))
+        graph.build()
+        return graph
+
+
+def load() -> Any:
+    """NVIDIA DALI.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    try:
+        import nvidia.dali
+        import nvidia.dali.fn
+        import nvidia.dali.types
+    except ImportError:
+        raise ModuleNotFoundError(
+            f"nvidia-dali is not installed, and the loader 'dali' decodes with it; install it with: {INSTALL}"
+        ) from None
+    return nvidia.dali
