@@ -78,6 +78,7 @@ class Loader:
         """Ends all threads, also of an epoch that was left early."""
         for running in list(self._running):
             running.close()
+        self._augment.close()
         self._executor.close()
 
     def __len__(self) -> int:
@@ -148,7 +149,7 @@ def make_loader(
         seed=seed, subset=subset, rank=rank, world=world, shuffle=shuffle, drop_last=drop_last,
     )  # fmt: skip
     threads = threads or len(os.sched_getaffinity(0))
-    augment = Augment(plan.views, dataset.mean, dataset.std, device, dtype, compile=compile)
+    augment = Augment(plan.views, dataset.mean, dataset.std, device, dtype, compile=compile, threads=threads)
     executor = BetonExecutor(dataset, plan.views, threads, pin=device.type == "cuda")
     return Loader(dataset, plan, executor, augment, device)
 
