@@ -1,16 +1,19 @@
 """Measures this machine: ours beside named alternatives, in one run, taking turns.
 
-    python -m tools.benchmark [loader|all] [--json FILE]
+    python -m tools.benchmark [loader|views|augment|step|all] [--json FILE]
 
 Each benchmark is a file of `tools/benchmarks/` with a function `cases`; its docstring says what is compared.
 """
 
 from __future__ import annotations
 
+import os
+
+os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")  # as train.py, for the same reason
+
 import argparse
 import importlib
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ from rich.table import Table
 from tools.benchmarks.measure import Settings, load_average
 from tools.run_folder import machine, versions
 
-NAMES = ("loader",)
+NAMES = ("loader", "views", "augment", "step")
 
 
 def main(arguments: list[str] | None = None) -> int:
