@@ -14,7 +14,6 @@ C = 3 colours, N = samples, P = pixels of a view, V = views.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from pipelines.blur import gaussian_blur, kernel_radius
 from pipelines.color import JITTER, grayscale, permute_channels, solarize
+from pipelines.compiled import compiled
 from pipelines.photometric import (
     BLUR,
     CHANNEL_ORDERS,
@@ -91,7 +91,7 @@ class Augment:
         self.shift_C = -255 * torch.tensor(mean, dtype=torch.float32, device=device) / deviation
         self._fused: Callable[..., Tensor] = fused
         if compile and device.type != "cpu":
-            self._fused = _compiled(fused)
+            self._fused = compiled(fused, "the augmentation")
 
     def __call__(self, images: Sequence[Tensor], numbers_VSP: Tensor) -> tuple[Tensor, ...]:
         """Augments one batch.
@@ -213,22 +213,3 @@ def _jitter_groups(numbers: NDArray[np.float32]) -> list[tuple[int, Tensor]]:
 
 def _where(chosen: NDArray[np.bool_]) -> Tensor:
     return torch.from_numpy(np.flatnonzero(chosen))
-
-
-def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The compiled function, or after one line of explanation the plain one where nothing can be compiled."""
-    compiled = torch.compile(function, fullgraph=True)
-    failed = False
-
-    def call(*arguments: object) -> Tensor:
-        nonlocal failed
-        if not failed:
-            try:
-                return compiled(*arguments)
-            except torch._dynamo.exc.TorchDynamoException as error:
-                failed = True
-                reason = str(error).strip().splitlines()[0]
-                print(f"the augmentation runs uncompiled, more slowly: {reason}", file=sys.stderr)
-        return function(*arguments)
-
-    return call
