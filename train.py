@@ -37,7 +37,7 @@ from pipelines.beton import DecodeError
 from pipelines.pairing import same_class_rates
 from pipelines.views import evaluation
 from tools.display import Display
-from tools.launch import DTYPES, check_parts, make_accelerator, use_threads
+from tools.launch import DTYPES, check_parts, make_accelerator, use_compiler, use_threads
 from tools.options import Failure, check_run, parse
 from tools.run_folder import RunFolder, refuse_another_run, run_config
 from tools.signals import STOPPED, StopRequest
@@ -73,7 +73,7 @@ class Trainer:
         self.main = self.accelerator.is_main_process
         torch.manual_seed(options.seed)
         self.method = build(recipe.method, recipe).to(memory_format=torch.channels_last)
-
+        use_compiler(options.compile, self.method, self.accelerator)
         loading: dict[str, Any] = {
             "loader": options.loader, "device": self.accelerator.device, "dtype": DTYPES[options.precision],
             "rank": self.accelerator.process_index, "world": self.accelerator.num_processes,

@@ -14,7 +14,6 @@ The two agree to rounding, and a test holds them to it. C = 3 colours, N = sampl
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from pipelines.blur import gaussian_blur, kernel_radius
 from pipelines.color import JITTER, grayscale, permute_channels, solarize
+from pipelines.compiled import compiled
 from pipelines.photometric import (
     BLUR,
     CHANNEL_ORDERS,
@@ -97,7 +97,7 @@ class Augment:
             self._count = threads
             self._threads = ThreadPoolExecutor(threads, thread_name_prefix="likeness-augment")
         elif compile:
-            self._fused = _compiled(fused)
+            self._fused = compiled(fused, "the augmentation")
 
     def __call__(self, images: Sequence[Tensor], numbers_VSP: Tensor) -> tuple[Tensor, ...]:
         """Augments one batch.
@@ -200,22 +200,3 @@ def _planes(images: Tensor) -> Tensor:
 def _channel_order(numbers: Tensor) -> Tensor:
     """[3, N] input channels of each output channel."""
     return torch.tensor(CHANNEL_ORDERS, device=numbers.device)[numbers[:, PERMUTE].long()].T
-
-
-def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The compiled function, or after one line of explanation the plain one where nothing can be compiled."""
-    compiled = torch.compile(function, fullgraph=True)
-    failed = False
-
-    def call(*arguments: object) -> Tensor:
-        nonlocal failed
-        if not failed:
-            try:
-                return compiled(*arguments)
-            except torch._dynamo.exc.TorchDynamoException as error:
-                failed = True
-                reason = str(error).strip().splitlines()[0]
-                print(f"the augmentation runs uncompiled, more slowly: {reason}", file=sys.stderr)
-        return function(*arguments)
-
-    return call

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
 from pipelines import color
-from pipelines.augment import Augment, Operations, _compiled, fused
+from pipelines.augment import Augment, Operations, fused
 from pipelines.blur import gaussian_blur, kernel_radius
 from pipelines.photometric import (
     BLUR,
@@ -296,23 +296,6 @@ def test_fused_schedule_is_one_graph() -> None:
         arguments = (tensor, numbers, *constants(), Operations.of(STRONG), torch.float32)
         torch.testing.assert_close(compiled(*arguments), fused(*arguments), atol=1e-5, rtol=0)
     assert graphs.frame_count <= 2  # one for the first batch, one for any other size
-
-
-def test_without_a_compiler_one_line_and_the_same_numbers(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def broken(*_: object) -> Tensor:
-        raise torch._dynamo.exc.TorchDynamoException("No working C++ compiler found\nand much more")
-
-    monkeypatch.setattr(torch, "compile", lambda function, **_: broken)
-    _, tensor, numbers = batch(STRONG, 6)
-    arguments = (tensor, numbers, *constants(), Operations.of(STRONG), torch.float32)
-    run = _compiled(fused)
-    assert torch.equal(run(*arguments), fused(*arguments))
-    assert torch.equal(run(*arguments), fused(*arguments))
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1
-    assert "No working C++ compiler" in message
 
 
 @pytest.mark.cuda
