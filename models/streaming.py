@@ -109,4 +109,4 @@ def _nearest_chunk(
 
 
 def _chunks(keys_KD: Tensor) -> tuple[Tensor, ...]:
-    return keys_KD.detach().split(CHUNK.get(keys_KD.device.type, CHUNK["cuda"]))
+    return torch.split(keys_KD.detach(), CHUNK.get(keys_KD.device.type, CHUNK["cuda"]))

@@ -1,6 +1,6 @@
 """Measures this machine: ours beside named alternatives, in one run, taking turns.
 
-    python -m tools.benchmark [loader|all] [--json FILE]
+    python -m tools.benchmark [loader|hotpath|all] [--json FILE]
 
 Each benchmark is a file of `tools/benchmarks/` with a function `cases`; its docstring says what is compared.
 """
@@ -22,7 +22,7 @@ from rich.table import Table
 from tools.benchmarks.measure import Settings, load_average
 from tools.run_folder import machine, versions
 
-NAMES = ("loader",)
+NAMES = ("loader", "hotpath")
 
 
 def main(arguments: list[str] | None = None) -> int:
