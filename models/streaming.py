@@ -19,6 +19,7 @@ Shapes: M rows, K keys of a queue, D features, C keys of a chunk.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ class _Attend(torch.autograd.Function):
         top_M = rows_MD.new_full((len(rows_MD),), float("-inf"))
         total_M, mean_MD = torch.zeros_like(top_M), torch.zeros_like(rows_MD)
         pieces = _chunks(keys_KD)
-        beside = [None] * len(pieces) if values_KD is None else _chunks(values_KD)
+        beside: Sequence[Tensor | None] = [None] * len(pieces) if values_KD is None else _chunks(values_KD)
         for keys_CD, values_CD in zip(pieces, beside, strict=True):
             top_M, total_M, mean_MD = _attend_chunk(rows_MD, keys_CD, values_CD, top_M, total_M, mean_MD)
         mean_MD = mean_MD / total_M[:, None]
@@ -108,5 +109,8 @@ def _nearest_chunk(
     return torch.maximum(top_M, best_M), torch.where(best_M > top_M, start + place_M, index_M), start + len(keys_CD)
 
 
-def _chunks(keys_KD: Tensor) -> tuple[Tensor, ...]:
-    return keys_KD.detach().split(CHUNK.get(keys_KD.device.type, CHUNK["cuda"]))
+def _chunks(keys_KD: Tensor) -> list[Tensor]:
+    """The queue piece by piece, not copied."""
+    pieces = torch.split(keys_KD, CHUNK.get(keys_KD.device.type, CHUNK["cuda"]))
+    # `.data` forgets of which tensor a piece is a view; compiled code would be made anew for views of other places.
+    return [piece.data for piece in pieces]

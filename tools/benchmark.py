@@ -1,6 +1,6 @@
 """Measures this machine: ours beside named alternatives, in one run, taking turns.
 
-    python -m tools.benchmark [loader|views|augment|step|all] [--json FILE]
+    python -m tools.benchmark [loader|views|augment|hotpath|step|all] [--json FILE]
 
 Each benchmark is a file of `tools/benchmarks/` with a function `cases`; its docstring says what is compared.
 """
@@ -25,7 +25,7 @@ from rich.table import Table
 from tools.benchmarks.measure import Settings, load_average
 from tools.run_folder import machine, versions
 
-NAMES = ("loader", "views", "augment", "step")
+NAMES = ("loader", "views", "augment", "hotpath", "step")
 
 
 def main(arguments: list[str] | None = None) -> int:
