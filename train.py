@@ -38,7 +38,7 @@ from pipelines.pairing import same_class_rates
 from pipelines.views import evaluation
 from tools.banner import banner
 from tools.display import Display
-from tools.launch import DTYPES, check_parts, make_accelerator, use_threads
+from tools.launch import DTYPES, check_parts, make_accelerator, use_compiler, use_threads
 from tools.options import Failure, check_run, parse
 from tools.peers import LOST, LostContact, check_agreement, run_facts, watching
 from tools.run_folder import RunFolder, refuse_another_run, run_config
@@ -82,7 +82,7 @@ class Trainer:
         self.main = self.accelerator.is_main_process
         torch.manual_seed(options.seed)
         self.method = build(recipe.method, recipe).to(memory_format=torch.channels_last)
-
+        use_compiler(options.compile, self.method, self.accelerator)
         loading: dict[str, Any] = {
             "loader": options.loader, "device": self.accelerator.device, "dtype": DTYPES[options.precision],
             "rank": self.accelerator.process_index, "world": self.accelerator.num_processes,

@@ -9,12 +9,15 @@ Shapes: B images, D pooled features, C channels, H x W pixels of a map.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from models.block_norm import InterleavedMaps, from_blocks, to_blocks
+from models.norm import SplitBatchNorm2d
 
 #: Makes the batch norm of so many channels; the place where split or synchronised statistics enter.
 BatchNorm = Callable[[int], nn.Module]
@@ -26,11 +29,12 @@ class Features(NamedTuple):
 
     Attributes:
         pooled: [B, D].
-        maps: the outputs of named stages, [B, C, H, W] each. References into the forward pass, not copies.
+        maps: the outputs of named stages, [B, C, H, W] each. References into the forward pass, not copies, but where
+            batch norms are split: then each is a copy, made when it is read.
     """
 
     pooled: Tensor
-    maps: dict[str, Tensor]
+    maps: Mapping[str, Tensor]
 
 
 class Backbone(nn.Module):
@@ -141,6 +145,8 @@ class ResNet(Backbone):
         self.widths = {f"layer{i + 1}": channels for i, channels in enumerate(outputs)}
 
         for module in self.modules():
+            if isinstance(module, SplitBatchNorm2d):
+                module.blocks = True  # the batch is sorted once, in `forward`
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if zero_init_residual:
@@ -153,11 +159,14 @@ class ResNet(Backbone):
                 yield module.last_norm().get_parameter("weight")
 
     def forward(self, images_BCHW: Tensor) -> Features:
-        x = self.maxpool(F.relu(self.bn1(self.conv1(images_BCHW)), inplace=True))
+        groups = self.bn1.splits if self.training and isinstance(self.bn1, SplitBatchNorm2d) else 1
+        x = to_blocks(images_BCHW, groups)
+        x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         maps = {}
         for name in ("layer1", "layer2", "layer3", "layer4"):
             x = maps[name] = self.get_submodule(name)(x)
-        return Features(x.mean((2, 3)), maps)
+        pooled = from_blocks(x.mean((2, 3)), groups)
+        return Features(pooled, maps if groups == 1 else InterleavedMaps(maps, groups))
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ class Cgh(MomentumMethod):
         crop_BD = [self.student.only_global(crop) for crop in crops]
         key_BD: tuple[Tensor, Tensor] = shuffled_keys(self.teacher, weak, batch.seed)
         whole, hyper = (
-            Context(student_BD[i], key_BD[i], self.queue.keys(i), student_tau, teacher_tau)
+            Context(student_BD[i], key_BD[i], self.queue.live(i), student_tau, teacher_tau)
             for i, (student_tau, teacher_tau) in enumerate(
                 (
                     (options.global_student_temperature, options.global_teacher_temperature),
@@ -152,8 +152,8 @@ class Cgh(MomentumMethod):
             )
         )
         teachers = (hyper, whole) if options.swap else (whole, hyper)
-        learners = [whole, *(whole._replace(student_BD=other_BD) for other_BD in crop_BD)]
-        global_loss = torch.stack([relate(learner, teachers[0]).mean() for learner in learners]).mean()
+        learners = whole._replace(student_BD=torch.stack([whole.student_BD, *crop_BD]))
+        global_loss = relate(learners, teachers[0]).mean()
         hyper_loss = relate(hyper, teachers[1]).mean()
         total = 0.5 * (global_loss + hyper_loss)
         parts = {"global_relations": global_loss.detach(), "hyper_relations": hyper_loss.detach()}

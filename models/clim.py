@@ -20,7 +20,7 @@ What differs from the authors' released snapshot, and why:
  - An anchor without a partner trains alone (lambda = 1), as in MoCo v2. Any number of resolutions is possible.
  - Mixing is drawn once per *global* batch, so that N processes train what one would.
 
-B batch, D embedding, K queue, R resolutions.
+B batch, D embedding, K queue, R resolutions of queries and S of keys, P positive keys: the anchor's, the partner's.
 """
 
 from __future__ import annotations
@@ -121,17 +121,18 @@ class Clim(Method):
         with torch.no_grad():
             first_RBD = self._keys(batch, 0)
             second_RBD = first_RBD if batch.partner is None else self._keys(batch.partner, 1)
-            queue_RKD = [self.queue.keys(number) for number in range(len(first_RBD))]
 
-        pairs = []
-        for r, query_BD in enumerate(query_RBD):
-            for first_BD, second_BD, queue_KD in zip(first_RBD, second_RBD, queue_RKD, strict=True):
-                loss_B = info_nce(query_BD, first_BD, queue_KD, self.settings.temperature)
-                if kept is not None:
-                    partner_B = info_nce(query_BD, second_BD, queue_KD, self.settings.temperature)
-                    loss_B = kept[r] * loss_B + (1 - kept[r]) * partner_B
-                pairs.append(loss_B.mean())
-        total = torch.stack(pairs).mean()
+        # Queries of all resolutions look at a queue once, whichever keys they are to find.
+        query_R1BD = torch.stack(query_RBD)[:, None]
+        keys_PSBD, weight_RPB = [first_RBD], query_R1BD.new_ones(1)
+        if kept is not None:
+            kept_RB = torch.stack(kept)
+            keys_PSBD, weight_RPB = [first_RBD, second_RBD], torch.stack([kept_RB, 1 - kept_RB], 1)
+        pairs_SRB = []
+        for s, key_PBD in enumerate(zip(*keys_PSBD, strict=True)):
+            loss_RPB = info_nce(query_R1BD, torch.stack(key_PBD), self.queue.live(s), self.settings.temperature)
+            pairs_SRB.append((weight_RPB * loss_RPB).sum(1))
+        total = torch.stack(pairs_SRB).mean()
         self.queue.push(*[gather(key_BD) for key_BD in first_RBD])
         share = total.new_zeros(()) if kept is None else 1 - kept[0].mean()
         return Losses(total, {"partner_share": share.detach()})

@@ -123,7 +123,7 @@ class Mncl(Method):
         prediction_1BD, prediction_2BD, prediction_3BD = (self.predictor(self.student(view)) for view in batch.views)
         local_1N6D, local_2N6D = self.local(first), self.local(second)
         key_1BD, key_3BD = self.teacher(first), self.teacher(third)
-        near_BD, _ = nearest_keys(torch.cat([key_1BD, key_3BD]), self.queue.rows[0])
+        near_BD, _ = nearest_keys(torch.cat([key_1BD, key_3BD]), self.queue.live())
         near_1BD, near_3BD = near_BD.chunk(2)
         self.queue.push(gather(key_3BD))
 

@@ -57,6 +57,6 @@ class Moco(MomentumMethod):
         query, key = batch.views
         query_BD = self.student(query)
         key_BD = shuffled_keys(self.teacher, key, batch.seed)
-        loss_B = info_nce(query_BD, key_BD, self.queue.keys(), self.settings.temperature)
+        loss_B = info_nce(query_BD, key_BD, self.queue.live(), self.settings.temperature)
         self.queue.push(gather(key_BD))
         return Losses(loss_B.mean())

@@ -107,7 +107,9 @@ def shuffled_views(teacher: nn.Module, views: Sequence[Tensor], keys: Sequence[t
     norms = [module for module in teacher.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not all(isinstance(norm, SplitBatchNorm2d) for norm in norms):
         return [shuffled_keys(teacher, view, *key) for view, key in zip(views, keys, strict=True)]
-    orders_G = [batch_permutation(len(views[0]) * world()[1], *key).to(views[0].device) for key in keys]
+    orders_G = [
+        batch_permutation(len(views[0]) * world()[1], *key).to(views[0].device, non_blocking=True) for key in keys
+    ]
     parts = [gather(view).index_select(0, local_part(order_G)) for view, order_G in zip(views, orders_G, strict=True)]
     outputs_BD = forward_views(teacher, parts)
     return [

@@ -84,13 +84,11 @@ def three_soft_labels(
     Returns:
         H(p2, s1), H(p3, s1) and H(p4, s2), [B] each, in nats.
     """
-    second_BD, third_BD = first_teacher_BD
     temperatures = (student_temperature, teacher_temperature)
-    return (
-        soft_label_cross_entropy(student_BD, second_BD, first_queue_KD, *temperatures),
-        soft_label_cross_entropy(student_BD, third_BD, first_queue_KD, *temperatures),
-        soft_label_cross_entropy(student_BD, second_teacher_BD, second_queue_KD, *temperatures),
-    )
+    views_2BD = torch.stack(first_teacher_BD)  # two teachers of one student over one queue: one look at it
+    second_B, third_B = soft_label_cross_entropy(student_BD, views_2BD, first_queue_KD, *temperatures).unbind()
+    fourth_B = soft_label_cross_entropy(student_BD, second_teacher_BD, second_queue_KD, *temperatures)
+    return second_B, third_B, fourth_B
 
 
 class Msvq(MomentumMethod):
@@ -110,7 +108,7 @@ class Msvq(MomentumMethod):
         second_BD, third_BD = shuffled_views(self.teacher, (second, third), [(batch.seed, 2), (batch.seed, 3)])
         fourth_BD = shuffled_keys(self.second_teacher, fourth, batch.seed, 4)
         losses_B = three_soft_labels(
-            student_BD, (second_BD, third_BD), fourth_BD, self.queue.keys(0), self.queue.keys(1),
+            student_BD, (second_BD, third_BD), fourth_BD, self.queue.live(0), self.queue.live(1),
             self.settings.student_temperature, self.settings.teacher_temperature,
         )  # fmt: skip
         total = torch.stack(losses_B).mean()

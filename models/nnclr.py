@@ -88,7 +88,7 @@ class Nnclr(Method):
         prediction_first_BD, prediction_second_BD = self.predictor(first_BD), self.predictor(second_BD)
         position_B = positions(len(first_BD), first_BD.device)
         # One look-up for both views, in the queue as it stood before this batch.
-        neighbor_BD, row_B = nearest_keys(torch.cat([first_BD, second_BD]), self.queue.rows[0])
+        neighbor_BD, row_B = nearest_keys(torch.cat([first_BD, second_BD]), self.queue.live())
         near_first_BD, near_second_BD = neighbor_BD.chunk(2)
         temperature = self.settings.temperature
         losses = [

@@ -17,8 +17,8 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from models.block_norm import block_batch_norm, from_blocks, to_blocks
 from models.distributed import gather, local_part, mean_over_processes
 
 Output = TypeVar("Output", Tensor, tuple[Tensor, ...])
@@ -28,8 +28,11 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
     """Batch norm with the statistics of `splits` interleaved groups in training, ordinary in evaluation.
 
     Gain and bias are shared; the running statistics are the average of what each group alone would have made of them.
-    State-dict keys are those of `nn.BatchNorm2d`. Cost: one copy of the input and one of the output where the memory is
-    channels-last, because groups then lie between the channels.
+    State-dict keys are those of `nn.BatchNorm2d`. Cost: sorting the batch by groups and back, where it does not lie in
+    blocks already.
+
+    Attributes:
+        blocks: the groups lie behind each other: a network that sorts its batch once sets this on its batch norms.
 
     Raises:
         ValueError: fewer than one split; in training, a batch that the splits do not divide.
@@ -44,50 +47,23 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
             raise ValueError(f"batch norm in {splits} groups; give at least 1")
         super().__init__(num_features, eps, momentum)
         self.splits = splits
+        self.blocks = False
         self.average_factor = momentum
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         splits = self.splits
         if not self.training or splits == 1:
             return super().forward(x_NCHW)
-        if len(x_NCHW) % splits:
-            raise ValueError(f"a batch of {len(x_NCHW)} does not divide into the {splits} groups of the batch norm")
-        mean_SC, var_SC = self.running_mean.repeat(splits), self.running_var.repeat(splits)
-        y = F.batch_norm(
-            _group(x_NCHW, splits),
-            mean_SC,
-            var_SC,
-            self.weight.repeat(splits),
-            self.bias.repeat(splits),
-            training=True,
-            momentum=self.average_factor,
-            eps=self.eps,
-        )
-        self.running_mean.copy_(mean_SC.view(splits, -1).mean(0))
-        self.running_var.copy_(var_SC.view(splits, -1).mean(0))
+        mean_SC, var_SC = self.running_mean.repeat(splits, 1), self.running_var.repeat(splits, 1)
+        x = x_NCHW if self.blocks else to_blocks(x_NCHW, splits)
+        y = block_batch_norm(x, self.weight, self.bias, mean_SC, var_SC, self.average_factor, self.eps)
+        self.running_mean.copy_(mean_SC.mean(0))
+        self.running_var.copy_(var_SC.mean(0))
         self.num_batches_tracked.add_(1)
-        return _ungroup(y, splits)
+        return y if self.blocks else from_blocks(y, splits)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, splits={self.splits}, eps={self.eps}, momentum={self.momentum}"
-
-
-def _group(x_NCHW: Tensor, splits: int) -> Tensor:
-    """[N, C, H, W] to [N/S, S * C, H, W]: the channels of each group become channels of their own."""
-    n, c, h, w = x_NCHW.shape
-    if not x_NCHW.is_contiguous(memory_format=torch.channels_last):
-        return x_NCHW.reshape(n // splits, splits * c, h, w)
-    x = x_NCHW.permute(0, 2, 3, 1).view(n // splits, splits, h, w, c).permute(0, 2, 3, 1, 4)
-    return x.reshape(n // splits, h, w, splits * c).permute(0, 3, 1, 2)
-
-
-def _ungroup(x: Tensor, splits: int) -> Tensor:
-    """The inverse of `_group`."""
-    n, sc, h, w = x.shape
-    if not x.is_contiguous(memory_format=torch.channels_last):
-        return x.reshape(n * splits, sc // splits, h, w)
-    y = x.permute(0, 2, 3, 1).view(n, h, w, splits, sc // splits).permute(0, 3, 1, 2, 4)
-    return y.reshape(n * splits, h, w, sc // splits).permute(0, 3, 1, 2)
 
 
 def batch_permutation(count: int, *key: int) -> Tensor:

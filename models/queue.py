@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipelines.compiled import hot
+
 
 def refuse_small_queue(queue_size: int, batch_size: int) -> None:
     """A queue must hold a whole batch, or a step's keys push each other out.
@@ -74,18 +76,33 @@ class KeyQueue(nn.Module):
             raise ValueError(f"queue takes {self.count} batches [B, {dim}] of one size; got {shapes or 'none'}")
         batch = len(keys_BD[0])
         skipped = max(0, batch - self.size)  # keys that later ones of the same batch would overwrite
-        keys_QBD = torch.stack([key[skipped:].detach().float() for key in keys_BD])
-        if self.normalize:
-            keys_QBD = F.normalize(keys_QBD, dim=-1)
-        # The pointer stays on the device: reading it here would make the host wait for every step.
-        places_B = (self.pointer + torch.arange(skipped, batch, device=self.rows.device)) % self.size
-        self.rows.index_copy_(1, places_B, keys_QBD.to(self.rows.dtype))
-        self.pointer.add_(batch).remainder_(self.size)
-        self.filled.add_(batch).clamp_(max=self.size)
+        keys_QBD = torch.stack([key[skipped:].detach() for key in keys_BD])
+        _write(self.rows, self.pointer, self.filled, keys_QBD, skipped, self.normalize)
+
+    def live(self, i: int = 0) -> Tensor:
+        """Queue `i` itself, [K, D]: costs nothing, and changes with the next push.
+
+        For `models.relations`, which keeps nothing of a queue for backward. Whoever keeps it takes `keys`.
+        """
+        return self.rows[i]
 
     def keys(self, i: int = 0) -> Tensor:
-        """A snapshot [K, D] of queue `i`: a copy, because autograd keeps it and a later push writes in place."""
+        """A snapshot [K, D] of queue `i`: a copy, which no later push changes."""
         return self.rows[i].clone()
 
     def extra_repr(self) -> str:
         return f"size={self.size}, dim={self.rows.shape[2]}, count={self.count}, normalize={self.normalize}"
+
+
+@hot
+def _write(rows_QKD: Tensor, pointer: Tensor, filled: Tensor, keys_QBD: Tensor, skipped: int, normalize: bool) -> None:
+    """Writes keys from the pointer on, after `skipped` places, and moves the pointer. All in place."""
+    size, batch = rows_QKD.shape[1], skipped + keys_QBD.shape[1]
+    keys_QBD = keys_QBD.float()
+    if normalize:
+        keys_QBD = F.normalize(keys_QBD, dim=-1)
+    # The pointer stays on the device: reading it here would make the host wait for every step.
+    places_B = (pointer + torch.arange(skipped, batch, device=rows_QKD.device)) % size
+    rows_QKD.index_copy_(1, places_B, keys_QBD.to(rows_QKD.dtype))
+    pointer.add_(batch).remainder_(size)
+    filled.add_(batch).clamp_(max=size)

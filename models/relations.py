@@ -1,7 +1,11 @@
 """The equations on similarities: what a query says about keys, and how far that is from what it should say.
 
 Pure functions: they gather nothing, hold nothing, and compute in float32 whatever the autocast type (float64 where
-the query or student is). All rows are L2-normalised inside. No gradient reaches teachers, keys or queues.
+the query or student is). All rows are L2-normalised inside. No gradient reaches teachers, keys or queues. What reads a
+queue is streamed over it (models/streaming.py): no B x K matrix exists, and backward does not need the queue any more.
+
+Students, teachers, queries and keys may have dimensions before B, which broadcast as in arithmetic: two teachers
+[2, B, D] of one student [B, D] cost [2, B]. Each of their rows meets the queue once, in one pass for all of them.
 
 Shapes: B samples, K keys of a queue, D features, N samples of the global batch.
 """
@@ -12,10 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.streaming import attend, nearest
+
 
 def _unit(rows_BD: Tensor, trained_BD: Tensor) -> Tensor:
     """L2-normalised rows in float32, or in float64 where the side that is trained comes so."""
-    return F.normalize(rows_BD.to(torch.float64 if trained_BD.dtype == torch.float64 else torch.float32), dim=1)
+    return F.normalize(rows_BD.to(torch.float64 if trained_BD.dtype == torch.float64 else torch.float32), dim=-1)
 
 
 def _check_temperature(*temperatures: float) -> None:
@@ -38,10 +44,9 @@ def info_nce(query_BD: Tensor, key_BD: Tensor, queue_KD: Tensor, temperature: fl
     """
     _check_temperature(temperature)
     with torch.autocast(query_BD.device.type, enabled=False):
-        key_BD, queue_KD = _unit(key_BD.detach(), query_BD), _unit(queue_KD.detach(), query_BD)
-        query_BD = _unit(query_BD, query_BD)
-        positive_B = (query_BD * key_BD).sum(1) / temperature
-        negative_B = torch.logsumexp(query_BD @ queue_KD.T / temperature, 1)
+        scaled_BD, key_BD = _unit(query_BD, query_BD) / temperature, _unit(key_BD.detach(), query_BD)
+        negative_B = attend(scaled_BD.flatten(0, -2), queue_KD)[0].view(query_BD.shape[:-1])
+        positive_B = (scaled_BD * key_BD).sum(-1)
         return F.softplus(negative_B - positive_B)  # -log of the softmax's first column, without building the row
 
 
@@ -71,12 +76,18 @@ def soft_label_cross_entropy(
     if teacher_queue_KD is not None and len(teacher_queue_KD) != len(queue_KD):
         raise ValueError(f"aligned queues must be of one length; got {len(queue_KD)} and {len(teacher_queue_KD)}")
     with torch.autocast(student_BD.device.type, enabled=False):
-        queue_KD = _unit(queue_KD.detach(), student_BD)
-        anchors_KD = queue_KD if teacher_queue_KD is None else _unit(teacher_queue_KD.detach(), student_BD)
-        target_BK = torch.softmax(_unit(teacher_BD.detach(), student_BD) @ anchors_KD.T / teacher_temperature, 1)
-        logits_BK = _unit(student_BD, student_BD) @ queue_KD.T / student_temperature
-        # The targets of a row sum to one, so the log of the student's normaliser can be taken out of the sum.
-        return torch.logsumexp(logits_BK, 1) - (target_BK * logits_BK).sum(1)
+        student_BD = _unit(student_BD, student_BD) / student_temperature
+        teacher_BD = _unit(teacher_BD.detach(), student_BD) / teacher_temperature
+        learning_MD, told_MD = student_BD.flatten(0, -2), teacher_BD.flatten(0, -2)
+        if teacher_queue_KD is None:
+            normalizer_M, looked_at_MD = attend(torch.cat([learning_MD, told_MD]), queue_KD)
+            normalizer_M, looked_at_MD = normalizer_M[: len(learning_MD)], looked_at_MD[len(learning_MD) :]
+        else:
+            normalizer_M, _ = attend(learning_MD, queue_KD)
+            _, looked_at_MD = attend(told_MD, teacher_queue_KD, queue_KD)
+        # The targets of a row sum to one, so the log of the student's normaliser can be taken out of the sum; and the
+        # mean of its logits under the targets is its logit of the mean key.
+        return normalizer_M.view(student_BD.shape[:-1]) - (student_BD * looked_at_MD.view_as(teacher_BD)).sum(-1)
 
 
 def nt_xent(
@@ -126,7 +137,5 @@ def nearest_keys(query_BD: Tensor, queue_KD: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         [B, D] unit keys, and [B] their rows in the queue. No gradient.
     """
-    with torch.autocast(query_BD.device.type, enabled=False):
-        queue_KD = _unit(queue_KD, query_BD)
-        row_B = (_unit(query_BD, query_BD) @ queue_KD.T).argmax(1)
-        return queue_KD.index_select(0, row_B), row_B
+    row_B = nearest(_unit(query_BD, query_BD), queue_KD)
+    return _unit(queue_KD.index_select(0, row_B), query_BD), row_B

@@ -61,7 +61,7 @@ class Ressl(MomentumMethod):
         loss_B = soft_label_cross_entropy(
             student_BD,
             teacher_BD,
-            self.queue.keys(),
+            self.queue.live(),
             self.settings.student_temperature,
             self.settings.teacher_temperature,
         )

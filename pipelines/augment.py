@@ -3,33 +3,33 @@
 The order is that of torchvision's MoCo v2 recipe: jitter (its four operations in each sample's own order), grey, blur,
 solarise, channel permutation, normalise. `color.py` and `blur.py` define the operations; here they are scheduled:
 
-    grouped   samples that need the same operation are gathered, the others are left alone. Which they are is known on
-              the host, where the plan makes the numbers. Blocks of samples stay in the CPU's cache.
+    CPU       each picture passes through its own operations alone while it is in a core's cache, by `color_kernels.py`,
+              in threads that hold no lock.
     fused     every sample passes through every operation and keeps the results that it wants. That is more arithmetic
-              in few kernels, without lists of samples, and what torch.compile turns into a handful of passes.
+              in few kernels, without lists of samples, and what torch.compile turns into a handful of passes. For CUDA,
+              and for a CPU without Numba.
 
-A CPU runs the first and CUDA the second: the two agree to rounding, and a test holds them to it on both devices.
-C = 3 colours, N = samples, P = pixels of a view, V = views.
+The two agree to rounding, and a test holds them to it. C = 3 colours, N = samples, P = pixels of a view, V = views.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.blur import gaussian_blur, kernel_radius
 from pipelines.color import JITTER, grayscale, permute_channels, solarize
+from pipelines.compiled import compiled
 from pipelines.photometric import (
     BLUR,
     CHANNEL_ORDERS,
     GRAYSCALE,
-    HUE,
     JITTER_ORDERS,
     ORDER,
     PERMUTE,
@@ -37,7 +37,7 @@ from pipelines.photometric import (
 )
 from pipelines.views import View
 
-BLOCK = 1 << 20  # values of a block on the CPU: with its temporaries it stays in the cache and in recycled memory
+_SLICES = 4  # slices of a view per thread: samples differ in what happens to them
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class Augment:
         mean, std: of the colours, on the scale 0 to 1.
         device: where the crops are and the views stay.
         dtype: of the views.
-        compile: compile the fused schedule, on CUDA. A CPU runs the grouped one, which is faster there even uncompiled.
+        compile: compile the fused schedule, where it is the one that runs.
+        threads: that share the work on a CPU.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Augment:
         dtype: torch.dtype = torch.float32,
         *,
         compile: bool = False,
+        threads: int = 1,
     ) -> None:
         self.operations = tuple(Operations.of(view) for view in views)
         self.device, self.dtype = device, dtype
@@ -90,8 +92,12 @@ class Augment:
         self.scale_C = 1 / deviation
         self.shift_C = -255 * torch.tensor(mean, dtype=torch.float32, device=device) / deviation
         self._fused: Callable[..., Tensor] = fused
-        if compile and device.type != "cpu":
-            self._fused = _compiled(fused)
+        self._threads = None
+        if device.type == "cpu" and find_spec("numba") is not None:
+            self._count = threads
+            self._threads = ThreadPoolExecutor(threads, thread_name_prefix="likeness-augment")
+        elif compile:
+            self._fused = compiled(fused, "the augmentation")
 
     def __call__(self, images: Sequence[Tensor], numbers_VSP: Tensor) -> tuple[Tensor, ...]:
         """Augments one batch.
@@ -103,55 +109,47 @@ class Augment:
         Returns:
             for each view [S, 3, size, size] of `dtype`, channels-last.
         """
-        if self.device.type == "cpu":
-            schedule: Callable[..., Tensor] = grouped
-        else:
-            schedule = self._fused
+        if self._threads is not None:
+            return self._on_cpu(self._threads, images, numbers_VSP)
+        if self.device.type != "cpu":
             numbers_VSP = numbers_VSP.pin_memory().to(self.device, non_blocking=True)
         return tuple(
-            schedule(view, numbers, self.scale_C, self.shift_C, operations, self.dtype)
+            self._fused(view, numbers, self.scale_C, self.shift_C, operations, self.dtype)
             for view, numbers, operations in zip(images, numbers_VSP, self.operations, strict=True)
         )
 
+    def _on_cpu(self, threads: ThreadPoolExecutor, images: Sequence[Tensor], numbers_VSP: Tensor) -> tuple[Tensor, ...]:
+        """Every view in slices that the threads share, written in the views' type by the kernels."""
+        from pipelines import color_kernels  # here, because it needs Numba
 
-def grouped(
-    images: Tensor, numbers: Tensor, scale_C: Tensor, shift_C: Tensor, operations: Operations, dtype: torch.dtype
-) -> Tensor:
-    """The grouped schedule: arguments as in `fused`, numbers on the host."""
-    count, _, height, width = images.shape
-    out = torch.empty((count, 3, height, width), dtype=dtype, device=images.device, memory_format=torch.channels_last)
-    block = max(1, BLOCK // (3 * height * width))
-    for start in range(0, count, block):
-        part = slice(start, min(start + block, count))
-        x_CNP = _grouped_colors(images[part], numbers[part], operations)
-        x_CNP.mul_(scale_C[:, None, None]).add_(shift_C[:, None, None])
-        out[part].copy_(x_CNP.view(3, -1, height, width).transpose(0, 1))
-    return out
+        rounds = self.dtype == torch.bfloat16  # NumPy has no such type: the kernels write its bits
+        scale_C, shift_C = self.scale_C.numpy(), self.shift_C.numpy()
+        table = torch.arange(256, dtype=torch.float32)[:, None] * self.scale_C + self.shift_C
+        levels = (table.bfloat16().view(torch.uint16) if rounds else table).numpy()
+        outputs: list[Tensor] = []
+        running: list[Future[None]] = []
+        for view, numbers, operations in zip(images, numbers_VSP.numpy(), self.operations, strict=True):
+            count, _, height, width = view.shape
+            out = torch.empty((count, height, width, 3), dtype=torch.uint16 if rounds else torch.float32)
+            pixels = view.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
+            jitter = np.isin(range(4), operations.jitter)
+            step = max(1, -(-count // (self._count * _SLICES)))
+            for start in range(0, count, step):
+                running.append(
+                    threads.submit(
+                        color_kernels.augment, pixels, numbers, scale_C, shift_C, jitter, operations.blur_radius,
+                        levels, rounds, out.numpy(), start, min(start + step, count),
+                    )
+                )  # fmt: skip
+            outputs.append(out.permute(0, 3, 1, 2))
+        for part in running:
+            part.result()
+        return tuple(out.view(torch.bfloat16) if rounds else out.to(self.dtype) for out in outputs)
 
-
-def _grouped_colors(images: Tensor, numbers: Tensor, operations: Operations) -> Tensor:
-    """Everything but the normalisation of one block: float32 [3, N, P], 0 to 255."""
-    _, _, height, width = images.shape
-    host = numbers.numpy()
-    x_CNP = _planes(images)
-    if operations.jitter:
-        for order, chosen in _jitter_groups(host):
-            group_CNP, factors = x_CNP.index_select(1, chosen), numbers[chosen]
-            for operation in JITTER_ORDERS[order]:
-                if operation in operations.jitter:
-                    group_CNP = JITTER[operation](group_CNP, factors[:, operation, None])
-            x_CNP.index_copy_(1, chosen, group_CNP)
-    if operations.grayscale and len(chosen := _where(host[:, GRAYSCALE] > 0)):
-        x_CNP.index_copy_(1, chosen, grayscale(x_CNP.index_select(1, chosen)))
-    if operations.blur_radius and len(chosen := _where(host[:, BLUR] > 0)):
-        sharp = x_CNP.index_select(1, chosen).view(3, -1, height, width)
-        soft = gaussian_blur(sharp, numbers[chosen, BLUR], operations.blur_radius)
-        x_CNP.index_copy_(1, chosen, soft.flatten(2))
-    if operations.solarize and len(chosen := _where(host[:, SOLARIZE] < 256)):
-        x_CNP.index_copy_(1, chosen, solarize(x_CNP.index_select(1, chosen), numbers[chosen, SOLARIZE, None]))
-    if operations.permute and host[:, PERMUTE].any():
-        x_CNP = permute_channels(x_CNP, _channel_order(numbers))
-    return x_CNP
+    def close(self) -> None:
+        """Ends the threads."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=True)
 
 
 def fused(
@@ -202,33 +200,3 @@ def _planes(images: Tensor) -> Tensor:
 def _channel_order(numbers: Tensor) -> Tensor:
     """[3, N] input channels of each output channel."""
     return torch.tensor(CHANNEL_ORDERS, device=numbers.device)[numbers[:, PERMUTE].long()].T
-
-
-def _jitter_groups(numbers: NDArray[np.float32]) -> list[tuple[int, Tensor]]:
-    """The samples that share an order of jitter operations, without those that get no jitter."""
-    jittered = (numbers[:, :HUE] != 1).any(1) | (numbers[:, HUE] != 0)
-    orders = np.where(jittered, numbers[:, ORDER], -1).astype(np.int64)
-    return [(int(order), _where(orders == order)) for order in np.unique(orders) if order >= 0]
-
-
-def _where(chosen: NDArray[np.bool_]) -> Tensor:
-    return torch.from_numpy(np.flatnonzero(chosen))
-
-
-def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The compiled function, or after one line of explanation the plain one where nothing can be compiled."""
-    compiled = torch.compile(function, fullgraph=True)
-    failed = False
-
-    def call(*arguments: object) -> Tensor:
-        nonlocal failed
-        if not failed:
-            try:
-                return compiled(*arguments)
-            except torch._dynamo.exc.TorchDynamoException as error:
-                failed = True
-                reason = str(error).strip().splitlines()[0]
-                print(f"the augmentation runs uncompiled, more slowly: {reason}", file=sys.stderr)
-        return function(*arguments)
-
-    return call

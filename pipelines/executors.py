@@ -12,7 +12,6 @@ auto      resident, where the decoded set takes at most a quarter of the device'
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Protocol
@@ -69,21 +68,20 @@ def choose(loader: str, dataset: Dataset, device: torch.device, shuffle: bool) -
 
 
 def make_executor(
-    loader: str, dataset: Dataset, plan: Plan, device: torch.device, threads: int | None
+    loader: str, dataset: Dataset, plan: Plan, device: torch.device, threads: int
 ) -> tuple[Executor, str]:
     """The executor that `choose` names for the loader, and its line.
 
     Args:
         plan: whose batches it will cut.
         device: where the batches go.
-        threads: for decoding; all that this process may use where None.
+        threads: for decoding.
 
     Raises:
         ValueError: there is no such loader, or the set does not fit into memory.
         ModuleNotFoundError: the executor's library is not installed.
     """
     name, note = choose(loader, dataset, device, plan.shuffle)
-    threads = threads or len(os.sched_getaffinity(0))
     if name == "dali":
         samples = -(-plan.batch_size // plan.world)
         return DaliExecutor(dataset, plan.views, threads, device, largest=2 * samples), note  # anchors and partners

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -79,6 +80,7 @@ class Loader:
         """Ends all threads, also of an epoch that was left early."""
         for running in list(self._running):
             running.close()
+        self._augment.close()
         self._executor.close()
 
     def __len__(self) -> int:
@@ -146,8 +148,9 @@ def make_loader(
         dataset.heights, dataset.widths, views, batch_size,
         seed=seed, subset=subset, rank=rank, world=world, shuffle=shuffle, drop_last=drop_last,
     )  # fmt: skip
+    threads = threads or len(os.sched_getaffinity(0))
     executor, note = make_executor(loader, dataset, plan, device, threads)
-    augment = Augment(plan.views, dataset.mean, dataset.std, device, dtype, compile=compile)
+    augment = Augment(plan.views, dataset.mean, dataset.std, device, dtype, compile=compile, threads=threads)
     return Loader(dataset, plan, executor, augment, device, note)
 
 

@@ -109,7 +109,7 @@ def rows(run: Path, *kind: str) -> list[dict[str, Any]]:
     """Rows of metrics.jsonl, those with the fields `kind` only; without what the clock says."""
     read = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [
-        {name: value for name, value in row.items() if name not in ("samples_per_s", "wait_share")}
+        {name: value for name, value in row.items() if name not in ("samples_per_s", "wait_share", "first_step_s")}
         for row in read
         if all(name in row for name in kind)
     ]

@@ -11,9 +11,9 @@ def by_group(norm: SplitBatchNorm2d, x_NCHW: Tensor) -> tuple[Tensor, Tensor, Te
     """Output and running statistics by one ordinary batch norm for each group."""
     y, means, variances = torch.empty_like(x_NCHW), [], []
     for group in range(norm.splits):
-        one = nn.BatchNorm2d(norm.num_features)
+        one = nn.BatchNorm2d(norm.num_features, dtype=norm.weight.dtype)
         one.load_state_dict(norm.state_dict())
-        y[group :: norm.splits] = one.to(x_NCHW.dtype)(x_NCHW[group :: norm.splits])
+        y[group :: norm.splits] = one(x_NCHW[group :: norm.splits])
         means.append(one.running_mean)
         variances.append(one.running_var)
     return y, torch.stack(means).mean(0), torch.stack(variances).mean(0)

@@ -7,10 +7,13 @@ Each benchmark is a file of `tools/benchmarks/` with a function `cases`; its doc
 
 from __future__ import annotations
 
+import os
+
+os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")  # as train.py, for the same reason
+
 import argparse
 import importlib
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,7 @@ from models.distributed import world
 from tools.benchmarks.measure import Settings, load_average
 from tools.run_folder import machine, versions
 
-NAMES = ("loader", "conversion", "selection")
+NAMES = ("loader", "conversion", "augment", "views", "hotpath", "selection", "step")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -35,6 +35,8 @@ class Display:
 
     def update(self, step: int, row: Mapping[str, Any]) -> None:
         """Shows a row of metrics."""
+        if "first_step_s" in row:
+            self.note(f"first step: {row['first_step_s']:.1f} s, with whatever had to be compiled for it")
         self._progress.update(
             self._task,
             completed=step,

@@ -80,7 +80,13 @@ def _build(method: str | None, recipe: str | None) -> tuple[argparse.ArgumentPar
     )
     add("--precision", "bf16", "bf16, fp16 (GPU only) or fp32; similarities and losses are fp32 always", str)
     add("--accumulate", 1, "parts that a batch is made in, to save memory", int)
-    add("--compile", True, "compile the photometric part of the pipeline", bool)
+    add(
+        "--compile",
+        True,
+        "compile at the first step what pays: on a CPU the losses over the queue, on a GPU also backbones and "
+        "augmentation; kept between runs in ~/.cache/likeness or $TORCHINDUCTOR_CACHE_DIR",
+        bool,
+    )
     add("--log-every", 10, "steps between rows of metrics.jsonl", int)
     add("--checkpoint-every", 0, "steps between checkpoints; 0: at the end of each epoch", int)
     add("--keep", 2, "checkpoints kept", int)

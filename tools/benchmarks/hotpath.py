@@ -1,0 +1,155 @@
+"""The losses over a queue, forward and backward: compiled, the same uncompiled, and the plain formula.
+
+    MSVQ   three soft labels: one student, three teachers, two queues (B = 256, D = 128)
+    CGH    two students and two teachers over two aligned queues, swapped (B = 256, D = 512)
+    CLIM   queries of two resolutions, two keys each, two queues (B = 256, D = 128)
+
+The plain formula is what one writes from the papers: each loss on its own, its matrix of all similarities, autograd.
+Queues hold normalised keys, as in training; queues and teachers are without gradient. Before anything is timed, losses
+and gradients are held against the plain formula's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.cgh import Context, relate
+from models.msvq import three_soft_labels
+from models.relations import info_nce
+from pipelines.compiled import compile_hot_path
+from tools.benchmarks.measure import Case, Settings, milliseconds, peak_memory, take_turns
+
+BATCH = 256
+QUEUES = (4096, 65536, 131072)
+
+Loss = Callable[[], Tensor]
+
+
+def cases(settings: Settings) -> Iterator[Case]:
+    try:
+        for method in (msvq, cgh, clim):
+            for size in QUEUES:
+                yield measure(f"{method.__name__.upper()}, K = {size:,}", *method(size, settings.device), settings)
+    finally:
+        compile_hot_path(False)
+
+
+def measure(name: str, students: list[Tensor], ours: Loss, plain: Loss, settings: Settings) -> Case:
+    contenders = {
+        "ours": training(ours, students, compile=True),
+        "ours, not compiled": training(ours, students, compile=False),
+        "plain formula": training(plain, students, compile=False),
+    }
+    expected = contenders["plain formula"]()
+    for contender, run in contenders.items():  # the first call compiles
+        for found, value in zip(run(), expected, strict=True):
+            if not (found - value).norm() <= 1e-5 * value.norm():
+                raise ValueError(f"{name}: {contender} and the plain formula disagree; the benchmark means nothing")
+    peak = {contender: peak_memory(run, settings.device) for contender, run in contenders.items()}
+    times = {contender: milliseconds(run, settings.device) for contender, run in contenders.items()}
+    return Case(name, "ms", take_turns(times, settings.repeats), peak)
+
+
+def training(loss: Loss, students: list[Tensor], *, compile: bool) -> Callable[[], list[Tensor]]:
+    """A contender: the loss and the students' gradients."""
+
+    def run() -> list[Tensor]:
+        compile_hot_path(compile)
+        value = loss()
+        return [value.detach(), *torch.autograd.grad(value, students)]
+
+    return run
+
+
+def rows(count: int, width: int, device: str, seed: int, *, trained: bool = False) -> Tensor:
+    made = torch.randn(count, width, generator=torch.Generator().manual_seed(seed)).to(device)
+    return made.requires_grad_(trained)
+
+
+def queue(size: int, width: int, device: str, seed: int) -> Tensor:
+    return F.normalize(rows(size, width, device, seed), dim=1)
+
+
+def msvq(size: int, device: str) -> tuple[list[Tensor], Loss, Loss]:
+    student = rows(BATCH, 128, device, 1, trained=True)
+    second, third, fourth = (rows(BATCH, 128, device, seed) for seed in (2, 3, 4))
+    first_queue, second_queue = (queue(size, 128, device, seed) for seed in (5, 6))
+
+    def ours() -> Tensor:
+        losses = three_soft_labels(student, (second, third), fourth, first_queue, second_queue, 0.1, 0.04)
+        return torch.stack(losses).mean()
+
+    def plain() -> Tensor:
+        pairs = ((second, first_queue), (third, first_queue), (fourth, second_queue))
+        return torch.stack([plain_soft_label(student, key, keys, 0.1, 0.04, keys) for key, keys in pairs]).mean()
+
+    return [student], ours, plain
+
+
+def cgh(size: int, device: str) -> tuple[list[Tensor], Loss, Loss]:
+    whole, hyper = (
+        Context(
+            rows(BATCH, 512, device, seed, trained=True), rows(BATCH, 512, device, seed + 1),
+            queue(size, 512, device, seed + 2), student_tau, teacher_tau,
+        )
+        for seed, student_tau, teacher_tau in ((1, 0.1, 0.04), (4, 0.08, 0.08))
+    )  # fmt: skip
+
+    def ours() -> Tensor:
+        return 0.5 * (relate(whole, hyper).mean() + relate(hyper, whole).mean())
+
+    def plain() -> Tensor:
+        losses = [
+            plain_soft_label(
+                learner.student_BD, teacher.key_BD, learner.queue_KD,
+                learner.student_temperature, teacher.teacher_temperature, teacher.queue_KD,
+            )
+            for learner, teacher in ((whole, hyper), (hyper, whole))
+        ]  # fmt: skip
+        return torch.stack(losses).mean()
+
+    return [whole.student_BD, hyper.student_BD], ours, plain
+
+
+def clim(size: int, device: str) -> tuple[list[Tensor], Loss, Loss]:
+    queries = [rows(BATCH, 128, device, seed, trained=True) for seed in (1, 2)]
+    keys = [[rows(BATCH, 128, device, 10 * seed + person) for person in (0, 1)] for seed in (1, 2)]
+    queues = [queue(size, 128, device, seed) for seed in (3, 4)]
+
+    def ours() -> Tensor:
+        query_R1BD = torch.stack(queries)[:, None]
+        pairs = zip(keys, queues, strict=True)
+        return torch.stack([info_nce(query_R1BD, torch.stack(own), queue, 0.2) for own, queue in pairs]).mean()
+
+    def plain() -> Tensor:
+        return torch.stack(
+            [
+                plain_info_nce(query, key, queue, 0.2)
+                for query in queries
+                for own, queue in zip(keys, queues, strict=True)
+                for key in own
+            ]
+        ).mean()
+
+    return queries, ours, plain
+
+
+def plain_soft_label(
+    student: Tensor, teacher: Tensor, queue: Tensor, student_tau: float, teacher_tau: float, teacher_queue: Tensor
+) -> Tensor:
+    """The cross-entropy of two B x K matrices, row by row."""
+    logits = F.normalize(student, dim=1) @ queue.T / student_tau
+    target = F.softmax(F.normalize(teacher, dim=1) @ teacher_queue.T / teacher_tau, dim=1)
+    return -(target * F.log_softmax(logits, dim=1)).sum(1)
+
+
+def plain_info_nce(query: Tensor, key: Tensor, queue: Tensor, tau: float) -> Tensor:
+    """MoCo's: a row of one positive and K negatives, and the label 0."""
+    query, key = F.normalize(query, dim=1), F.normalize(key, dim=1)
+    logits = torch.cat([(query * key).sum(1, keepdim=True), query @ queue.T], dim=1) / tau
+    labels = torch.zeros(len(query), dtype=torch.long, device=query.device)
+    return F.cross_entropy(logits, labels, reduction="none")

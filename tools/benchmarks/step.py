@@ -1,0 +1,185 @@
+"""A whole training step, data included: beside the same step on batches that are there, and beside plain code.
+
+    pipeline efficiency   MSVQ and CLIM (32 and 24 px, every step mixed): what the loader leaves of the step's speed.
+                          "ours is better" below the name of the step without data is the efficiency itself.
+    against plain code    MSVQ's step as the paper's code writes it (`paper_msvq.py`), fed by Pillow transforms in a
+                          DataLoader; and forward and backward alone: the four forward passes and one backward pass.
+
+ResNet-18 at 32 px, batch 256, bfloat16 (the plain code float32). Such a step takes seconds on a small CPU: a run is two
+steps. `--data FILE` measures on a converted data set instead of images that are made for the purpose.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models import build, resolve
+from models.method import Method
+from models.optim import build_optimizer
+from pipelines import Batch, Dataset, make_loader, open_dataset
+from pipelines.pairing import Pairing
+from tools.benchmarks.loader import Images, converted
+from tools.benchmarks.measure import Case, Settings, synchronize, take_turns
+from tools.benchmarks.paper_msvq import PaperMsvq
+from tools.benchmarks.pillow_views import PillowViews, pictures_of, pillow_loader
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of the network and of one run."""
+
+    width: int = 64
+    batch_size: int = 256
+    steps: int = 2
+
+
+def cases(settings: Settings) -> Iterator[Case]:
+    sizes = Sizes() if settings.device == "cpu" else Sizes(steps=50)
+    with tempfile.TemporaryDirectory() as folder:
+        if settings.data is None:
+            dataset = converted(Images("", 32, 12_000, sizes.batch_size, ()), Path(folder))
+        else:
+            dataset = open_dataset(settings.data)
+        yield against_plain_code(dataset, sizes, settings)
+        for method in ("msvq", "clim"):
+            yield efficiency(method, dataset, sizes, settings)
+
+
+def efficiency(name: str, dataset: Dataset, sizes: Sizes, settings: Settings) -> Case:
+    """Samples per second with the loader and without."""
+    method = made(name, sizes, settings)
+    batches = fed(method, dataset, sizes, settings)
+    ready = next(batches)
+    train = trainer(method, settings.device)
+    train(ready)
+    values = take_turns(
+        {
+            "data included": lambda: speed(train, batches, sizes, settings.device),
+            "batch already there": lambda: speed(train, iter([ready] * sizes.steps), sizes, settings.device),
+        },
+        settings.repeats,
+    )
+    batches.close()
+    case = Case(f"{name}: pipeline efficiency", "samples/s", values)
+    facts = {"pipeline efficiency": round(case.ratio("batch already there"), 3), **_facts(sizes)}
+    return Case(case.name, case.unit, values, facts=facts)
+
+
+def against_plain_code(dataset: Dataset, sizes: Sizes, settings: Settings) -> Case:
+    """MSVQ's samples per second: ours, the plain code's, and those of forward and backward alone."""
+    method = made("msvq", sizes, settings)
+    data = PillowViews(pictures_of(dataset, decoded=True), method.views, dataset.mean, dataset.std)
+    pillow = iter_forever(pillow_loader(data, sizes.batch_size, sizes.steps, settings.threads))
+    plain = PaperMsvq(sizes.width)
+    plain.to(settings.device)
+    plain.step([view.to(settings.device) for view in next(pillow)])  # starts the workers before any thread of ours
+    for _ in range(sizes.steps - 1):
+        next(pillow)  # to the end of the epoch, where they rest
+    batches = fed(method, dataset, sizes, settings)
+    ready = next(batches)
+    train, alone = trainer(method, settings.device), forward_and_backward(method, settings.device)
+    train(ready)
+
+    def plain_speed() -> float:
+        return speed(lambda views: plain.step([v.to(settings.device) for v in views]), pillow, sizes, settings.device)
+
+    values = take_turns(
+        {
+            "ours, data included": lambda: speed(train, batches, sizes, settings.device),
+            "plain float32, Pillow in a DataLoader": plain_speed,
+            "forward and backward alone": lambda: speed(alone, iter([ready] * sizes.steps), sizes, settings.device),
+        },
+        settings.repeats,
+    )
+    batches.close()
+    return Case("msvq: a whole step", "samples/s", values, facts=_facts(sizes))
+
+
+def made(name: str, sizes: Sizes, settings: Settings) -> Method:
+    """The method with its CIFAR-10 recipe, on the device."""
+    torch.manual_seed(0)
+    other: dict[str, Any] = {"resolutions": (32, 24)} if name == "clim" else {}
+    recipe = resolve(name, "cifar10", width=sizes.width, batch_size=sizes.batch_size, **other)
+    method = build(name, recipe)
+    # torch's types do not know this argument
+    method.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    method.begin(0, 1000, 1)
+    return method
+
+
+def fed(method: Method, dataset: Dataset, sizes: Sizes, settings: Settings) -> Any:
+    """Batches without end; CLIM's with random partners, all of them mixed: the most that a step can ask of a loader."""
+    pairing = None
+    if len({view.size for view in method.views}) > 1:
+        start, pool = np.arange(dataset.number), np.random.default_rng(0).permutation(dataset.number)
+        pairing = Pairing(pool.astype(np.int32), start, np.ones(dataset.number, np.int32), 1.0, 1.0)
+    loader = make_loader(
+        dataset, method.views, sizes.batch_size, dtype=torch.bfloat16,
+        threads=settings.threads, device=settings.device, compile=settings.device != "cpu",
+    )  # fmt: skip
+    with loader:
+        epoch = 0
+        while True:
+            yield from loader.epoch(epoch, pairing=pairing)
+            epoch += 1
+
+
+def trainer(method: Method, device: str) -> Callable[[Batch], object]:
+    """One step of the method as train.py makes it."""
+    optimizer = build_optimizer(method.named_parameters(), "sgd", 0.01, 0.9, 5e-4)
+
+    def train(batch: Batch) -> object:
+        with torch.autocast(device, torch.bfloat16):
+            losses = method(batch)
+        torch.autograd.backward(losses.total)
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step(0)
+        return losses
+
+    return train
+
+
+def forward_and_backward(method: Method, device: str) -> Callable[[Batch], object]:
+    """The student's forward and backward pass and three of a teacher, nothing else."""
+    student = method.get_submodule("student")
+
+    def passes(batch: Batch) -> object:
+        with torch.autocast(device, torch.bfloat16):
+            loss = student(batch.views[0]).float().square().mean()
+            with torch.no_grad():
+                for view in batch.views[1:]:
+                    student(view)
+        torch.autograd.backward(loss)
+        student.zero_grad()
+        return loss
+
+    return passes
+
+
+def speed(train: Callable[[Any], object], batches: Iterator[Any], sizes: Sizes, device: str) -> float:
+    """Samples per second of one run. A loader has its queue full before and fills it again before it ends."""
+    synchronize(device)
+    started = time.perf_counter()
+    for batch in islice(batches, sizes.steps):
+        train(batch)
+    synchronize(device)
+    return sizes.steps * sizes.batch_size / (time.perf_counter() - started)
+
+
+def iter_forever(loader: Any) -> Iterator[Any]:
+    while True:
+        yield from loader
+
+
+def _facts(sizes: Sizes) -> dict[str, Any]:
+    return {"network": f"ResNet-18, width {sizes.width}", "batch": sizes.batch_size, "steps a run": sizes.steps}

@@ -1,0 +1,105 @@
+"""Loader and augmentation together, from stored JPEGs to normalised views, beside Pillow transforms in a DataLoader.
+
+Two cases: MSVQ's four views (one strong, three weak) at 32 px, where the DataLoader gets its pictures decoded and in
+memory, and two 224 px and four 96 px views of photos, all with MoCo v2's augmentation, where it gets JPEGs in memory.
+`--data FILE` measures the case that fits the size of the images in it; else images are made for both.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models import resolve
+from models.msvq import Settings as MsvqSettings
+from pipelines import Dataset, View, make_loader, open_dataset
+from pipelines.views import contrastive
+from tools.benchmarks.loader import Images, converted
+from tools.benchmarks.measure import Case, Settings, synchronize, take_turns
+from tools.benchmarks.pillow_views import PillowViews, pictures_of, pillow_loader
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a case draws, and how much of it one run makes."""
+
+    name: str
+    side: int
+    number: int
+    batch_size: int
+    batches: int
+    views: tuple[View, ...]
+
+
+def msvq_views() -> tuple[View, ...]:
+    """One strong and three weak views at 32 px, as the CIFAR-10 recipe has them."""
+    settings = resolve("msvq", "cifar10").settings
+    assert isinstance(settings, MsvqSettings)
+    return (*settings.views(1), *[settings.weak(settings.weak_flip)] * 3)
+
+
+def small() -> Sizes:
+    return Sizes("MSVQ's four views at 32 px", 32, 12_000, 256, 40, msvq_views())
+
+
+def large() -> Sizes:
+    views = (contrastive(224),) * 2 + (contrastive(96, (0.05, 0.2)),) * 4
+    return Sizes("2 x 224 + 4 x 96 px views of photos, all strong", 256, 1_200, 64, 16, views)
+
+
+def cases(settings: Settings) -> Iterator[Case]:
+    if settings.data is not None:
+        dataset = open_dataset(settings.data)
+        yield measure(small() if np.median(dataset.widths) <= 64 else large(), dataset, settings)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for sizes in (small(), large()):
+            images = Images(sizes.name, sizes.side, sizes.number, sizes.batch_size, sizes.views)
+            yield measure(sizes, converted(images, Path(folder)), settings)
+
+
+def measure(sizes: Sizes, dataset: Dataset, settings: Settings) -> Case:
+    """Samples per second of whole, short epochs: a contender's threads and workers rest while another one runs."""
+    decoded = sizes.side <= 64
+    data = PillowViews(pictures_of(dataset, decoded), sizes.views, dataset.mean, dataset.std)
+    fewer = max(2, sizes.batches // 5) // settings.threads * settings.threads or settings.threads  # it is slower
+    pillow = pillow_loader(data, sizes.batch_size, fewer, settings.threads)
+    for _ in pillow:  # its workers start before any thread of ours
+        pass
+
+    def ours(dtype: torch.dtype) -> Callable[[], float]:
+        loader = make_loader(
+            dataset, sizes.views, sizes.batch_size, dtype=dtype, threads=settings.threads, device=settings.device
+        )
+        first = max(0, loader.steps - sizes.batches)
+        next(iter(loader.epoch(0)))  # compiles
+        return lambda: rate(loader.epoch(1, first), sizes.batch_size, settings.device)
+
+    contenders = {
+        "ours": ours(torch.bfloat16),
+        "ours, float32": ours(torch.float32),
+        f"Pillow in a DataLoader, {settings.threads} workers": lambda: rate(pillow, sizes.batch_size),
+    }
+    values = take_turns(contenders, settings.repeats)
+    pictures = "decoded, in memory" if decoded else "JPEGs in memory"
+    return Case(
+        sizes.name, "samples/s", values, facts={"batch": sizes.batch_size, "the DataLoader's pictures": pictures}
+    )
+
+
+def rate(epoch: Iterable[Any], batch_size: int, device: str = "cpu") -> float:
+    """Samples per second of an epoch, its start included."""
+    synchronize(device)
+    started, count = time.perf_counter(), 0
+    for batch in epoch:
+        count += batch_size
+        del batch
+    synchronize(device)
+    return count / (time.perf_counter() - started)
