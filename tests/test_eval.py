@@ -35,6 +35,7 @@ class FakeLoader:
     """Each class has a colour; pictures are noisy squares of it."""
 
     normalised_by: list[tuple[float, float, float]] = []  # noqa: RUF012
+    replaced = 0  # damaged images
 
     def __init__(self, data: Dataset, views: Any, batch_size: int, **options: Any) -> None:
         assert not options["shuffle"]

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import connection
 from typing import NamedTuple
@@ -103,6 +104,26 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Holds SIGTERM and Ctrl-C back: a pool that is left while it starts has workers that find its locks gone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: held.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if held:
+            signal.raise_signal(held[0])
+
+
 def encode_all(items: list[Item], settings: Settings, workers: int) -> Iterator[Chunk]:
     """Chunks of encoded images in the order of the items; the result does not depend on the number of workers.
 
@@ -119,9 +140,10 @@ def encode_all(items: list[Item], settings: Settings, workers: int) -> Iterator[
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
     waiting: deque[Future[Chunk]] = deque()
     try:
-        # Only a few tasks ahead: the results of the others would fill the memory.
-        for task in islice(tasks, 2 * workers + 2):
-            waiting.append(pool.submit(encode_chunk, task, settings))
+        with _undisturbed():  # the workers start
+            # Only a few tasks ahead: the results of the others would fill the memory.
+            for task in islice(tasks, 2 * workers + 2):
+                waiting.append(pool.submit(encode_chunk, task, settings))
         while waiting:
             chunk = waiting.popleft().result()
             for task in islice(tasks, 1):
