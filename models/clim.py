@@ -26,7 +26,6 @@ B batch, D embedding, K queue, R resolutions of queries and S of keys, P positiv
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -41,21 +40,18 @@ from models.mixture import cutmix
 from models.norm import batch_permutation, shuffled
 from models.options import option
 from models.part import Part
-from models.queue import KeyQueue, refuse_small_queue
+from models.queue import KeyQueue, QueueSettings
 from models.relations import info_nce
 from models.teacher import Teacher
 from pipelines.batch import Batch
 from pipelines.pairing import Pairing
 from pipelines.views import contrastive
 
-if TYPE_CHECKING:
-    from models.recipes import Training
-
 RULES = ("paper", "snapshot")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(QueueSettings):
     """What CLIM adds to a training recipe."""
 
     resolutions: tuple[int, ...] = option((224, 160), "sides of the views, in pixels")
@@ -87,14 +83,6 @@ class Settings:
             raise ValueError("neighbors, clusters, refresh epochs, queue size and dim must be at least 1")
         if not 0 <= self.ema <= 1 or not 0 <= self.mix_probability <= 1:
             raise ValueError(f"ema {self.ema} and mix probability {self.mix_probability} must lie between 0 and 1")
-
-    def check(self, training: Training) -> None:
-        """Refuses what does not go with the rest of the recipe.
-
-        Raises:
-            ValueError: the queue is smaller than the batch.
-        """
-        refuse_small_queue(self.queue_size, training.batch_size)
 
 
 class Clim(Method):

@@ -31,7 +31,6 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -43,21 +42,18 @@ from models.matching import matching_cross_entropy
 from models.method import Embedding, Losses, Method
 from models.options import option
 from models.patches import pair_means, quarters, running_statistics_kept
-from models.queue import KeyQueue, refuse_small_queue
+from models.queue import KeyQueue, QueueSettings
 from models.relations import nearest_keys, nt_xent
 from models.sync_norm import SyncBatchNorm1d
 from models.teacher import Teacher
 from models.view_settings import ViewSettings, positive, share
 from pipelines.batch import Batch
 
-if TYPE_CHECKING:
-    from models.recipes import Training
-
 MODES = ("figure", "released")
 
 
 @dataclass(frozen=True)
-class Settings(ViewSettings):
+class Settings(ViewSettings, QueueSettings):
     """What MNCL adds to a training recipe."""
 
     mode: str = option("figure", "local loss: figure (trains the prediction) or released (trains nothing)")
@@ -87,14 +83,6 @@ class Settings(ViewSettings):
         share(ema=self.ema)
         if min(self.global_weight, self.local_weight) < 0:
             raise ValueError(f"weights are {self.global_weight} and {self.local_weight}; give 0 or more")
-
-    def check(self, training: Training) -> None:
-        """Refuses a queue that cannot hold a batch.
-
-        Raises:
-            ValueError: the queue is smaller than the batch.
-        """
-        refuse_small_queue(self.queue_size, training.batch_size)
 
 
 class Mncl(Method):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -25,17 +25,14 @@ from models.heads import mlp
 from models.method import Embedding, Method
 from models.norm import Output, SplitBatchNorm2d, batch_permutation, forward_views, shuffled
 from models.options import option
-from models.queue import KeyQueue, refuse_small_queue
+from models.queue import KeyQueue, QueueSettings
 from models.teacher import Teacher
 from models.view_settings import ViewSettings, positive, share
 from pipelines.views import View
 
-if TYPE_CHECKING:
-    from models.recipes import Training
-
 
 @dataclass(frozen=True)
-class MomentumSettings(ViewSettings):
+class MomentumSettings(ViewSettings, QueueSettings):
     """What these methods add to a training recipe, and what of it makes no sense."""
 
     hidden: int = option(2048, "width of the head's hidden layer")
@@ -48,14 +45,6 @@ class MomentumSettings(ViewSettings):
         super().__post_init__()
         positive(hidden=self.hidden, dim=self.dim, queue_size=self.queue_size)
         share(ema=self.ema)
-
-    def check(self, training: Training) -> None:
-        """Refuses what does not go with the rest of the recipe.
-
-        Raises:
-            ValueError: the queue is smaller than the batch.
-        """
-        refuse_small_queue(self.queue_size, training.batch_size)
 
     def weak(self, flip: float) -> View:
         """A teacher's view: crop and flip, no colours."""

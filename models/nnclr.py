@@ -22,7 +22,6 @@ B samples of this process, N of all, D embedding, K queue.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -32,18 +31,15 @@ from models.heads import mlp
 from models.matching import matching_cross_entropy
 from models.method import Embedding, Losses, Method
 from models.options import option
-from models.queue import KeyQueue, refuse_small_queue
+from models.queue import KeyQueue, QueueSettings
 from models.relations import nearest_keys
 from models.sync_norm import SyncBatchNorm1d
 from models.view_settings import ViewSettings, positive
 from pipelines.batch import Batch
 
-if TYPE_CHECKING:
-    from models.recipes import Training
-
 
 @dataclass(frozen=True)
-class Settings(ViewSettings):
+class Settings(ViewSettings, QueueSettings):
     """What NNCLR adds to a training recipe."""
 
     hidden: int = option(2048, "hidden width of the projector")
@@ -59,14 +55,6 @@ class Settings(ViewSettings):
             hidden=self.hidden, dim=self.dim, predictor_hidden=self.predictor_hidden, temperature=self.temperature,
             queue_size=self.queue_size,
         )  # fmt: skip
-
-    def check(self, training: Training) -> None:
-        """Refuses a queue that cannot hold a batch.
-
-        Raises:
-            ValueError: the queue is smaller than the batch.
-        """
-        refuse_small_queue(self.queue_size, training.batch_size)
 
 
 class Nnclr(Method):

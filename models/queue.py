@@ -9,23 +9,34 @@ Shapes: Q aligned queues, K keys in each, D features, B keys of a (global) batch
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipelines.compiled import hot
 
+if TYPE_CHECKING:
+    from models.recipes import Training
 
-def refuse_small_queue(queue_size: int, batch_size: int) -> None:
-    """A queue must hold a whole batch, or a step's keys push each other out.
 
-    Raises:
-        ValueError: it does not.
-    """
-    if queue_size < batch_size:
-        raise ValueError(
-            f"queue_size is {queue_size}, less than a batch of {batch_size}; raise --queue-size or lower --batch-size"
-        )
+class QueueSettings:
+    """What the settings of every method with a queue refuse; the dataclass beside it has the field."""
+
+    queue_size: int
+
+    def check(self, training: Training) -> None:
+        """A queue must hold a whole batch, or a step's keys push each other out.
+
+        Raises:
+            ValueError: it does not.
+        """
+        if self.queue_size < training.batch_size:
+            raise ValueError(
+                f"queue_size is {self.queue_size}, less than a batch of {training.batch_size}; "
+                "raise --queue-size or lower --batch-size"
+            )
 
 
 class KeyQueue(nn.Module):
