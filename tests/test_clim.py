@@ -1,4 +1,12 @@
-"""CLIM's step against the specification written out, and what may and may not move."""
+"""CLIM's step against the specification written out, what may and may not move, and its traps.
+
+Traps and where they are tested: 1 no leak by file order, 2 one space for neighbours and centres, 8 empty clusters:
+test_neighbors.py, test_selection.py. 3 relative boxes, 7 lambda is the kept share: test_mixture.py. 4 clean keys and
+anchors in the queue, 5 negatives of the key's resolution: here. 6 one box for a global batch: test_plan.py. 9 every
+sample once: test_distributed.py. 10 the evaluation view of the features: test_train.py trains with it. 11 train mode
+afterwards: test_distributed.py. 12 renewed partners: here. 13 is about cost, 14 about the linear probe's rate, which is
+another here: the protocol's id carries it.
+"""
 
 import copy
 

@@ -26,6 +26,7 @@ from models import build, resolve
 from models.method import Method
 from models.optim import build_optimizer
 from pipelines import Batch, Dataset, make_loader, open_dataset
+from pipelines.compiled import compile_hot_path
 from pipelines.pairing import Pairing
 from tools.benchmarks.loader import Images, converted
 from tools.benchmarks.measure import Case, Settings, synchronize, take_turns
@@ -44,6 +45,7 @@ class Sizes:
 
 def cases(settings: Settings) -> Iterator[Case]:
     sizes = Sizes() if settings.device == "cpu" else Sizes(steps=50)
+    compile_hot_path(True)  # as train.py does
     with tempfile.TemporaryDirectory() as folder:
         if settings.data is None:
             dataset = converted(Images("", 32, 12_000, sizes.batch_size, ()), Path(folder))
