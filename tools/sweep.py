@@ -53,7 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for method in methods:
             train(method, options, [*given[cut + 1 :], *own_options(method, options.set)])
             rows.append(describe(method, options))
-            result = {"rows": rows, "data": options.data, "machine": machine(), "versions": versions()}
+            data = {
+                name: open_dataset(path) for name, path in (("train", options.data), ("held_out", options.val_data))
+            }
+            result = {
+                "rows": rows, "machine": machine(), "versions": versions(), "options": given[cut + 1 :],
+                "own_options": options.set,
+                "data": {name: {"source": d.name, "images": d.number, "checksum": d.checksum} for name, d in data.items()},
+            }  # fmt: skip
             (options.out / "sweep.json").write_text(json.dumps(result, indent=2) + "\n")
         show(rows, Console())
     except (Failure, ValueError, OSError, ModuleNotFoundError) as error:
