@@ -49,24 +49,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for method in methods:
             if method not in REGISTRY:
                 raise Failure(f"unknown method '{method}'; take of {', '.join(sorted(REGISTRY))}")
+        asked = {
+            "data": [describe_data(options.data), describe_data(options.val_data)],
+            "options": given[cut + 1 :], "own_options": options.set,
+        }  # fmt: skip
         rows = []
         for method in methods:
             train(method, options, [*given[cut + 1 :], *own_options(method, options.set)])
             rows.append(describe(method, options))
-            data = {
-                name: open_dataset(path) for name, path in (("train", options.data), ("held_out", options.val_data))
-            }
-            result = {
-                "rows": rows, "machine": machine(), "versions": versions(), "options": given[cut + 1 :],
-                "own_options": options.set,
-                "data": {name: {"source": d.name, "images": d.number, "checksum": d.checksum} for name, d in data.items()},
-            }  # fmt: skip
+            result = {"rows": rows, "machine": machine(), "versions": versions(), **asked}
             (options.out / "sweep.json").write_text(json.dumps(result, indent=2) + "\n")
         show(rows, Console())
     except (Failure, ValueError, OSError, ModuleNotFoundError) as error:
         print(f"tools.sweep: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def describe_data(path: str) -> dict[str, Any]:
+    """Which images these are, wherever they lie."""
+    dataset = open_dataset(path)
+    return {"source": dataset.name, "images": dataset.number, "checksum": dataset.checksum}
 
 
 def own_options(method: str, settings: Sequence[str]) -> list[str]:
