@@ -49,13 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for method in methods:
             if method not in REGISTRY:
                 raise Failure(f"unknown method '{method}'; take of {', '.join(sorted(REGISTRY))}")
+        own = {method: own_options(method, options.set) for method in methods}
         asked = {
             "data": [describe_data(options.data), describe_data(options.val_data)],
             "options": given[cut + 1 :], "own_options": options.set,
         }  # fmt: skip
         rows = []
         for method in methods:
-            train(method, options, [*given[cut + 1 :], *own_options(method, options.set)])
+            train(method, options, [*given[cut + 1 :], *own[method]])
             rows.append(describe(method, options))
             result = {"rows": rows, "machine": machine(), "versions": versions(), **asked}
             (options.out / "sweep.json").write_text(json.dumps(result, indent=2) + "\n")
