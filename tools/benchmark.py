@@ -27,6 +27,13 @@ from models.distributed import world
 from tools.benchmarks.measure import Settings, load_average
 from tools.run_folder import machine, versions
 
+COMPARED = (
+    "faiss-cpu",
+    "kornia",
+    "pillow",
+    "scikit-learn",
+    "torchvision",
+)  # packages that benchmarks measure beside ours
 NAMES = ("loader", "conversion", "augment", "views", "hotpath", "selection", "step")
 
 
@@ -50,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         dist.init_process_group("nccl" if options.device == "cuda" else "gloo")
     settings = Settings(options.repeats, options.threads, options.device, options.data, options.sizes)
     result: dict[str, Any] = {
-        "machine": machine(), "versions": versions(), "device": options.device, "threads": options.threads,
+        "machine": machine(), "versions": versions(*COMPARED), "device": options.device, "threads": options.threads,
         "repeats": options.repeats, "load_average": load_average(), "benchmarks": {},
     }  # fmt: skip
     try:

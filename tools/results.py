@@ -89,7 +89,7 @@ def benchmark_rows(result: dict[str, Any], name: str) -> Iterator[list[str]]:
     for case in cases:
         for number, (contender, found) in enumerate(case["contenders"].items()):
             spread = f"{found['spread']:.0%}{' (noisy)' if found['noisy'] else ''}"
-            peak = [f"{found['peak_mib']:,.0f}" if "peak_mib" in found else ""] if memory else []
+            peak = [f"{max(0, found['peak_mib']):,.0f}" if "peak_mib" in found else ""] if memory else []
             ratio = f"{found['ours_is_better']:.2f}x" if number else ""
             first = case["case"] if number == 0 else ""
             yield [first, contender, f"{_short(found['median'])} {case['unit']}", ratio, spread, *peak]

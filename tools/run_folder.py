@@ -19,7 +19,7 @@ from models.recipes import Recipe
 from pipelines import Dataset
 from tools.options import Failure
 
-_PACKAGES = ("torch", "accelerate", "numpy", "ffcv", "numba")
+_PACKAGES = ("torch", "accelerate", "numpy", "ffcv", "numba", "nvidia-dali-cuda130")
 
 
 class RunFolder:
@@ -115,10 +115,10 @@ def refuse_another_run(checkpoint: dict[str, Any], asked: dict[str, Any]) -> Non
         raise Failure("the run was trained on other data than --data; give that, or another --output")
 
 
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on, and the machine."""
+def versions(*further: str) -> dict[str, str]:
+    """Versions of what a result depends on, and of `further` packages, as far as they are installed."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *further):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
