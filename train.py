@@ -40,7 +40,7 @@ from tools.banner import banner
 from tools.display import Display
 from tools.launch import DTYPES, check_parts, make_accelerator, use_compiler, use_threads
 from tools.options import Failure, check_run, parse
-from tools.peers import LOST, LostContact, check_agreement, run_facts, watching
+from tools.peers import LOST, LostContact, check_agreement, leave, run_facts, watching
 from tools.run_folder import RunFolder, refuse_another_run, run_config
 from tools.signals import STOPPED, StopRequest
 from tools.timer import Timer
@@ -57,13 +57,11 @@ def main() -> int:
         recipe = resolve(options.method, name, **overrides)
         state: dict[str, Any] = {"step": 0}
         with ExitStack() as open_loaders, StopRequest() as stop, watching(state, options.peer_timeout):
-            return Trainer(options, recipe, dataset, open_loaders, state).run(stop)
-    except LostContact as error:
+            trainer = Trainer(options, recipe, dataset, open_loaders, state)
+            return leave(trainer.run(stop))
+    except (LostContact, Failure, ValueError, OSError, ModuleNotFoundError, DecodeError) as error:
         print(f"train.py: {error}", file=sys.stderr)
-        return LOST
-    except (Failure, ValueError, OSError, ModuleNotFoundError, DecodeError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return 2
+        return leave(LOST if isinstance(error, LostContact) else 2)
 
 
 class Trainer:
