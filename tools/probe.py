@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import torch
 
 from models.method import Method
 from pipelines import Batch, Dataset, View, make_loader
+from pipelines.loader import Loader
 from pipelines.resident import LIMIT, decoded_bytes, forecast
 from tools.benchmarks.step import trainer
 
@@ -113,25 +114,14 @@ def _decode_less(dataset: Dataset, views: Iterable[View], device: torch.device, 
     return "give the process more cores, and --threads as many"
 
 
-class _forever:
+@contextmanager
+def _forever(loader: Loader) -> Iterator[Iterator[Batch]]:
     """Batches of one epoch after the other; closed at the end, so that no thread goes on."""
-
-    def __init__(self, loader: Any) -> None:
-        self._loader, self._epoch = loader, iter(())
-
-    def __enter__(self) -> Iterator[Batch]:
-        return self._all()
-
-    def _all(self) -> Iterator[Batch]:
-        number = 0
-        while True:
-            self._epoch = self._loader.epoch(number)
-            yield from self._epoch
-            number += 1
-
-    def __exit__(self, *_: object) -> None:
-        close: Callable[[], None] = getattr(self._epoch, "close", lambda: None)
-        close()
+    batches = (batch for number in count() for batch in loader.epoch(number))
+    try:
+        yield batches
+    finally:
+        batches.close()
 
 
 def _nothing(batch: Batch) -> None:
@@ -143,11 +133,11 @@ def _speed(batches: Iterator[Batch], work: Callable[[Batch], object], seconds: f
     for batch in islice(batches, 1 if work is not _nothing else 4):
         work(batch)
     _wait(device)
-    started, samples, count = time.perf_counter(), 0, 0
+    started, samples, done = time.perf_counter(), 0, 0
     for batch in batches:
         work(batch)
-        samples, count = samples + len(batch.index), count + 1
-        if count >= 2 and time.perf_counter() - started >= seconds:
+        samples, done = samples + len(batch.index), done + 1
+        if done >= 2 and time.perf_counter() - started >= seconds:
             break
     _wait(device)
     return samples / (time.perf_counter() - started)
