@@ -45,7 +45,8 @@ def backbone_of(training: Training) -> Backbone:
             f"give a multiple of {processes}"
         )
     splits = max(1, training.bn_splits // processes)
-    norm = SyncBatchNorm2d if training.sync_bn else partial(SplitBatchNorm2d, splits=splits) if splits > 1 else None
+    # Split ones even for one group: they keep several views of one pass apart.
+    norm = SyncBatchNorm2d if training.sync_bn and processes > 1 else partial(SplitBatchNorm2d, splits=splits)
     return build_backbone(
         training.backbone,
         training.width,

@@ -159,7 +159,7 @@ class ResNet(Backbone):
                 yield module.last_norm().get_parameter("weight")
 
     def forward(self, images_BCHW: Tensor) -> Features:
-        groups = self.bn1.splits if self.training and isinstance(self.bn1, SplitBatchNorm2d) else 1
+        groups = self.bn1.groups if self.training and isinstance(self.bn1, SplitBatchNorm2d) else 1
         x = to_blocks(images_BCHW, groups)
         x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         maps = {}

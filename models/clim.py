@@ -33,11 +33,11 @@ from torch import Tensor
 
 from models import selection
 from models.backbones import Backbone
-from models.distributed import gather, world
+from models.distributed import gather
 from models.heads import mlp
 from models.method import Embedding, Extract, Losses, Method
 from models.mixture import cutmix
-from models.norm import batch_permutation, shuffled
+from models.momentum import shuffled_views
 from models.options import option
 from models.part import Part
 from models.queue import KeyQueue, QueueSettings
@@ -107,8 +107,8 @@ class Clim(Method):
             query, kept = [view for view, _ in mixed], [kept_B for _, kept_B in mixed]
         query_RBD = [self.student(view) for view in query]
         with torch.no_grad():
-            first_RBD = self._keys(batch, 0)
-            second_RBD = first_RBD if batch.partner is None else self._keys(batch.partner, 1)
+            first_RBD, *others_RBD = self._keys(batch)
+            second_RBD = others_RBD[0] if others_RBD else first_RBD
 
         # Queries of all resolutions look at a queue once, whichever keys they are to find.
         query_R1BD = torch.stack(query_RBD)[:, None]
@@ -125,13 +125,21 @@ class Clim(Method):
         share = total.new_zeros(()) if kept is None else 1 - kept[0].mean()
         return Losses(total, {"partner_share": share.detach()})
 
-    def _keys(self, batch: Batch, role: int) -> list[Tensor]:
-        """The teacher's embedding of each clean key view [B, D], from a batch shuffled anew for each."""
-        count = len(batch.index) * world()[1]
-        return [
-            shuffled(self.teacher, view, batch_permutation(count, batch.seed, role, number))
-            for number, view in enumerate(batch.views[1::2])
+    def _keys(self, batch: Batch) -> list[list[Tensor]]:
+        """The teacher's embeddings [B, D] of the clean key views: of the anchors, and of the partners if there are any.
+
+        Views of one resolution take one pass, each in a batch that is shuffled anew.
+        """
+        images = [batch] if batch.partner is None else [batch, batch.partner]
+        found_SPBD = [
+            shuffled_views(
+                self.teacher,
+                [one.views[2 * s + 1] for one in images],
+                [(one.seed, role, s) for role, one in enumerate(images)],
+            )
+            for s in range(len(self.settings.resolutions))
         ]
+        return [list(keys) for keys in zip(*found_SPBD, strict=True)]
 
     def after_step(self, step: int) -> None:
         super().after_step(step)

@@ -29,6 +29,7 @@ B samples of this process, N of the global batch, D embedding, K queue.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -40,6 +41,7 @@ from models.distributed import gather, gather_with_gradient, positions
 from models.heads import mlp
 from models.matching import matching_cross_entropy
 from models.method import Embedding, Losses, Method
+from models.norm import forward_views
 from models.options import option
 from models.patches import pair_means, quarters, running_statistics_kept
 from models.queue import KeyQueue, QueueSettings
@@ -108,9 +110,11 @@ class Mncl(Method):
 
     def forward(self, batch: Batch) -> Losses:
         first, second, third = batch.views
-        prediction_1BD, prediction_2BD, prediction_3BD = (self.predictor(self.student(view)) for view in batch.views)
-        local_1N6D, local_2N6D = self.local(first), self.local(second)
-        key_1BD, key_3BD = self.teacher(first), self.teacher(third)
+        prediction_1BD, prediction_2BD, prediction_3BD = forward_views(
+            self.predictor, forward_views(self.student, batch.views)
+        )
+        local_1N6D, local_2N6D = self.local([first, second])
+        key_1BD, key_3BD = forward_views(self.teacher, [first, third])
         near_BD, _ = nearest_keys(torch.cat([key_1BD, key_3BD]), self.queue.live())
         near_1BD, near_3BD = near_BD.chunk(2)
         self.queue.push(gather(key_3BD))
@@ -123,13 +127,13 @@ class Mncl(Method):
         return Losses(total, {"local": own.detach(), "global": shared.detach()})
 
     @torch.no_grad()
-    def local(self, view_BCHW: Tensor) -> Tensor:
-        """[N, 6, D]: six local embeddings of each image of the global batch, by the student's weights held still."""
+    def local(self, views: Sequence[Tensor]) -> list[Tensor]:
+        """[N, 6, D] for each view: six local embeddings of the global batch's images, by the student held still."""
         kept = nullcontext() if self.settings.patch_statistics else running_statistics_kept(self.student)
         with kept:
-            features_4BD = self.student.backbone(quarters(view_BCHW)).pooled
-            local_6BD: Tensor = self.student.head(pair_means(features_4BD))
-        return gather(local_6BD.view(6, len(view_BCHW), -1).transpose(0, 1))
+            features_V4BD = forward_views(self.student.backbone, [quarters(view) for view in views])
+            local_V6BD = forward_views(self.student.head, [pair_means(features_4BD) for features_4BD in features_V4BD])
+        return [gather(local_6BD.view(6, len(views[0]), -1).transpose(0, 1)) for local_6BD in local_V6BD]
 
     def _contrast(self, near_BD: Tensor, prediction_BD: Tensor) -> Tensor:
         """NTX of neighbours and predictions, over the global batch."""

@@ -23,7 +23,7 @@ from models.backbones import Backbone, ResNet
 from models.distributed import gather, local_part, world
 from models.heads import mlp
 from models.method import Embedding, Method
-from models.norm import Output, SplitBatchNorm2d, batch_permutation, forward_views, shuffled
+from models.norm import Output, batch_permutation, forward_views, shuffled, views_can_join
 from models.options import option
 from models.queue import KeyQueue, QueueSettings
 from models.teacher import Teacher
@@ -93,8 +93,7 @@ def shuffled_views(teacher: nn.Module, views: Sequence[Tensor], keys: Sequence[t
 
     One pass where every batch norm is a split one, which keeps the views apart; else one pass for each view.
     """
-    norms = [module for module in teacher.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    if not all(isinstance(norm, SplitBatchNorm2d) for norm in norms):
+    if not views_can_join(teacher):
         return [shuffled_keys(teacher, view, *key) for view, key in zip(views, keys, strict=True)]
     orders_G = [
         batch_permutation(len(views[0]) * world()[1], *key).to(views[0].device, non_blocking=True) for key in keys

@@ -30,6 +30,7 @@ from models.distributed import gather, gather_with_gradient, positions
 from models.heads import mlp
 from models.matching import matching_cross_entropy
 from models.method import Embedding, Losses, Method
+from models.norm import forward_views
 from models.options import option
 from models.queue import KeyQueue, QueueSettings
 from models.relations import nearest_keys
@@ -72,8 +73,8 @@ class Nnclr(Method):
         self.queue = KeyQueue(settings.queue_size, settings.dim)
 
     def forward(self, batch: Batch) -> Losses:
-        first_BD, second_BD = (self.student(view) for view in batch.views)
-        prediction_first_BD, prediction_second_BD = self.predictor(first_BD), self.predictor(second_BD)
+        first_BD, second_BD = forward_views(self.student, batch.views)
+        prediction_first_BD, prediction_second_BD = forward_views(self.predictor, [first_BD, second_BD])
         position_B = positions(len(first_BD), first_BD.device)
         # One look-up for both views, in the queue as it stood before this batch.
         neighbor_BD, row_B = nearest_keys(torch.cat([first_BD, second_BD]), self.queue.live())

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from models.block_norm import block_batch_norm, from_blocks, to_blocks
 from models.distributed import gather, local_part, mean_over_processes
+from models.sync_norm import SyncBatchNorm
 
 Output = TypeVar("Output", Tensor, tuple[Tensor, ...])
 
@@ -32,6 +33,7 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
     blocks already.
 
     Attributes:
+        views: that pass at once (`forward_views`); each has groups of its own.
         blocks: the groups lie behind each other: a network that sorts its batch once sets this on its batch norms.
 
     Raises:
@@ -46,21 +48,27 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
         if splits < 1:
             raise ValueError(f"batch norm in {splits} groups; give at least 1")
         super().__init__(num_features, eps, momentum)
-        self.splits = splits
+        self.splits, self.views = splits, 1
         self.blocks = False
         self.average_factor = momentum
 
+    @property
+    def groups(self) -> int:
+        """Of the rows that pass: row n belongs to group n mod (splits x views)."""
+        return self.splits * self.views
+
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        splits = self.splits
-        if not self.training or splits == 1:
+        groups = self.groups
+        if not self.training or groups == 1:
             return super().forward(x_NCHW)
-        mean_SC, var_SC = self.running_mean.repeat(splits, 1), self.running_var.repeat(splits, 1)
-        x = x_NCHW if self.blocks else to_blocks(x_NCHW, splits)
-        y = block_batch_norm(x, self.weight, self.bias, mean_SC, var_SC, self.average_factor, self.eps)
+        mean_SC, var_SC = self.running_mean.repeat(groups, 1), self.running_var.repeat(groups, 1)
+        x = x_NCHW if self.blocks else to_blocks(x_NCHW, groups)
+        share = 1 - (1 - self.average_factor) ** self.views  # as far as one step for each view
+        y = block_batch_norm(x, self.weight, self.bias, mean_SC, var_SC, share, self.eps)
         self.running_mean.copy_(mean_SC.mean(0))
         self.running_var.copy_(var_SC.mean(0))
-        self.num_batches_tracked.add_(1)
-        return y if self.blocks else from_blocks(y, splits)
+        self.num_batches_tracked.add_(self.views)
+        return y if self.blocks else from_blocks(y, groups)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, splits={self.splits}, eps={self.eps}, momentum={self.momentum}"
@@ -105,31 +113,45 @@ def shuffled(network: Callable[[Tensor], Output], images: Tensor, permutation_G:
     return tuple(gather(output).index_select(0, back_N) for output in outputs)
 
 
+def views_can_join(network: nn.Module) -> bool:
+    """Whether `forward_views` can keep the statistics of several views apart: every batch norm is one of ours."""
+    norms = (module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+    return all(isinstance(norm, SplitBatchNorm2d | SyncBatchNorm) for norm in norms)
+
+
 def forward_views(network: nn.Module, views: Sequence[Tensor]) -> list[Tensor]:
-    """Run several views [N, 3, H, W] in one pass, each with the batch statistics that it would have alone.
+    """Run several views [N, ...] in one pass, each with the batch statistics that it would have alone.
 
     The views are interleaved (row n * V + v), and every split batch norm gets V times its groups: group
-    (n mod S) * V + v. Running statistics take one step towards the mean over the views instead of V steps.
+    (n mod S) * V + v. Running statistics take one step, as long as V steps are, towards the mean over the views.
 
     Returns:
-        The network's output [N, ...] for each view.
+        The network's output [N, ...] for each view; of a backbone, the pooled features.
 
     Raises:
         ValueError: in training, the network has a batch norm that cannot be split.
     """
     count = len(views)
-    split = [module for module in network.modules() if isinstance(module, SplitBatchNorm2d)]
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    if network.training and len(norms) > len(split):
-        raise ValueError(f"{len(norms) - len(split)} batch norms would mix {count} views; build them as split ones")
-    for module in split:
-        module.splits *= count
+    norms = [module for module in network.modules() if isinstance(module, SplitBatchNorm2d | SyncBatchNorm)]
+    if network.training and not views_can_join(network):
+        raise ValueError(f"batch norms of {type(network).__name__} would mix {count} views; build them as split ones")
+    for norm in norms:
+        norm.views = count
     try:
-        outputs: Tensor = network(torch.stack(list(views), 1).flatten(0, 1))
+        found = network(_interleaved(views))
     finally:
-        for module in split:
-            module.splits //= count
+        for norm in norms:
+            norm.views = 1
+    outputs: Tensor = found if isinstance(found, Tensor) else found.pooled
     return list(outputs.view(-1, count, *outputs.shape[1:]).unbind(1))
+
+
+def _interleaved(views: Sequence[Tensor]) -> Tensor:
+    """[N V, ...]; images in channels-last memory, which is how networks are run."""
+    if views[0].ndim != 4:
+        return torch.stack(list(views), 1).flatten(0, 1)
+    rows_NVHWC = torch.stack([view.permute(0, 2, 3, 1) for view in views], 1)
+    return rows_NVHWC.flatten(0, 1).permute(0, 3, 1, 2)
 
 
 def average_running_statistics(network: nn.Module) -> None:

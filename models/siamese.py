@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models.backbones import Backbone
 from models.method import Embedding, Method
+from models.norm import forward_views
 from models.teacher import Teacher, cosine_momentum
 from pipelines.batch import Batch
 from pipelines.views import View
@@ -52,13 +53,13 @@ class Siamese(Method):
         self.teacher = None if ema is None else Teacher(self.student)
 
     def outputs(self, batch: Batch) -> Outputs:
-        """Predictions and targets of both views; each view in a forward of its own, as in the authors' code."""
-        embeddings = [self.student(view) for view in batch.views]
-        predictions = [self.predictor(embedding_BD) for embedding_BD in embeddings]
+        """Predictions and targets of both views; batch statistics are those of a view, as in the authors' code."""
+        embeddings = forward_views(self.student, batch.views)
+        predictions = forward_views(self.predictor, embeddings)
         if self.teacher is None:
             targets = [embedding_BD.detach() for embedding_BD in embeddings]
         else:
-            targets = [self.teacher(view) for view in batch.views]
+            targets = forward_views(self.teacher, batch.views)
         return Outputs(*predictions, *targets)
 
     def after_step(self, step: int) -> None:

@@ -25,6 +25,7 @@ from models.backbones import Backbone
 from models.distributed import gather_with_gradient, positions
 from models.heads import mlp
 from models.method import Embedding, Losses, Method
+from models.norm import forward_views
 from models.options import option
 from models.relations import nt_xent
 from models.sync_norm import SyncBatchNorm1d
@@ -70,7 +71,7 @@ class SimClr(Method):
         self.student = Embedding(backbone, head)
 
     def forward(self, batch: Batch) -> Losses:
-        first_BD, second_BD = (self.student(view) for view in batch.views)
+        first_BD, second_BD = forward_views(self.student, batch.views)
         everyone = (gather_with_gradient(first_BD), gather_with_gradient(second_BD))
         position_B = positions(len(first_BD), first_BD.device)
         return Losses(nt_xent(first_BD, second_BD, self.settings.temperature, *everyone, position_B))

@@ -99,6 +99,16 @@ class Augment:
         elif compile:
             self._fused = compiled(fused, "the augmentation")
 
+    @property
+    def note(self) -> str:
+        """What to tell before the first batch: why it takes long, if it will."""
+        if self._threads is None:
+            return ""
+        from pipelines.color_kernels import compiled_before  # here, because it needs Numba
+
+        first = "; the augmentation is compiled for this machine at the first batch, about 20 s, once"
+        return "" if compiled_before() else first
+
     def __call__(self, images: Sequence[Tensor], numbers_VSP: Tensor) -> tuple[Tensor, ...]:
         """Augments one batch.
 

@@ -151,7 +151,7 @@ def make_loader(
     threads = threads or len(os.sched_getaffinity(0))
     executor, note = make_executor(loader, dataset, plan, device, threads)
     augment = Augment(plan.views, dataset.mean, dataset.std, device, dtype, compile=compile, threads=threads)
-    return Loader(dataset, plan, executor, augment, device, note)
+    return Loader(dataset, plan, executor, augment, device, note + augment.note)
 
 
 def _tensors(batch: Batch) -> Iterator[Tensor]:

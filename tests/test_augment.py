@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
+from pipelines import color_kernels
 from pipelines.augment import Augment, Operations, fused
 from pipelines.photometric import (
     ORDER,
@@ -150,3 +153,16 @@ def test_cuda_agrees_with_the_cpu(compile: bool) -> None:
     (ours,) = augment([tensor.to(device)], numbers[None])
     assert ours.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(ours.cpu(), expected, atol=1e-4, rtol=0)
+
+
+def test_a_first_compilation_is_announced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    view = View(16)
+    on_cpu(view, *batch(view, 8)[1:])
+    augment = Augment([view], MEAN, STD, torch.device("cpu"))
+    try:
+        assert augment.note == ""
+        fresh = SimpleNamespace(stats=SimpleNamespace(cache_path=str(tmp_path)))
+        monkeypatch.setattr(color_kernels, "augment", fresh)
+        assert "compiled for this machine" in augment.note
+    finally:
+        augment.close()

@@ -31,8 +31,12 @@ def test_cases_compare_and_tell_the_growth(monkeypatch, tmp_path, capsys):
     out = tmp_path / "selection.json"
     words = ["selection", "--sizes", "600,1200", "--repeats", "1", "--threads", "1", "--json", str(out)]
     assert benchmark.main(words) == 0
-    first, second = json.loads(out.read_text())["benchmarks"]["selection"]
+    first, second, *parts = json.loads(out.read_text())["benchmarks"]["selection"]
     assert next(iter(first["contenders"])) == "ours" and list(second["contenders"]) == ["ours"]
+    assert second["cpu_seconds"] > 0 and second["contenders"]["ours"]["peak_mib"] > 0
+    if len(first["contenders"]) > 1:  # the others take part in the parts of what is too much for them
+        assert [part["case"] for part in parts] == ["neighbours of 1,200 among 1,200", "k-means of 1,200"]
+        assert all(part["contenders"].keys() == first["contenders"].keys() for part in parts)
     assert "growth" not in first and "for 2 times the samples (N^" in second["growth"]
     assert first["samples"] == 600 and first["contenders"]["ours"]["median"] > 0
     assert benchmark.main(["selection", "--sizes", "0"]) == 2
@@ -42,10 +46,15 @@ def test_cases_compare_and_tell_the_growth(monkeypatch, tmp_path, capsys):
 def test_the_others_find_what_ours_finds(monkeypatch):
     monkeypatch.setattr(selection, "CLUSTERS", 16)
     part = selection.mixture(800, "cpu")
-    found = {name: run() for name, run in selection.others(part.features_MD, 1).items()}
-    if not found:
+    others = selection.rivals(part.features_MD, 1)
+    if not others:
         pytest.skip("neither faiss nor scikit-learn is installed")
-    share = float(selection.select(part, "paper", 0, 10, 16, 10).count_N.float().mean()) / 10
-    for mask in found.values():  # clusters differ by their start, the share of central neighbours does not
-        assert float(mask.float().mean()) == pytest.approx(share, abs=0.05)
+    found = selection.select(part, "paper", 0, 10, 16, 10)
+    share = float(found.count_N.float().mean()) / 10
+    for rival in others:
+        neighbors_Nk = rival.search(part.features_MD.numpy(), 11)
+        assert torch.equal(neighbors_Nk[:, 0], torch.arange(800))
+        assert (neighbors_Nk[:, 1:].sort(1).values == found.neighbors_Nk.long().sort(1).values).float().mean() > 0.999
+        # Clusters differ by their start, the share of central neighbours does not.
+        assert float(selection.by(rival, part.features_MD).float().mean()) == pytest.approx(share, abs=0.05)
     assert Settings().sizes == (50_000,)

@@ -146,11 +146,11 @@ def test_sanity_values_of_the_losses():
 def test_local_embeddings_keep_samples_apart():
     """A sample's six embeddings do not change when the others do, in evaluation mode: blocks are not mixed up."""
     method, batch = method_of().eval(), batch_of()
-    before = method.local(batch.views[0])
+    before = method.local(batch.views[:1])[0]
     assert before.shape == (8, 6, 32) and not before.requires_grad
     changed = batch.views[0].clone()
     changed[3] += 1
-    after = method.local(changed)
+    after = method.local([changed])[0]
     same = [torch.allclose(before[n], after[n], atol=1e-5) for n in range(8)]
     assert same == [n != 3 for n in range(8)]
 

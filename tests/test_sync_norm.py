@@ -34,3 +34,22 @@ def test_fits_heads_and_backbones():
     plain = build_backbone("resnet18", width=4, stem="small")
     assert network.state_dict().keys() == plain.state_dict().keys()
     assert all(isinstance(m, SyncBatchNorm2d) for m in network.modules() if isinstance(m, nn.BatchNorm2d))
+
+
+@pytest.mark.parametrize("shape", [(12, 5), (12, 5, 4, 3)])
+def test_interleaved_views_have_statistics_of_their_own(shape: tuple[int, ...]) -> None:
+    kind = SyncBatchNorm1d if len(shape) == 2 else SyncBatchNorm2d
+    together, alone = kind(5).double(), kind(5).double()
+    x = torch.randn(shape, dtype=torch.float64) * 3 + 1
+    together.views = 3
+    y = together(x)
+    for view in range(3):
+        torch.testing.assert_close(y[view::3], kind(5).double()(x[view::3]))
+    same = x[::3]
+    together.load_state_dict(alone.state_dict())
+    together(same.repeat_interleave(3, 0))
+    for _ in range(3):
+        alone(same)
+    torch.testing.assert_close(together.running_mean, alone.running_mean)
+    torch.testing.assert_close(together.running_var, alone.running_var)
+    assert together.num_batches_tracked == alone.num_batches_tracked

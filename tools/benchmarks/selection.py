@@ -1,68 +1,104 @@
 """CLIM's selection: 10 nearest neighbours, 1,000 clusters, the centre-wise rule, for a mixture of Gaussians in 128-d.
 
 Beside it faiss (flat index, k-means) and scikit-learn (brute force, Lloyd) with as many iterations of k-means, on unit
-vectors; the rule is ours for all. They take part up to 50,000 samples; above, ours runs alone, and once where one run
-takes minutes. The peak is that of the process that needs most.
+vectors; the rule is ours for all. Up to 50,000 samples each does the whole selection. Above, ours does it alone, once
+where it takes minutes, and the others are compared in its parts: neighbours of 20,000 samples among all, and k-means.
+The peak is that of the process that needs most. CPU seconds, of all threads and processes, tell how busy the machine
+was with other things: on an idle one they are the seconds times the threads.
 
     python -m tools.benchmark selection --sizes 50000,100000,1000000
     torchrun --nproc_per_node 2 -m tools.benchmark selection --sizes 1000000 --threads 1      ours by two processes
 
-N samples, M of this process, D dimensions.
+N samples, M of this process, Q queries, D dimensions.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from models.distributed import everyones, world
+from models.kmeans import lloyd
+from models.nearest import PIECE, Nearest
 from models.neighbors import center_wise
 from models.part import Part
 from models.selection import select
 from tools.benchmarks.measure import Case, Settings, milliseconds, peak_memory, take_turns
+from tools.benchmarks.rivals import Rival, rivals
 
 NEIGHBORS, CLUSTERS, ITERATIONS = 10, 1000, 10
 DIMENSIONS, GROUPS, NOISE = 128, 300, 1.5  # fewer groups than clusters: k-means takes more iterations to settle
-COMPARED = 50_000  # samples up to which the others take part
-REPEATED = 100_000  # samples up to which a contender runs more than once
+COMPARED = 50_000  # samples up to which the others do the whole selection
+REPEATED = 100_000  # samples up to which a selection is made more than once
+QUERIES = 20_000  # whose neighbours are searched among more samples than that
 _CHUNK = 4096  # samples that are drawn together
 
 
 def cases(settings: Settings) -> Iterator[Case]:
     before: Case | None = None
     for number in settings.sizes:
-        case = measure(number, settings, before)
+        part = mixture(number, settings.device)
+        others = rivals(part.features_MD, settings.threads) if world()[1] == 1 and settings.device == "cpu" else []
+        case = selection(part, settings, others if number <= COMPARED else [], before)
         yield case
         before = case
+        if others and number > COMPARED:
+            yield from parts(part, settings, others)
 
 
-def measure(number: int, settings: Settings, before: Case | None) -> Case:
-    """Seconds of every contender at one size; `before` is the case of the size that ran last."""
-    part = mixture(number, settings.device)
+def selection(part: Part, settings: Settings, others: list[Rival], before: Case | None) -> Case:
+    """Seconds of a selection, by ours and by others; `before` is the case of the size that ran last."""
     contenders: dict[str, Callable[[], object]] = {
         "ours": lambda: select(part, "paper", 0, NEIGHBORS, CLUSTERS, ITERATIONS)
     }
-    if number <= COMPARED and world()[1] == 1 and settings.device == "cpu":
-        contenders |= others(part.features_MD, settings.threads)
-    timed = {name: _seconds(milliseconds(run, settings.device)) for name, run in contenders.items()}
-    first: dict[str, float] = {}  # seconds of the run whose memory is watched
-    peaks = {name: _largest(peak_memory(_keep(first, name, run), settings.device)) for name, run in timed.items()}
-    values = take_turns(timed, settings.repeats) if number <= REPEATED else {name: [first[name]] for name in first}
+    contenders |= {rival.name: lambda rival=rival: by(rival, part.features_MD) for rival in others}  # type: ignore[misc]
+    used = _processor_seconds()
+    values, peaks = _measured(contenders, settings, settings.repeats if part.total <= REPEATED else 0)
     facts: dict[str, object] = {
-        "samples": number, "processes": world()[1], "features_mib": round(part.features_MD.nbytes / 2**20, 1),
+        "samples": part.total, "processes": world()[1], "features_mib": round(part.features_MD.nbytes / 2**20, 1),
     }  # fmt: skip
+    if not others:
+        runs = 1 + (settings.repeats if part.total <= REPEATED else 0)
+        facts["cpu_seconds"] = round((_processor_seconds() - used) / runs, 2)
     if before is not None:
         ratio = statistics.median(values["ours"]) / before.median("ours")
-        size = number / int(before.facts["samples"])
+        size = part.total / int(before.facts["samples"])
         facts["growth"] = f"{ratio:.2f} times the time for {size:g} times the samples (N^{math.log(ratio, size):.2f})"
-    return Case(f"{number:,} samples, {DIMENSIONS}-d", "seconds", values, peaks, facts)
+    return Case(f"{part.total:,} samples, {DIMENSIONS}-d", "seconds", values, peaks, facts)
+
+
+def by(rival: Rival, features_ND: Tensor) -> Tensor:
+    """A selection with another's search and k-means."""
+    neighbors_Nk = rival.search(features_ND.numpy(), NEIGHBORS + 1)[:, 1:]  # the first one is the sample itself
+    return center_wise(features_ND, neighbors_Nk, *rival.cluster(CLUSTERS, ITERATIONS))
+
+
+def parts(part: Part, settings: Settings, others: list[Rival]) -> Iterator[Case]:
+    """Search and k-means alone, by everyone."""
+    features_ND, number_N = part.features_MD, part.number_M
+    queries = min(QUERIES, part.total)
+
+    def search() -> Tensor:
+        found = Nearest(features_ND[:queries], NEIGHBORS, number_N[:queries])
+        for number_P, rows_PD in zip(torch.split(number_N, PIECE), torch.split(features_ND, PIECE), strict=True):
+            found.look_at(number_P, rows_PD)
+        return found.number_Nk
+
+    searches: dict[str, Callable[[], object]] = {"ours": search}
+    clusterings: dict[str, Callable[[], object]] = {"ours": lambda: lloyd(features_ND, CLUSTERS, ITERATIONS)}
+    for rival in others:
+        searches[rival.name] = lambda one=rival: one.search(features_ND[:queries].numpy(), NEIGHBORS + 1)  # type: ignore[misc]
+        clusterings[rival.name] = lambda one=rival: one.cluster(CLUSTERS, ITERATIONS)  # type: ignore[misc]
+    yield Case(
+        f"neighbours of {queries:,} among {part.total:,}", "seconds", *_measured(searches, settings, settings.repeats)
+    )
+    yield Case(f"k-means of {part.total:,}", "seconds", *_measured(clusterings, settings, settings.repeats))
 
 
 def mixture(number: int, device: str) -> Part:
@@ -80,49 +116,19 @@ def mixture(number: int, device: str) -> Part:
     return Part(torch.cat(numbers).to(device), torch.cat(rows).to(device), number)
 
 
-def others(features_ND: Tensor, threads: int) -> dict[str, Callable[[], object]]:
-    """faiss and scikit-learn, where they are installed."""
-    rows = features_ND.numpy()
-    found: dict[str, Callable[[], object]] = {}
+def _measured(
+    contenders: Mapping[str, Callable[[], object]], settings: Settings, repeats: int
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Seconds and MiB of each; without repeats those of the one run whose memory is watched."""
+    timed = {name: _seconds(milliseconds(run, settings.device)) for name, run in contenders.items()}
+    first: dict[str, float] = {}
+    peaks = {name: _largest(peak_memory(_keep(first, name, run), settings.device)) for name, run in timed.items()}
+    return take_turns(timed, repeats) if repeats else {name: [first[name]] for name in first}, peaks
 
-    def rule(neighbors: np.ndarray, centroids: np.ndarray, assignment: np.ndarray) -> Tensor:
-        found = (torch.from_numpy(np.ascontiguousarray(array)) for array in (neighbors, centroids, assignment))
-        neighbors_Nk, centroids_CD, assignment_N = found
-        return center_wise(features_ND, neighbors_Nk.long(), centroids_CD, assignment_N.long())
 
-    try:
-        import faiss
-
-        def with_faiss() -> Tensor:
-            faiss.omp_set_num_threads(threads)
-            index = faiss.IndexFlatIP(DIMENSIONS)
-            index.add(rows)
-            _, neighbors = index.search(rows, NEIGHBORS + 1)  # the first one is the sample itself
-            clusters = faiss.Kmeans(DIMENSIONS, CLUSTERS, niter=ITERATIONS, seed=1, max_points_per_centroid=len(rows))
-            clusters.train(rows)
-            _, assignment = clusters.index.search(rows, 1)
-            return rule(neighbors[:, 1:], np.asarray(clusters.centroids), assignment[:, 0])
-
-        found["faiss"] = with_faiss
-    except ModuleNotFoundError as error:
-        print(f"faiss is left out: {error}", file=sys.stderr)
-    try:
-        from sklearn.cluster import KMeans
-        from sklearn.neighbors import NearestNeighbors
-        from threadpoolctl import threadpool_limits
-
-        def with_sklearn() -> Tensor:
-            with threadpool_limits(threads):
-                search = NearestNeighbors(n_neighbors=NEIGHBORS, algorithm="brute").fit(rows)
-                neighbors = search.kneighbors(return_distance=False)
-                start = rows[np.random.default_rng(0).choice(len(rows), CLUSTERS, replace=False)]
-                clusters = KMeans(CLUSTERS, init=start, n_init=1, max_iter=ITERATIONS, tol=0).fit(rows)
-            return rule(neighbors, clusters.cluster_centers_, clusters.labels_)
-
-        found["scikit-learn"] = with_sklearn
-    except ModuleNotFoundError as error:
-        print(f"scikit-learn is left out: {error}", file=sys.stderr)
-    return found
+def _processor_seconds() -> float:
+    """That all processes have used so far."""
+    return float(everyones(torch.tensor(time.process_time(), dtype=torch.float64)).sum())
 
 
 def _seconds(run: Callable[[], float]) -> Callable[[], float]:
