@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import checkpoint
 from models.backbones import Backbone, build_backbone
+from models.weights_file import WeightsError, read_weights
 
 PREFIXES = ("student.backbone.", "backbone.", "")  # where a state dict may hold the student's backbone
 
@@ -30,7 +30,7 @@ class Encoder:
         architecture: the arguments of `build_backbone` that made it.
         image_size, image_keep: side of evaluation views in pixels, and the share of the shorter side that they show.
         mean, std: of the training images' channels, on the scale 0 to 1; None where nothing says.
-        step: of the checkpoint, or None.
+        step, samples_seen: of the checkpoint, or None.
         source: the checkpoint or file.
         notes: lines to show, such as checkpoints that were skipped.
     """
@@ -44,6 +44,7 @@ class Encoder:
     step: int | None
     source: Path
     notes: tuple[str, ...] = ()
+    samples_seen: int | None = None
 
     def untrained(self, seed: int = 0) -> Backbone:
         """The same network with fresh weights."""
@@ -84,24 +85,23 @@ def from_run(run: Path) -> Encoder:
         why = f": {notes[0]}" if notes else ""
         raise EncoderError(f"{run / 'checkpoints'} holds no checkpoint that can be read{why}")
     facts = {**recipe, "mean": data["mean"], "std": data["std"], "step": found.state["step"]}
+    facts["samples_seen"] = found.state.get("samples_seen")
     return _assemble(found.model, facts, found.path, tuple(notes))
 
 
 def from_weights(path: Path, stem: str | None = None, image_size: int | None = None) -> Encoder:
-    """The backbone in a .safetensors file with torchvision's or timm's keys, or with those of a checkpoint.
+    """The backbone in a file of weights with torchvision's or timm's keys, or with those of a checkpoint.
 
-    What the file's metadata does not say (backbone, width, stem, image_size, mean, std) is taken from the arguments and
-    the shapes of the weights.
+    What the file does not say of itself (backbone, width, stem, image_size, mean, std) is taken from the arguments and
+    the shapes of the weights; `weights_file.py` tells which files are read.
 
     Raises:
-        EncoderError: no such file, not safetensors, or not a backbone.
+        EncoderError: no such file, not to be read, or not a backbone.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            facts: dict[str, Any] = {key: _parsed(value) for key, value in (file.metadata() or {}).items()}
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError) as error:
-        raise EncoderError(f"{path} cannot be read as safetensors ({error})") from None
+        weights, facts = read_weights(path)
+    except WeightsError as error:
+        raise EncoderError(str(error)) from None
     facts |= {"stem": stem} if stem else {}
     facts |= {"image_size": image_size} if image_size else {}
     return _assemble(weights, _guessed(_backbone_part(weights)) | facts, path, ())
@@ -114,14 +114,29 @@ def _assemble(weights: dict[str, Tensor], facts: dict[str, Any], source: Path, n
         raise EncoderError(f"{source}: nothing says the network's {missing}") from None
     architecture["name"] = architecture.pop("backbone")
     try:
-        backbone = build_backbone(**architecture)
-        backbone.load_state_dict(_backbone_part(weights))
-    except (ValueError, RuntimeError) as error:
+        with torch.device("meta"):  # no memory is taken on the word of a file, nor random numbers
+            backbone = build_backbone(**architecture)
+        backbone.load_state_dict({key: _owned(value) for key, value in _backbone_part(weights).items()}, assign=True)
+        mean, std = (_triple(facts[name], name) if name in facts else None for name in ("mean", "std"))
+        keep = float(facts.get("image_keep", 1.0))
+    except (ValueError, TypeError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise EncoderError(f"{source} does not hold the backbone {architecture['name']} ({first})") from None
-    mean, std = (tuple(facts[name]) if name in facts else None for name in ("mean", "std"))
-    keep, step = float(facts.get("image_keep", 1.0)), facts.get("step")
-    return Encoder(backbone, architecture, facts["image_size"], keep, mean, std, step, source, notes)
+    step, seen = facts.get("step"), facts.get("samples_seen")
+    return Encoder(backbone, architecture, facts["image_size"], keep, mean, std, step, source, notes, seen)
+
+
+def _owned(value: Tensor) -> Tensor:
+    """The weights in float32, in memory of their own."""
+    return value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True).contiguous()
+
+
+def _triple(values: Any, name: str) -> tuple[float, float, float]:
+    try:
+        red, green, blue = (float(value) for value in values)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is not three numbers") from None
+    return red, green, blue
 
 
 def _backbone_part(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -151,11 +166,3 @@ def _guessed(part: dict[str, Tensor]) -> dict[str, Any]:
     )
     width, _, kernel, _ = part["conv1.weight"].shape
     return {"backbone": name, "width": width} | ({"stem": "imagenet", "image_size": 224} if kernel == 7 else {})
-
-
-def _parsed(text: str) -> Any:
-    """A metadata value: JSON where it is, else the text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

@@ -108,7 +108,7 @@ def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
         (lambda: from_run(tmp_path / "nowhere"), r"is no run of train\.py"),
         (lambda: from_run(run), "holds no checkpoint"),
         (lambda: from_run(broken), "does not hold the backbone resnet18"),
-        (lambda: from_weights(tmp_path / "nowhere"), "cannot be read"),
+        (lambda: from_weights(tmp_path / "nowhere"), "there is no weights file"),
         (lambda: from_weights(tmp_path / "text.safetensors"), "cannot be read as safetensors"),
         (lambda: from_weights(tmp_path / "other.safetensors"), "nothing says the network's 'backbone'"),
         (lambda: from_weights(tmp_path / "small.safetensors"), "nothing says the network's 'stem'"),

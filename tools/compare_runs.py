@@ -1,0 +1,149 @@
+"""Several runs in one table: what differs in their recipes, what they cost, and what every protocol measured.
+
+    python -m tools.report compare runs/clim-photos runs/moco-photos --markdown runs/table.md
+
+A row for each fact and a column for each run, so that long protocol ids and many differences stay readable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tools.markdown import escaped, table
+from tools.options import Failure, OneLineParser
+from tools.run_record import Measured, RunRecord, read_run
+from tools.trees import shown
+
+Facts = dict[str, list[Any]]  # a value of each run, in their order; None where a run has none
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`tools.report compare`: the exit code."""
+    try:
+        options = parse(arguments)
+        for path in (options.json, options.markdown):
+            if path is not None and path.exists() and not options.force:
+                raise Failure(f"{path} exists and is left as it is; --force replaces it")
+        records = [read_run(run) for run in options.runs]
+        names, facts = unique_names(options.runs), compare(records)
+        if options.json is not None:
+            options.json.write_text(json.dumps({"runs": names, "facts": facts}, indent=2) + "\n")
+        if options.markdown is not None:
+            options.markdown.write_text(markdown(names, facts))
+        show(names, facts, Console())
+    except (Failure, OSError) as error:
+        print(f"tools.report compare: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = OneLineParser(prog="tools.report compare", description="One table of several runs.")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write it as a Markdown table")
+    parser.add_argument("--force", action="store_true", help="replace files that exist")
+    return parser.parse_args(arguments)
+
+
+def compare(records: Sequence[RunRecord]) -> Facts:
+    """The table's rows: facts in order, each with a value of every run.
+
+    Of recipes, data and machines only what differs; what a run or its method does not have is None.
+    """
+    facts: Facts = {"method": [record.config["method"] for record in records]}
+    facts |= differing([_asked(record) for record in records])
+    facts["step"] = [record.step for record in records]
+    facts["images seen"] = [record.samples_seen for record in records]
+    facts["seconds"] = [record.seconds for record in records]
+    facts["images/s (median)"] = [record.samples_per_s for record in records]
+    facts["final loss"] = [record.final_loss for record in records]
+    return facts | measured(records)
+
+
+def differing(asked: Sequence[dict[str, Any]]) -> Facts:
+    """Of several tables, the entries that differ between any two that have them."""
+    names = dict.fromkeys(name for table in asked for name in table)
+    rows = {name: [table.get(name) for table in asked] for name in names}
+    return {name: values for name, values in rows.items() if not _all_equal([v for v in values if v is not None])}
+
+
+def measured(records: Sequence[RunRecord]) -> Facts:
+    """A row for every measure of every protocol; where it is of an earlier checkpoint than the last, that is told."""
+    found: list[dict[str, Measured]] = [{} for _ in records]
+    for record, results in zip(records, found, strict=True):
+        for result in record.results:  # two files of one protocol, such as on two data sets, have a row each
+            twice = sum(other.protocol == result.protocol for other in record.results) > 1
+            results[f"{result.protocol} ({result.file})" if twice else result.protocol] = result
+    rows: Facts = {}
+    for protocol in sorted({protocol for results in found for protocol in results}):
+        here = [results.get(protocol) for results in found]
+        for name in dict.fromkeys(name for result in here if result for name in result.values):
+            rows[f"{protocol}: {name}"] = [result.values.get(name) if result else None for result in here]
+        steps = [result.step if result else None for result in here]
+        if any(step not in (None, record.step) for step, record in zip(steps, records, strict=True)):
+            rows[f"{protocol}: at step"] = steps
+    return rows
+
+
+def unique_names(runs: Sequence[Path]) -> list[str]:
+    """The folders' names; the whole path of those that are called alike."""
+    names = [run.resolve().name for run in runs]
+    return [name if names.count(name) == 1 else str(run) for name, run in zip(names, runs, strict=True)]
+
+
+def show(names: Sequence[str], facts: Facts, console: Console) -> None:
+    """Prints the table."""
+    grid = Table(title=f"{len(names)} runs", title_justify="left")
+    for name in ("", *names):
+        grid.add_column(Text(shown(name)), justify="right" if name else "left", overflow="fold")
+    for fact, values in facts.items():
+        grid.add_row(Text(shown(fact)), *(Text(shown(as_text(value))) for value in values))
+    console.print(grid)
+
+
+def markdown(names: Sequence[str], facts: Facts) -> str:
+    """The table as Markdown."""
+    rows = ([escaped(fact), *(escaped(as_text(value)) for value in values)] for fact, values in facts.items())
+    return table(["", *map(escaped, names)], rows)
+
+
+def as_text(value: Any) -> str:
+    """A value as people write it."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.6g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return ", ".join(map(as_text, value)) if isinstance(value, list) else str(value)
+
+
+def _asked(record: RunRecord) -> dict[str, Any]:
+    """What a run was asked for, and where it ran."""
+    config, data = record.config, record.config["data"]
+    options, machine = config.get("options", {}), config.get("machine", {})
+    return {
+        "recipe": config.get("recipe_name"), **config["recipe"],
+        "data": f"{Path(str(data.get('path'))).stem} ({str(data.get('checksum'))[:8]})",
+        **{name: options.get(name) for name in ("seed", "precision", "accumulate", "max_steps", "loader")},
+        "processes": config.get("world_size"), "machine": machine.get("gpu") or machine.get("cpu"),
+        "torch": config.get("versions", {}).get("torch"),
+    }  # fmt: skip
+
+
+def _all_equal(values: Sequence[Any]) -> bool:
+    return all(value == values[0] for value in values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
