@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         records = [read_run(run) for run in options.runs]
         names, facts = unique_names(options.runs), compare(records)
         if options.json is not None:
-            options.json.write_text(json.dumps({"runs": names, "facts": facts}, indent=2) + "\n")
+            write(options.json, json.dumps({"runs": names, "facts": facts}, indent=2) + "\n")
         if options.markdown is not None:
-            options.markdown.write_text(markdown(names, facts))
+            write(options.markdown, markdown(names, facts))
         show(names, facts, Console())
     except (Failure, OSError) as error:
         print(f"tools.report compare: {error}", file=sys.stderr)
@@ -115,6 +116,22 @@ def markdown(names: Sequence[str], facts: Facts) -> str:
     """The table as Markdown."""
     rows = ([escaped(fact), *(escaped(as_text(value)) for value in values)] for fact, values in facts.items())
     return table(["", *map(escaped, names)], rows)
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all.
+
+    Raises:
+        Failure: it cannot be written; what was there is as before.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise Failure(f"{path} cannot be written: {error.strerror}; give another, or free some space") from None
 
 
 def as_text(value: Any) -> str:

@@ -62,8 +62,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def export(options: argparse.Namespace, console: Console) -> None:
-    """Writes, checks, and only then names the files.
+def export(options: argparse.Namespace, console: Console) -> list[Checked]:
+    """Writes, checks, and only then names the files; returns what was checked.
 
     Raises:
         Failure: something the user can mend; nothing was written.
@@ -103,6 +103,7 @@ def export(options: argparse.Namespace, console: Console) -> None:
     show(checks, console)
     written = [options.out, card_file, *([options.onnx] if options.onnx else [])]
     console.print(f"written: {', '.join(shown(str(path)) for path in written)}", markup=False)
+    return checks
 
 
 def check_targets(options: argparse.Namespace, card_file: Path) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 
 from tools.trees import shown
 
-# What can begin something anywhere, or only at the start of a line; addresses, which become links by themselves.
-_MEANT = re.compile(r"[\\`*_\[\]<>#|~$&@]|:(?=//)|(?<=\bwww)\.|^[-+=]|(?<=^\d)[.)](?=\s|$)|(?<=^\d\d)[.)](?=\s|$)")
+# What can begin something inside a line, and addresses, which become links by themselves.
+_MEANT = re.compile(r"[\\`*_\[\]<>#|~$&@]|:(?=//)|(?<=\bwww)\.")
 
 
 def escaped(value: object) -> str:
-    """A value on one line of running text or in a cell of a table."""
+    """A value within a line of text, not at its start, or in a cell of a table."""
     return _MEANT.sub(r"\\\g<0>", shown(str(value)).strip())
 
 

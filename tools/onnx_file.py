@@ -76,6 +76,8 @@ def write_onnx(path: Path, backbone: Backbone, size: int, facts: Mapping[str, st
     finally:
         log.setLevel(before)
     assert program is not None
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # traces of this computer's paths
     program.model.metadata_props.update(facts)
     program.save(path, external_data=False)
 
