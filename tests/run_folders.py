@@ -53,7 +53,8 @@ def write_run(folder: Path, data: Dataset, step: int = 12, **architecture: Any) 
     return folder, network
 
 
-def write_result(run: Path, name: str, protocol: str, step: int = 12, **values: float) -> None:
+def write_result(run: Path, name: str, protocol: str, step: int = 12, data: str = "test", **values: Any) -> None:
     """An eval-NAME.json of the run."""
-    found = {"protocol": {"id": protocol}, **values, "classes": 3, "step": step, "seed": 0, "val_data": {"number": 12}}
+    images = {"number": 12, "path": f"/somewhere/{data}.beton"}
+    found = {"protocol": {"id": protocol}, **values, "classes": 3, "step": step, "seed": 0, "val_data": images}
     (run / f"eval-{name}.json").write_text(json.dumps(found))

@@ -7,7 +7,7 @@ import pytest
 from tests.datasets import photos
 from tests.run_folders import write_result, write_run
 from tools.compare_runs import as_text, compare, differing, main, unique_names
-from tools.run_record import read_run
+from tools.run_record import latest, read_run
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +38,38 @@ def test_only_what_differs_among_those_that_have_it():
     assert differing([first, second, third]) == {"b": [2, 3, None]}
 
 
-def test_two_files_of_one_protocol_have_a_row_each(runs, tmp_path):
-    for name, top1 in (("here", 1.0), ("there", 2.0)):
-        write_result(tmp_path, name, "knn-k20", top1=top1)
+def test_a_protocol_on_two_sets_of_images_has_rows_for_each(runs, tmp_path):
+    for data, top1 in (("here", 1.0), ("there", 2.0)):
+        write_result(tmp_path, data, "knn-k20", data=data, top1=top1)
     (tmp_path / "config.json").write_text((runs[0] / "config.json").read_text())
     facts = compare([read_run(tmp_path), read_run(runs[0])])
-    assert facts["knn-k20 (eval-here.json): top1"] == [1.0, None]
-    assert facts["knn-k20 (eval-there.json): top1"] == [2.0, None]
-    assert facts["knn-k20: top1"] == [None, 40.0]
+    assert {name: values for name, values in facts.items() if name.endswith(("top1", "top5"))} == {
+        "knn-k20, here: top1": [1.0, None], "knn-k20, there: top1": [2.0, None],
+        "knn-k20, test: top1": [None, 40.0], "knn-k20, test: top5": [None, 80.0],
+    }  # fmt: skip
+
+
+def test_every_evaluation_of_a_run_is_found(runs, tmp_path):
+    """The history holds what a later evaluation of the same name replaced, and the best checkpoint's row beside."""
+    (tmp_path / "config.json").write_text((runs[0] / "config.json").read_text())
+    seen = {"path": "data/test.beton", "number": 12}
+    best = {"protocol": {"id": "knn-best"}, "top1": 60.0}
+    history = [
+        {"protocol": {"id": "knn"}, "top1": 10.0, "step": 4, "val_data": seen},
+        {"protocol": {"id": "knn"}, "top1": 50.0, "step": 9, "val_data": seen, "best": best, "best_step": 6},
+        {"protocol": {"id": "retrieve"}, "recall@1": 30.0, "map": 20.0, "bank_images": 7, "step": 9, "val_data": seen},
+        {"protocol": {"id": "knn"}, "top1": 51.0, "interval": {"kind": "95 %", "top1": [40.0, 60.0]}, "step": 9,
+         "val_data": seen},
+    ]  # fmt: skip
+    (tmp_path / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
+    (tmp_path / "eval-knn.json").write_text(json.dumps(history[-1]))
+    results = read_run(tmp_path).results
+    assert [(r.protocol, r.step, dict(r.values)) for r in latest(results)] == [
+        ("knn", 9, {"top1": 51.0}), ("knn-best", 6, {"top1": 60.0}), ("retrieve", 9, {"recall@1": 30.0, "map": 20.0}),
+    ]  # fmt: skip
+    assert latest(results)[0].intervals == {"top1": (40.0, 60.0)}
+    assert [r.values["top1"] for r in latest(results, 4) if r.protocol == "knn"] == [10.0]
+    assert [r.step for r in latest(results, 5) if r.protocol == "knn"] == [9]
 
 
 def test_table_json_and_markdown(runs, tmp_path, capsys, monkeypatch):
@@ -79,7 +103,7 @@ def test_bad_input_is_one_line_and_writes_nothing(runs, tmp_path, capsys):
     cases = {
         "nowhere": "is no run of train.py: it has no config.json", "cut": "config.json cannot be read",
         "edited": "says nothing of the run's recipe", "row": "metrics.jsonl, line 2 is no JSON",
-        "result": "eval-knn.json names no protocol",
+        "result": "eval-knn.json is no evaluation that can be read",
     }  # fmt: skip
     for name, message in cases.items():
         assert main([str(runs[0]), str(tmp_path / name), "--json", str(tmp_path / "t.json")]) == 2

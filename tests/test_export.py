@@ -9,6 +9,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,8 @@ def dataset(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(dataset, tmp_path_factory):
     folder, _ = write_run(tmp_path_factory.mktemp("runs") / "run", dataset)
-    write_result(folder, "knn", "knn-k20-t0.1-cosine-student", top1=50.5, top5=90.25)
+    interval = {"kind": "95 %", "top1": [40.0, 61.5]}
+    write_result(folder, "knn", "knn-k20-t0.1-cosine-student", top1=50.5, top5=90.25, interval=interval)
     write_result(folder, "linear", "linear-cached", step=4, top1=40.0)
     return folder
 
@@ -87,6 +89,9 @@ def test_the_stock_class_computes_the_same(name, stem, size, layout, dataset, tm
     exec(python_blocks(tmp_path / "w.md")[1], space)
     stock = worst(features(space["model"], images), expected)
     assert stock <= 1e-5
+    if stem == "small":  # with the library's own max-pool the weights load too, and compute something else
+        space["model"].maxpool = torch.nn.MaxPool2d(3, 2, 1)
+        assert worst(features(space["model"], images), expected) > 1e-3
     assert f"{layout}'s {name} ({layout} " in shown and "not compared" not in shown
     told = f"{name} {stem} {size} px, {layout}: {stock:.1e}"
     if onnx:
@@ -143,7 +148,10 @@ def test_metadata_say_what_it_is(run, dataset, tmp_path):
     assert facts.items() >= (texts | {"width": "4", "samples_seen": "192", "image_keep": "1.0"}).items()
     assert json.loads(facts["data"]) == {"name": dataset.name, "number": 18, "checksum": dataset.checksum}
     assert json.loads(facts["recipe"])["lr"] == 0.1 and json.loads(facts["sources"]) == {"lr": "paper"}
-    knn = {"protocol": "knn-k20-t0.1-cosine-student", "step": 12, "images": 12, "top1": 50.5, "top5": 90.25}
+    knn = {
+        "protocol": "knn-k20-t0.1-cosine-student", "data": "test", "images": 12, "step": 12, "top1": 50.5,
+        "top5": 90.25, "intervals": {"top1": [40.0, 61.5]},
+    }  # fmt: skip
     assert json.loads(facts["results"])[0] == knn
     assert str(dataset.path) not in json.dumps(facts)  # it travels; where the images lay does not
     encoder = load_encoder(tmp_path / "w.safetensors").encoder
@@ -153,8 +161,8 @@ def test_metadata_say_what_it_is(run, dataset, tmp_path):
 def test_the_card(run, tmp_path, monkeypatch):
     assert main([str(run), str(tmp_path / "w.safetensors")]) == 0
     card = (tmp_path / "w.md").read_text()
-    assert "| `knn-k20-t0.1-cosine-student` | top1 | 50.50 | 12 | 12 |" in card
-    assert "| `linear-cached` | top1 | 40.00 | 12 | 4 (not of these weights) |" in card
+    assert "| `knn-k20-t0.1-cosine-student` | top1 | 50.50 (40.00 to 61.50) | 12 of test | 12 |" in card
+    assert "| `linear-cached` | top1 | 40.00 | 12 of test | 4 (not of these weights) |" in card
     assert "| `lr` | 0.1 | paper |" in card
     monkeypatch.chdir(tmp_path)
     from PIL import Image
@@ -163,6 +171,22 @@ def test_the_card(run, tmp_path, monkeypatch):
     space = {}
     exec(python_blocks(tmp_path / "w.md")[0], space)
     assert space["features"].shape == (1, 32)
+
+
+def test_the_best_checkpoint(dataset, tmp_path, capsys):
+    folder, _ = write_run(tmp_path / "run", dataset)
+    words = [str(folder), str(tmp_path / "w.safetensors"), "--checkpoint"]
+    assert main([*words, "best"]) == 2
+    assert "none was written where kNN was measured" in capsys.readouterr().err
+    for step, top1 in ((12, 50.0), (20, 40.0)):
+        checkpoint = folder / "checkpoints" / f"step-{step:08d}"
+        if not checkpoint.exists():
+            shutil.copytree(folder / "checkpoints" / "step-00000012", checkpoint)
+        state = {"step": step, "samples_seen": 16 * step, "optimizer": {}, "knn_top1": top1, "knn_step": step}
+        (checkpoint / "state.json").write_text(json.dumps(state))
+    for which, step in (("best", 12), ("newest", 20)):
+        assert main([*words, which, "--force"]) == 0
+        assert load_encoder(tmp_path / "w.safetensors").encoder.step == step
 
 
 def test_images_from_elsewhere(run, dataset, tmp_path, capsys):

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from tools.markdown import escaped, table
 from tools.options import Failure, OneLineParser
-from tools.run_record import Measured, RunRecord, read_run
+from tools.run_record import RunRecord, latest, read_run
 from tools.trees import shown
 
 Facts = dict[str, list[Any]]  # a value of each run, in their order; None where a run has none
@@ -79,20 +79,22 @@ def differing(asked: Sequence[dict[str, Any]]) -> Facts:
 
 
 def measured(records: Sequence[RunRecord]) -> Facts:
-    """A row for every measure of every protocol; where it is of an earlier checkpoint than the last, that is told."""
-    found: list[dict[str, Measured]] = [{} for _ in records]
-    for record, results in zip(records, found, strict=True):
-        for result in record.results:  # two files of one protocol, such as on two data sets, have a row each
-            twice = sum(other.protocol == result.protocol for other in record.results) > 1
-            results[f"{result.protocol} ({result.file})" if twice else result.protocol] = result
+    """A row for every measure of every protocol; where a run has gone on since it was measured, that is told.
+
+    A protocol that was applied to several sets of images has rows for each.
+    """
+    results = [latest(record.results) for record in records]
+    pairs = sorted({(result.protocol, result.data) for found in results for result in found})
+    several = {protocol for protocol, _ in pairs if len({data for other, data in pairs if other == protocol}) > 1}
     rows: Facts = {}
-    for protocol in sorted({protocol for results in found for protocol in results}):
-        here = [results.get(protocol) for results in found]
+    for protocol, data in pairs:
+        title = f"{protocol}, {data}" if protocol in several else protocol
+        here = [next((r for r in found if (r.protocol, r.data) == (protocol, data)), None) for found in results]
         for name in dict.fromkeys(name for result in here if result for name in result.values):
-            rows[f"{protocol}: {name}"] = [result.values.get(name) if result else None for result in here]
+            rows[f"{title}: {name}"] = [result.values.get(name) if result else None for result in here]
         steps = [result.step if result else None for result in here]
         if any(step not in (None, record.step) for step, record in zip(steps, records, strict=True)):
-            rows[f"{protocol}: at step"] = steps
+            rows[f"{title}: at step"] = steps
     return rows
 
 

@@ -34,7 +34,7 @@ from tools.model_card import Card
 from tools.onnx_file import check_packages, onnx_features, write_onnx
 from tools.options import Failure, OneLineParser
 from tools.run_folder import versions
-from tools.run_record import RunRecord, read_run
+from tools.run_record import RunRecord, latest, read_run
 from tools.staging import Staging
 from tools.stock import LAYOUTS, chosen_layout, missing_class, stock_lines, stock_network, version
 from tools.trees import shown
@@ -57,6 +57,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("out", type=Path, help="file to write, .safetensors; the card is written beside it, .md")
     parser.add_argument("--layout", help=f"keys: {' or '.join(LAYOUTS)} (default: torchvision; timm for a ViT)")
     parser.add_argument("--onnx", type=Path, metavar="FILE", help="also write the network as ONNX")
+    parser.add_argument(
+        "--checkpoint", choices=("newest", "best"), default="newest", help="best: by the kNN monitor (default: newest)"
+    )
     parser.add_argument("--data", help="converted images to compare features on (default: the run's own)")
     parser.add_argument("--force", action="store_true", help="replace files that exist")
     return parser.parse_args(arguments)
@@ -70,7 +73,7 @@ def export(options: argparse.Namespace, console: Console) -> list[Checked]:
     """
     card_file = options.out.with_suffix(".md")
     check_targets(options, card_file)
-    record, encoder = read_run(options.run), from_run(options.run)
+    record, encoder = read_run(options.run), from_run(options.run, options.checkpoint)
     layout = chosen_layout(options.layout, encoder.architecture["name"])
     for note in encoder.notes:
         console.print(note, markup=False)
@@ -132,8 +135,11 @@ def metadata(encoder: Encoder, record: RunRecord, layout: str, data: str) -> dic
         "data": {"name": data, **{name: config["data"].get(name) for name in ("number", "checksum")}},
         "input": "images [B, 3, image_size, image_size], RGB, (pixel / 255 - mean) / std",
         "results": [
-            {"protocol": result.protocol, "step": result.step, "images": result.images, **result.values}
-            for result in record.results
+            {
+                "protocol": result.protocol, "data": result.data, "images": result.images, "step": result.step,
+                **result.values, "intervals": result.intervals,
+            }
+            for result in latest(record.results, encoder.step)
         ],
         "commit": config.get("commit"), "trained_with": config.get("versions"),
         "exported_with": versions("safetensors"),

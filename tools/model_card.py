@@ -12,7 +12,7 @@ from typing import Any
 from models.encoder import Encoder
 from tools.export_check import Checked
 from tools.markdown import code, escaped, table
-from tools.run_record import RunRecord
+from tools.run_record import RunRecord, latest
 from tools.stock import missing_class
 
 _SOURCES = (
@@ -106,15 +106,18 @@ class Card:
     def _results(self) -> Iterator[str]:
         yield "## What was measured\n"
         if not self.record.results:
-            yield "Nothing: no `eval-*.json` lay in the run's folder.\n"
+            yield "Nothing: the run had not been evaluated.\n"
             return
         rows = [
-            (code(result.protocol), escaped(name), f"{value:.2f}", f"{result.images or 0:,}", _step(result.step, self))
-            for result in self.record.results
+            (
+                code(result.protocol), escaped(name), _with_interval(value, result.intervals.get(name)),
+                f"{result.images or 0:,} of {escaped(result.data)}", _step(result.step, self),
+            )
+            for result in latest(self.record.results, self.encoder.step)
             for name, value in result.values.items()
-        ]
+        ]  # fmt: skip
         yield table(("protocol", "measure", "%", "images", "step"), rows)
-        yield "One run, one seed. Compare these only with numbers of the same protocol on the same images.\n"
+        yield "Of one pretraining. Compare these only with numbers of the same protocol on the same images.\n"
 
     def _recipe(self) -> Iterator[str]:
         config = self.record.config
@@ -153,6 +156,10 @@ _LIMITS = """\
 
 def _python(*lines: str) -> str:
     return "\n".join(["```python", *lines, "```\n"])
+
+
+def _with_interval(value: float, interval: tuple[float, float] | None) -> str:
+    return f"{value:.2f}" + (f" ({interval[0]:.2f} to {interval[1]:.2f})" if interval else "")
 
 
 def _step(step: int | None, card: Card) -> str:

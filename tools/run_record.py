@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tools.options import Failure
 
-_NO_MEASURE = ("classes", "image_size", "step", "seed", "seconds")  # numbers of an eval-*.json that measure nothing
+_MEASURE = re.compile(r"top\d+|recall@\d+|map")  # what an evaluation's file calls its figures, all in percent
 
 
 @dataclass(frozen=True)
@@ -20,17 +21,19 @@ class Measured:
 
     Attributes:
         protocol: its id.
-        file: the name of the file that holds it.
-        values: what it measured, such as top1 and top5, in percent.
+        data: the name of the file of the images that were classified.
+        images: their number, or None.
+        values: what was measured, such as top1 and top5, in percent.
+        intervals: low and high of each value, where the file says.
         step: of the checkpoint that was measured; None where the file does not say.
-        images: the number that was classified, or None.
     """
 
     protocol: str
-    file: str
-    values: Mapping[str, float]
-    step: int | None
+    data: str
     images: int | None
+    values: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    step: int | None
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class RunRecord:
         step, samples_seen, seconds: how far it went; None where no file says so yet.
         samples_per_s: median over the logged steps, or None.
         final_loss: the newest that was logged, or None.
-        results: of every eval-*.json, by protocol.
+        results: of every evaluation; of two of the same protocol, images and step the newer one.
     """
 
     name: str
@@ -78,23 +81,42 @@ def read_run(run: Path) -> RunRecord:
         run.resolve().name, config,
         summary.get("step", last.get("step")), summary.get("samples_seen", last.get("samples_seen")),
         summary.get("seconds"), statistics.median(rates) if rates else None, losses[-1] if losses else None,
-        tuple(sorted(_results(run), key=lambda result: result.protocol)),
+        tuple(_results(run)),
     )  # fmt: skip
 
 
-def _results(run: Path) -> Iterator[Measured]:
-    for path in sorted(run.glob("eval-*.json")):
-        found = _object(path)
+def latest(results: Iterable[Measured], step: int | None = None) -> list[Measured]:
+    """One result for each protocol and data set: that of `step` where there is one, else that of the last step."""
+    chosen: dict[tuple[str, str], Measured] = {}
+    for result in sorted(results, key=lambda result: (result.step == step, result.step or 0)):
+        chosen[result.protocol, result.data] = result
+    return [chosen[key] for key in sorted(chosen)]
+
+
+def _results(run: Path) -> Iterable[Measured]:
+    """Of evaluations.jsonl, which keeps every evaluation, and of the eval-*.json, which keep the newest."""
+    history = run / "evaluations.jsonl"
+    found = [(history, row) for row in _rows(history)]
+    found += [(path, _object(path)) for path in sorted(run.glob("eval-*.json"))]
+    unique: dict[tuple[str, str, int | None], Measured] = {}
+    for path, evaluation in found:
         try:
-            protocol, images = str(found["protocol"]["id"]), found.get("val_data", {}).get("number")
-        except (KeyError, TypeError, AttributeError):
-            raise Failure(f"{path} names no protocol; measure again with eval.py") from None
-        values = {
-            name: float(value)
-            for name, value in found.items()
-            if isinstance(value, int | float) and not isinstance(value, bool) and name not in _NO_MEASURE
-        }
-        yield Measured(protocol, path.name, values, found.get("step"), images)
+            results = [_measured(evaluation, evaluation, evaluation.get("step"))]
+            if evaluation.get("best"):  # the same protocol for the best checkpoint, measured beside
+                results.append(_measured(evaluation["best"], evaluation, evaluation.get("best_step")))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise Failure(f"{path} is no evaluation that can be read; measure again with eval.py") from None
+        unique |= {(result.protocol, result.data, result.step): result for result in results}
+    return unique.values()
+
+
+def _measured(row: dict[str, Any], evaluation: dict[str, Any], step: int | None) -> Measured:
+    values = {name: float(value) for name, value in row.items() if _MEASURE.fullmatch(name)}
+    bounds = {name: pair for name, pair in row.get("interval", {}).items() if name in values}
+    intervals = {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+    data = evaluation.get("val_data", {})
+    name = Path(str(data.get("path", ""))).stem
+    return Measured(str(row["protocol"]["id"]), name, data.get("number"), values, intervals, step)
 
 
 def _object(path: Path) -> dict[str, Any]:
