@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,29 +118,44 @@ def _assemble(weights: dict[str, Tensor], facts: dict[str, Any], source: Path, n
         raise EncoderError(f"{source}: nothing says the network's {missing}") from None
     architecture["name"] = architecture.pop("backbone")
     try:
+        check_views(facts)
         with torch.device("meta"):  # no memory is taken on the word of a file, nor random numbers
             backbone = build_backbone(**architecture)
         backbone.load_state_dict({key: _owned(value) for key, value in _backbone_part(weights).items()}, assign=True)
-        mean, std = (_triple(facts[name], name) if name in facts else None for name in ("mean", "std"))
-        keep = float(facts.get("image_keep", 1.0))
     except (ValueError, TypeError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise EncoderError(f"{source} does not hold the backbone {architecture['name']} ({first})") from None
-    step, seen = facts.get("step"), facts.get("samples_seen")
+    mean, std = (tuple(facts[name]) if name in facts else None for name in ("mean", "std"))
+    keep, step, seen = float(facts.get("image_keep", 1.0)), facts.get("step"), facts.get("samples_seen")
     return Encoder(backbone, architecture, facts["image_size"], keep, mean, std, step, source, notes, seen)
+
+
+def check_views(facts: dict[str, Any]) -> None:
+    """Refuses what a file may say of its images and no view can be made of.
+
+    Raises:
+        ValueError: naming the fact and its value.
+    """
+    size, keep = facts["image_size"], facts.get("image_keep", 1.0)
+    if type(size) is not int or size < 1:
+        raise ValueError(f"image_size is {size}; give a whole number of pixels")
+    if not _is_number(keep) or not 0 < keep <= 1:
+        raise ValueError(f"image_keep is {keep}; give a share above 0, at most 1")
+    for name in ("mean", "std"):
+        triple = facts.get(name, (0.5, 0.5, 0.5))
+        if not isinstance(triple, list | tuple) or len(triple) != 3 or not all(map(_is_number, triple)):
+            raise ValueError(f"{name} is {triple}; give three numbers")
+    if not all(value > 0 for value in facts.get("std", (1.0,))):
+        raise ValueError(f"std is {facts['std']}; give numbers above 0")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _owned(value: Tensor) -> Tensor:
     """The weights in float32, in memory of their own."""
     return value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True).contiguous()
-
-
-def _triple(values: Any, name: str) -> tuple[float, float, float]:
-    try:
-        red, green, blue = (float(value) for value in values)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} is not three numbers") from None
-    return red, green, blue
 
 
 def _backbone_part(weights: dict[str, Tensor]) -> dict[str, Tensor]:

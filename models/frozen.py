@@ -13,13 +13,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from models.encoder import Encoder, EncoderError, from_run, from_weights
+from models.encoder import Encoder, EncoderError, check_views, from_run, from_weights
 from pipelines.area_resize import padded, resize_crops
 from pipelines.crops import boxes
 from pipelines.views import evaluation
@@ -89,10 +90,12 @@ def load_encoder(
     """
     path = Path(path)
     encoder = from_run(path) if path.is_dir() else from_weights(path, stem, image_size)
-    given = {name: tuple(map(float, value)) for name, value in (("mean", mean), ("std", std)) if value is not None}
-    if any(len(value) != 3 for value in given.values()):
-        raise EncoderError(f"mean and std are three numbers each, not {mean} and {std}")
-    return FrozenEncoder(replace(encoder, **given))  # type: ignore[arg-type]  # three numbers each, as just checked
+    given: dict[str, Any] = {name: tuple(v) for name, v in (("mean", mean), ("std", std)) if v is not None}
+    try:
+        check_views({"image_size": encoder.image_size, **given})
+    except ValueError as error:
+        raise EncoderError(str(error)) from None
+    return FrozenEncoder(replace(encoder, **given))
 
 
 def _view(image: Image.Image, size: int, keep: float) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 from tests.datasets import photos
 from tests.run_folders import write_result, write_run
 from tools.compare_runs import as_text, compare, differing, main, unique_names
-from tools.run_record import latest, read_run
+from tools.run_results import latest, results_of
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def runs(tmp_path_factory):
 
 
 def test_facts(runs):
-    facts = compare([read_run(run) for run in runs])
+    facts = compare(runs)
     assert facts == {
         "method": ["clim", "clim"], "width": [4, 8], "step": [12, 20], "images seen": [192, 320],
         "seconds": [None, 12.5], "images/s (median)": [108.0, 108.0], "final loss": [5.8, 5.0],
@@ -41,8 +41,9 @@ def test_only_what_differs_among_those_that_have_it():
 def test_a_protocol_on_two_sets_of_images_has_rows_for_each(runs, tmp_path):
     for data, top1 in (("here", 1.0), ("there", 2.0)):
         write_result(tmp_path, data, "knn-k20", data=data, top1=top1)
-    (tmp_path / "config.json").write_text((runs[0] / "config.json").read_text())
-    facts = compare([read_run(tmp_path), read_run(runs[0])])
+    for name in ("config.json", "metrics.jsonl"):
+        (tmp_path / name).write_text((runs[0] / name).read_text())
+    facts = compare([tmp_path, runs[0]])
     assert {name: values for name, values in facts.items() if name.endswith(("top1", "top5"))} == {
         "knn-k20, here: top1": [1.0, None], "knn-k20, there: top1": [2.0, None],
         "knn-k20, test: top1": [None, 40.0], "knn-k20, test: top5": [None, 80.0],
@@ -51,7 +52,6 @@ def test_a_protocol_on_two_sets_of_images_has_rows_for_each(runs, tmp_path):
 
 def test_every_evaluation_of_a_run_is_found(runs, tmp_path):
     """The history holds what a later evaluation of the same name replaced, and the best checkpoint's row beside."""
-    (tmp_path / "config.json").write_text((runs[0] / "config.json").read_text())
     seen = {"path": "data/test.beton", "number": 12}
     best = {"protocol": {"id": "knn-best"}, "top1": 60.0}
     history = [
@@ -63,7 +63,7 @@ def test_every_evaluation_of_a_run_is_found(runs, tmp_path):
     ]  # fmt: skip
     (tmp_path / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
     (tmp_path / "eval-knn.json").write_text(json.dumps(history[-1]))
-    results = read_run(tmp_path).results
+    results = results_of(tmp_path)
     assert [(r.protocol, r.step, dict(r.values)) for r in latest(results)] == [
         ("knn", 9, {"top1": 51.0}), ("knn-best", 6, {"top1": 60.0}), ("retrieve", 9, {"recall@1": 30.0, "map": 20.0}),
     ]  # fmt: skip
@@ -95,14 +95,15 @@ def test_table_json_and_markdown(runs, tmp_path, capsys, monkeypatch):
 def test_bad_input_is_one_line_and_writes_nothing(runs, tmp_path, capsys):
     for name in ("cut", "edited", "row", "result"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text((runs[0] / "config.json").read_text())
+        for file in ("config.json", "metrics.jsonl"):
+            (tmp_path / name / file).write_text((runs[0] / file).read_text())
     (tmp_path / "cut" / "config.json").write_text('{"method": ')
     (tmp_path / "edited" / "config.json").write_text('{"method": "clim"}')
     (tmp_path / "row" / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
     (tmp_path / "result" / "eval-knn.json").write_text('{"top1": 1}')
     cases = {
-        "nowhere": "is no run of train.py: it has no config.json", "cut": "config.json cannot be read",
-        "edited": "says nothing of the run's recipe", "row": "metrics.jsonl, line 2 is no JSON",
+        "nowhere": "is no run of train.py: it has no config.json", "cut": "config.json is damaged",
+        "edited": "config.json lacks recipe", "row": "metrics.jsonl line 2 is damaged",
         "result": "eval-knn.json is no evaluation that can be read",
     }  # fmt: skip
     for name, message in cases.items():
@@ -115,11 +116,12 @@ def test_bad_input_is_one_line_and_writes_nothing(runs, tmp_path, capsys):
     assert not (tmp_path / "t.json").exists()
 
 
-def test_a_row_that_is_being_written_is_left_out(runs, tmp_path):
+def test_a_run_that_goes_on(runs, tmp_path):
     (tmp_path / "config.json").write_text((runs[0] / "config.json").read_text())
     (tmp_path / "metrics.jsonl").write_text('{"step": 3, "samples_seen": 48, "loss": 1.5}\n{"step": 4, "lo')
-    record = read_run(tmp_path)
-    assert (record.step, record.samples_seen, record.final_loss, record.samples_per_s) == (3, 48, 1.5, None)
+    facts = compare([tmp_path])
+    expected = {"step": [3], "images seen": [48], "final loss": [1.5], "images/s (median)": [None], "seconds": [None]}
+    assert facts == {"method": ["clim"]} | expected
 
 
 def test_names(tmp_path, monkeypatch):

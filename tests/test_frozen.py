@@ -95,7 +95,7 @@ def test_a_state_dict_of_torchvisions_keys(tmp_path):
     view = told.preprocess(picture)
     assert view.shape == (1, 3, 48, 48)
     assert torch.equal(view[0, :, 0, 0], torch.tensor([1.0, -1.0, 0.0]))
-    with pytest.raises(EncoderError, match="three numbers each"):
+    with pytest.raises(EncoderError, match=r"mean is \(0.5, 0.5\); give three numbers"):
         load_encoder(tmp_path / "w.pth", mean=(0.5, 0.5))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,7 +22,8 @@ from rich.text import Text
 
 from tools.markdown import escaped, table
 from tools.options import Failure, OneLineParser
-from tools.run_record import RunRecord, latest, read_run
+from tools.run_record import read_run
+from tools.run_results import Measured, latest, results_of
 from tools.trees import shown
 
 Facts = dict[str, list[Any]]  # a value of each run, in their order; None where a run has none
@@ -34,8 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for path in (options.json, options.markdown):
             if path is not None and path.exists() and not options.force:
                 raise Failure(f"{path} exists and is left as it is; --force replaces it")
-        records = [read_run(run) for run in options.runs]
-        names, facts = unique_names(options.runs), compare(records)
+        names, facts = unique_names(options.runs), compare(options.runs)
         if options.json is not None:
             write(options.json, json.dumps({"runs": names, "facts": facts}, indent=2) + "\n")
         if options.markdown is not None:
@@ -56,19 +57,27 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def compare(records: Sequence[RunRecord]) -> Facts:
+def compare(runs: Sequence[Path]) -> Facts:
     """The table's rows: facts in order, each with a value of every run.
 
-    Of recipes, data and machines only what differs; what a run or its method does not have is None.
+    Of recipes, data and machines only what differs; what a run or its method does not have is None. A run that is not
+    finished has the step and the images that it logged last.
+
+    Raises:
+        Failure: a folder is no run, or a file is damaged.
     """
-    facts: Facts = {"method": [record.config["method"] for record in records]}
-    facts |= differing([_asked(record) for record in records])
-    facts["step"] = [record.step for record in records]
-    facts["images seen"] = [record.samples_seen for record in records]
-    facts["seconds"] = [record.seconds for record in records]
-    facts["images/s (median)"] = [record.samples_per_s for record in records]
-    facts["final loss"] = [record.final_loss for record in records]
-    return facts | measured(records)
+    records = [read_run(run) for run in runs]
+    steps = [record.summary.get("step", record.last("step")) for record in records]
+    return {
+        "method": [record.config["method"] for record in records],
+        **differing([_asked(record.config) for record in records]),
+        "step": steps,
+        "images seen": [record.summary.get("samples_seen", record.last("samples_seen")) for record in records],
+        "seconds": [record.summary.get("seconds") for record in records],
+        "images/s (median)": [_median(record.series("samples_per_s")[1]) for record in records],
+        "final loss": [record.last("loss") for record in records],
+        **measured([latest(results_of(run)) for run in runs], steps),
+    }
 
 
 def differing(asked: Sequence[dict[str, Any]]) -> Facts:
@@ -78,12 +87,11 @@ def differing(asked: Sequence[dict[str, Any]]) -> Facts:
     return {name: values for name, values in rows.items() if not _all_equal([v for v in values if v is not None])}
 
 
-def measured(records: Sequence[RunRecord]) -> Facts:
+def measured(results: Sequence[list[Measured]], last_steps: Sequence[int | None]) -> Facts:
     """A row for every measure of every protocol; where a run has gone on since it was measured, that is told.
 
     A protocol that was applied to several sets of images has rows for each.
     """
-    results = [latest(record.results) for record in records]
     pairs = sorted({(result.protocol, result.data) for found in results for result in found})
     several = {protocol for protocol, _ in pairs if len({data for other, data in pairs if other == protocol}) > 1}
     rows: Facts = {}
@@ -93,7 +101,7 @@ def measured(records: Sequence[RunRecord]) -> Facts:
         for name in dict.fromkeys(name for result in here if result for name in result.values):
             rows[f"{title}: {name}"] = [result.values.get(name) if result else None for result in here]
         steps = [result.step if result else None for result in here]
-        if any(step not in (None, record.step) for step, record in zip(steps, records, strict=True)):
+        if any(step not in (None, last) for step, last in zip(steps, last_steps, strict=True)):
             rows[f"{title}: at step"] = steps
     return rows
 
@@ -147,17 +155,26 @@ def as_text(value: Any) -> str:
     return ", ".join(map(as_text, value)) if isinstance(value, list) else str(value)
 
 
-def _asked(record: RunRecord) -> dict[str, Any]:
+def _asked(config: dict[str, Any]) -> dict[str, Any]:
     """What a run was asked for, and where it ran."""
-    config, data = record.config, record.config["data"]
-    options, machine = config.get("options", {}), config.get("machine", {})
+    data, options, machine = config["data"], config["options"], config.get("machine", {})
     return {
-        "recipe": config.get("recipe_name"), **config["recipe"],
+        "recipe": config["recipe_name"],
+        **{name: _alone(value) for name, value in config["recipe"].items()},
         "data": f"{Path(str(data.get('path'))).stem} ({str(data.get('checksum'))[:8]})",
         **{name: options.get(name) for name in ("seed", "precision", "accumulate", "max_steps", "loader")},
         "processes": config.get("world_size"), "machine": machine.get("gpu") or machine.get("cpu"),
         "torch": config.get("versions", {}).get("torch"),
     }  # fmt: skip
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return statistics.median(values) if values else None
+
+
+def _alone(value: Any) -> Any:
+    """A list of one value as that value: methods differ in which of their views a value is for."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _all_equal(values: Sequence[Any]) -> bool:

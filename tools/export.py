@@ -34,7 +34,8 @@ from tools.model_card import Card
 from tools.onnx_file import check_packages, onnx_features, write_onnx
 from tools.options import Failure, OneLineParser
 from tools.run_folder import versions
-from tools.run_record import RunRecord, latest, read_run
+from tools.run_record import read_run
+from tools.run_results import Measured, latest, results_of
 from tools.staging import Staging
 from tools.stock import LAYOUTS, chosen_layout, missing_class, stock_lines, stock_network, version
 from tools.trees import shown
@@ -73,15 +74,16 @@ def export(options: argparse.Namespace, console: Console) -> list[Checked]:
     """
     card_file = options.out.with_suffix(".md")
     check_targets(options, card_file)
-    record, encoder = read_run(options.run), from_run(options.run, options.checkpoint)
+    config, encoder = read_run(options.run).config, from_run(options.run, options.checkpoint)
+    results = latest(results_of(options.run), encoder.step)
     layout = chosen_layout(options.layout, encoder.architecture["name"])
     for note in encoder.notes:
         console.print(note, markup=False)
-    frozen, dataset = FrozenEncoder(encoder), data_of(record.config, options.data)
+    frozen, dataset = FrozenEncoder(encoder), data_of(config, options.data)
     images_BCHW = real_images(dataset, frozen)
     with torch.no_grad():
         expected_BD = frozen(images_BCHW)
-    facts = metadata(encoder, record, layout, data_name(record, dataset))
+    facts = metadata(encoder, config, results, layout, data_name(config, dataset))
     with ExitStack() as places:
         place = places.enter_context(Staging(options.out))
         weights, card = place.folder / options.out.name, place.folder / card_file.name
@@ -96,7 +98,7 @@ def export(options: argparse.Namespace, console: Console) -> list[Checked]:
             sync(onnx)
         page = Card(
             options.out.name, options.onnx.name if options.onnx else "", layout,
-            stock_lines(layout, encoder.architecture), encoder, record, json.loads(facts["data"])["name"],
+            stock_lines(layout, encoder.architecture), encoder, config, results, json.loads(facts["data"])["name"],
             f"{dataset.name}, {len(images_BCHW)} of {dataset.number:,}", checks, facts.get("commit", ""),
         )  # fmt: skip
         write(card, page.text().encode())
@@ -123,9 +125,11 @@ def check_targets(options: argparse.Namespace, card_file: Path) -> None:
             raise Failure(f"{path} exists and is left as it is; --force replaces it")
 
 
-def metadata(encoder: Encoder, record: RunRecord, layout: str, data: str) -> dict[str, str]:
+def metadata(
+    encoder: Encoder, config: dict[str, Any], results: Sequence[Measured], layout: str, data: str
+) -> dict[str, str]:
     """What the files say of themselves: texts, JSON where a value is no text. `from_weights` reads these names."""
-    config, architecture = record.config, encoder.architecture
+    architecture = encoder.architecture
     facts: dict[str, Any] = {
         "format": "pt", "layout": layout, "load_with": "\n".join(stock_lines(layout, architecture)),
         "method": config["method"], "recipe_name": config.get("recipe_name"), "recipe": config["recipe"],
@@ -139,7 +143,7 @@ def metadata(encoder: Encoder, record: RunRecord, layout: str, data: str) -> dic
                 "protocol": result.protocol, "data": result.data, "images": result.images, "step": result.step,
                 **result.values, "intervals": result.intervals,
             }
-            for result in latest(record.results, encoder.step)
+            for result in results
         ],
         "commit": config.get("commit"), "trained_with": config.get("versions"),
         "exported_with": versions("safetensors"),
@@ -150,9 +154,9 @@ def metadata(encoder: Encoder, record: RunRecord, layout: str, data: str) -> dic
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in known.items()}
 
 
-def data_name(record: RunRecord, dataset: Dataset) -> str:
+def data_name(config: dict[str, Any], dataset: Dataset) -> str:
     """What the training images are called: by their source where they are at hand, else by their file."""
-    own = record.config["data"]
+    own = config["data"]
     return dataset.name if dataset.checksum == own.get("checksum") else Path(str(own.get("path"))).stem
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from models.encoder import Encoder
 from tools.export_check import Checked
 from tools.markdown import code, escaped, table
-from tools.run_record import RunRecord, latest
+from tools.run_results import Measured
 from tools.stock import missing_class
 
 _SOURCES = (
@@ -28,6 +28,8 @@ class Card:
     Attributes:
         weights, onnx: names of the files; onnx may be "".
         layout, stock: whose keys they have, and the lines of Python that make its network.
+        config: of the run.
+        results: what was measured.
         data: the name, and `images` how many images; of `compared` the name of the set that features were compared on.
     """
 
@@ -36,7 +38,8 @@ class Card:
     layout: str
     stock: Sequence[str]
     encoder: Encoder
-    record: RunRecord
+    config: dict[str, Any]
+    results: Sequence[Measured]
     data: str
     compared: str
     checks: Sequence[Checked]
@@ -47,7 +50,7 @@ class Card:
         return "\n".join([*self._head(), *self._loading(), *self._results(), *self._recipe(), *self._checks(), _LIMITS])
 
     def _head(self) -> Iterator[str]:
-        config, encoder = self.record.config, self.encoder
+        config, encoder = self.config, self.encoder
         architecture, data = encoder.architecture, config["data"]
         weights = sum(parameter.numel() for parameter in encoder.backbone.parameters())
         yield f"# {escaped(self.weights.removesuffix('.safetensors'))}\n"
@@ -105,7 +108,7 @@ class Card:
 
     def _results(self) -> Iterator[str]:
         yield "## What was measured\n"
-        if not self.record.results:
+        if not self.results:
             yield "Nothing: the run had not been evaluated.\n"
             return
         rows = [
@@ -113,19 +116,18 @@ class Card:
                 code(result.protocol), escaped(name), _with_interval(value, result.intervals.get(name)),
                 f"{result.images or 0:,} of {escaped(result.data)}", _step(result.step, self),
             )
-            for result in latest(self.record.results, self.encoder.step)
+            for result in self.results
             for name, value in result.values.items()
         ]  # fmt: skip
         yield table(("protocol", "measure", "%", "images", "step"), rows)
         yield "Of one pretraining. Compare these only with numbers of the same protocol on the same images.\n"
 
     def _recipe(self) -> Iterator[str]:
-        config = self.record.config
-        sources = config.get("sources", {})
+        sources = self.config.get("sources", {})
         yield "## Recipe\n"
         rows = [
             (code(name), escaped(_value(value)), escaped(sources.get(name, "")))
-            for name, value in config["recipe"].items()
+            for name, value in self.config["recipe"].items()
         ]
         yield table(("", "value", "source"), rows)
         yield _SOURCES + "\n"
