@@ -14,7 +14,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ from tools.trees import shown
 def main(arguments: Sequence[str] | None = None) -> int:
     try:
         export(parse(arguments), Console(soft_wrap=True))
-    except (Failure, ValueError, OSError) as error:
+    except (Failure, ValueError, OSError, ImportError) as error:
         print(f"tools.export: {error}", file=sys.stderr)
         return 2
     return 0
@@ -84,31 +84,60 @@ def export(options: argparse.Namespace, console: Console) -> list[Checked]:
     with torch.no_grad():
         expected_BD = frozen(images_BCHW)
     facts = metadata(encoder, config, results, layout, data_name(config, dataset))
+
+    def page(checks: Sequence[Checked]) -> str:
+        return Card(
+            options.out.name, options.onnx.name if options.onnx else "", layout,
+            stock_lines(layout, encoder.architecture), encoder, config, results, json.loads(facts["data"])["name"],
+            f"{dataset.name}, {len(images_BCHW)} of {dataset.number:,}", checks, facts.get("commit", ""),
+        ).text()  # fmt: skip
+
+    try:
+        checks = publish(options, encoder, facts, images_BCHW, expected_BD, page)
+    except OSError as error:
+        reason = error.strerror or error
+        raise Failure(f"{options.out} cannot be written: {reason}; what was there before is as it was") from None
+    show(checks, console)
+    written = [options.out, card_file, *([options.onnx] if options.onnx else [])]
+    console.print(f"written: {', '.join(shown(str(path)) for path in written)}", markup=False)
+    return checks
+
+
+def publish(
+    options: argparse.Namespace,
+    encoder: Encoder,
+    facts: dict[str, str],
+    images_BCHW: Tensor,
+    expected_BD: Tensor,
+    page: Callable[[Sequence[Checked]], str],
+) -> list[Checked]:
+    """Makes the files in hidden folders, reads them back, and gives them their names, the weights last.
+
+    Args:
+        page: the card, of what was checked.
+
+    Raises:
+        Failure: the features differ.
+        OSError: the disk refuses something.
+    """
     with ExitStack() as places:
         place = places.enter_context(Staging(options.out))
-        weights, card = place.folder / options.out.name, place.folder / card_file.name
+        weights = place.folder / options.out.name
+        card = weights.with_suffix(".md")
         state = encoder.backbone.state_dict()
         write(weights, save({key: value.contiguous() for key, value in state.items()}, facts))
-        checks = [*check_weights(weights, layout, images_BCHW, expected_BD)]
+        checks = [*check_weights(weights, facts["layout"], images_BCHW, expected_BD)]
         if options.onnx:
             onnx_place = places.enter_context(Staging(options.onnx))
             onnx = onnx_place.folder / options.onnx.name
             write_onnx(onnx, encoder.backbone, encoder.image_size, facts)
             checks.append(compared("onnxruntime", onnx_features(onnx, images_BCHW), expected_BD, ONNX_LIMIT))
             sync(onnx)
-        page = Card(
-            options.out.name, options.onnx.name if options.onnx else "", layout,
-            stock_lines(layout, encoder.architecture), encoder, config, results, json.loads(facts["data"])["name"],
-            f"{dataset.name}, {len(images_BCHW)} of {dataset.number:,}", checks, facts.get("commit", ""),
-        )  # fmt: skip
-        write(card, page.text().encode())
+        write(card, page(checks).encode())
         if options.onnx:
             onnx_place.commit([(onnx, options.onnx)], [])
-        place.commit([(card, card_file), (weights, options.out)], [])
-    show(checks, console)
-    written = [options.out, card_file, *([options.onnx] if options.onnx else [])]
-    console.print(f"written: {', '.join(shown(str(path)) for path in written)}", markup=False)
-    return checks
+        place.commit([(card, options.out.with_suffix(".md")), (weights, options.out)], [])
+        return checks
 
 
 def check_targets(options: argparse.Namespace, card_file: Path) -> None:
