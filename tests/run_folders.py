@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
+from models import checkpoint
 from models.backbones import Backbone, build_backbone
 from pipelines import Dataset
 
@@ -27,18 +27,30 @@ def lively(backbone: Backbone, size: int) -> Backbone:
     return backbone.eval()
 
 
+class Trained(nn.Module):
+    """What of a method is saved: the student, and more that is not exported."""
+
+    pairing = None
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.student = nn.ModuleDict({"backbone": backbone, "head": nn.Linear(2, 2)})
+
+
+def write_checkpoint(folder: Path, network: Backbone, step: int, **state: Any) -> None:
+    """A checkpoint of the run, with more facts than its step."""
+    method: Any = Trained(network)
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
+    checkpoint.save(folder / "checkpoints", method, optimizer, {"step": step, "samples_seen": 16 * step, **state})
+
+
 def write_run(folder: Path, data: Dataset, step: int = 12, **architecture: Any) -> tuple[Path, Backbone]:
     """A run with one checkpoint; `architecture` as in a recipe. Returns its folder and its student backbone."""
     recipe = {"backbone": "resnet18", "width": 4, "stem": "small", "image_size": 32, "image_keep": 1.0} | architecture
     torch.manual_seed(0)
     network = build_backbone(recipe["backbone"], recipe["width"], recipe["stem"], image_size=recipe["image_size"])
     network = lively(network, recipe["image_size"])
-    checkpoint = folder / "checkpoints" / f"step-{step:08d}"
-    checkpoint.mkdir(parents=True)
-    weights = {f"student.backbone.{key}": value.clone() for key, value in network.state_dict().items()}
-    save_file(weights | {"queue.rows": torch.zeros(2, 2)}, checkpoint / "model.safetensors")
-    save_file({}, checkpoint / "optimizer.safetensors")
-    (checkpoint / "state.json").write_text(json.dumps({"step": step, "samples_seen": 16 * step, "optimizer": {}}))
+    write_checkpoint(folder, network, step)
     config = {
         "method": "clim", "recipe_name": "cifar10", "recipe": recipe | {"lr": 0.1}, "sources": {"lr": "paper"},
         "options": {"seed": 3}, "world_size": 1, "versions": {"torch": torch.__version__}, "machine": {"cpu": "a CPU"},

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import resource
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +22,7 @@ import tools.export
 import tools.onnx_file
 from models import load_encoder
 from tests.datasets import photos
-from tests.run_folders import write_result, write_run
+from tests.run_folders import write_checkpoint, write_result, write_run
 from tools.export import main
 from tools.export_check import real_images
 
@@ -174,17 +173,13 @@ def test_the_card(run, tmp_path, monkeypatch):
 
 
 def test_the_best_checkpoint(dataset, tmp_path, capsys):
-    folder, _ = write_run(tmp_path / "run", dataset)
+    folder, network = write_run(tmp_path / "run", dataset)
     words = [str(folder), str(tmp_path / "w.safetensors"), "--checkpoint"]
     assert main([*words, "best"]) == 2
     assert "none was written where kNN was measured" in capsys.readouterr().err
-    for step, top1 in ((12, 50.0), (20, 40.0)):
-        checkpoint = folder / "checkpoints" / f"step-{step:08d}"
-        if not checkpoint.exists():
-            shutil.copytree(folder / "checkpoints" / "step-00000012", checkpoint)
-        state = {"step": step, "samples_seen": 16 * step, "optimizer": {}, "knn_top1": top1, "knn_step": step}
-        (checkpoint / "state.json").write_text(json.dumps(state))
-    for which, step in (("best", 12), ("newest", 20)):
+    write_checkpoint(folder, network, 16, knn_top1=50.0, knn_step=16)
+    write_checkpoint(folder, network, 20, knn_top1=40.0, knn_step=20)
+    for which, step in (("best", 16), ("newest", 20)):
         assert main([*words, which, "--force"]) == 0
         assert load_encoder(tmp_path / "w.safetensors").encoder.step == step
 
