@@ -74,22 +74,24 @@ class FrozenEncoder(nn.Module):
 def load_encoder(
     path: str | os.PathLike[str],
     *,
+    checkpoint: str = "newest",
     stem: str | None = None,
     image_size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> FrozenEncoder:
-    """The encoder in a file that `tools.export` wrote, in a run's folder (its newest checkpoint), or in a state dict.
+    """The encoder in a file that `tools.export` wrote, in a run's folder, or in a state dict.
 
     Args:
         path: .safetensors; a folder with config.json and checkpoints; or .pt, .pth with torchvision's or timm's keys.
+        checkpoint: of a run, "newest" or "best" by its kNN monitor.
         stem, image_size, mean, std: what a file does not say of itself; mean and std on the scale 0 to 1.
 
     Raises:
         EncoderError: nothing there, or not to be used; one line.
     """
     path = Path(path)
-    encoder = from_run(path) if path.is_dir() else from_weights(path, stem, image_size)
+    encoder = from_run(path, checkpoint) if path.is_dir() else from_weights(path, stem, image_size)
     given: dict[str, Any] = {name: tuple(v) for name, v in (("mean", mean), ("std", std)) if v is not None}
     try:
         check_views({"image_size": encoder.image_size, **given})

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,9 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old pickle protocols
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes from anywhere: the unpickler and the zip reader raise nearly every kind
         raise WeightsError(
             f"{path} is refused: it is damaged, or holds more than weights and could run code ({_reason(error)})"

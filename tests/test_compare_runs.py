@@ -7,7 +7,6 @@ import pytest
 from tests.datasets import photos
 from tests.run_folders import write_result, write_run
 from tools.compare_runs import as_text, compare, differing, main, unique_names
-from tools.run_results import latest, results_of
 
 
 @pytest.fixture(scope="module")
@@ -48,28 +47,6 @@ def test_a_protocol_on_two_sets_of_images_has_rows_for_each(runs, tmp_path):
         "knn-k20, here: top1": [1.0, None], "knn-k20, there: top1": [2.0, None],
         "knn-k20, test: top1": [None, 40.0], "knn-k20, test: top5": [None, 80.0],
     }  # fmt: skip
-
-
-def test_every_evaluation_of_a_run_is_found(runs, tmp_path):
-    """The history holds what a later evaluation of the same name replaced, and the best checkpoint's row beside."""
-    seen = {"path": "data/test.beton", "number": 12}
-    best = {"protocol": {"id": "knn-best"}, "top1": 60.0}
-    history = [
-        {"protocol": {"id": "knn"}, "top1": 10.0, "step": 4, "val_data": seen},
-        {"protocol": {"id": "knn"}, "top1": 50.0, "step": 9, "val_data": seen, "best": best, "best_step": 6},
-        {"protocol": {"id": "retrieve"}, "recall@1": 30.0, "map": 20.0, "bank_images": 7, "step": 9, "val_data": seen},
-        {"protocol": {"id": "knn"}, "top1": 51.0, "interval": {"kind": "95 %", "top1": [40.0, 60.0]}, "step": 9,
-         "val_data": seen},
-    ]  # fmt: skip
-    (tmp_path / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
-    (tmp_path / "eval-knn.json").write_text(json.dumps(history[-1]))
-    results = results_of(tmp_path)
-    assert [(r.protocol, r.step, dict(r.values)) for r in latest(results)] == [
-        ("knn", 9, {"top1": 51.0}), ("knn-best", 6, {"top1": 60.0}), ("retrieve", 9, {"recall@1": 30.0, "map": 20.0}),
-    ]  # fmt: skip
-    assert latest(results)[0].intervals == {"top1": (40.0, 60.0)}
-    assert [r.values["top1"] for r in latest(results, 4) if r.protocol == "knn"] == [10.0]
-    assert [r.step for r in latest(results, 5) if r.protocol == "knn"] == [9]
 
 
 def test_table_json_and_markdown(runs, tmp_path, capsys, monkeypatch):

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save
 import tools.export
 import tools.onnx_file
 from models import load_encoder
+from pipelines import open_dataset
 from tests.datasets import photos
 from tests.run_folders import write_checkpoint, write_result, write_run
 from tools.export import main
@@ -172,6 +173,18 @@ def test_the_card(run, tmp_path, monkeypatch):
     assert space["features"].shape == (1, 32)
 
 
+def test_a_run_of_train_py(whole, data, tmp_path):
+    """Trained for a few steps: the exported features are those of the student in its newest checkpoint."""
+    run, _ = whole
+    assert main([str(run), str(tmp_path / "w.safetensors")]) == 0
+    config, summary = (json.loads((run / name).read_text()) for name in ("config.json", "summary.json"))
+    encoder, card = load_encoder(tmp_path / "w.safetensors"), (tmp_path / "w.md").read_text()
+    assert (encoder.encoder.step, encoder.encoder.samples_seen) == (summary["step"], summary["samples_seen"])
+    assert config["data"]["checksum"] in card and "| `queue_size` | 64 | command line |" in card
+    images = real_images(open_dataset(data.train), encoder)
+    assert torch.equal(encoder(images), load_encoder(run)(images))
+
+
 def test_the_best_checkpoint(dataset, tmp_path, capsys):
     folder, network = write_run(tmp_path / "run", dataset)
     words = [str(folder), str(tmp_path / "w.safetensors"), "--checkpoint"]
@@ -182,6 +195,7 @@ def test_the_best_checkpoint(dataset, tmp_path, capsys):
     for which, step in (("best", 16), ("newest", 20)):
         assert main([*words, which, "--force"]) == 0
         assert load_encoder(tmp_path / "w.safetensors").encoder.step == step
+        assert load_encoder(folder, checkpoint=which).encoder.step == step
 
 
 def test_images_from_elsewhere(run, dataset, tmp_path, capsys):
