@@ -91,7 +91,7 @@ class Card:
         else:
             yield f"With {self.layout} alone:\n"
             yield _python(
-                "import torch", *self.stock, "from safetensors.torch import load_file", "",
+                *self.stock, "from safetensors.torch import load_file", "",
                 f"model.load_state_dict(load_file({name!r}))", "model.eval()",
             )  # fmt: skip
             if encoder.architecture["stem"] != "imagenet":

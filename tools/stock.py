@@ -45,11 +45,20 @@ def stock_lines(layout: str, architecture: Mapping[str, Any]) -> list[str]:
     if name not in _RESNETS:
         wide = "" if architecture["width"] == 64 else f", embed_dim={6 * architecture['width']}"
         side = architecture["image_size"]
-        return ["import timm", f'model = timm.create_model("{_VIT}", num_classes=0, img_size={side}{wide})']
+        return [
+            "import torch",
+            "import timm",
+            f'model = timm.create_model("{_VIT}", num_classes=0, img_size={side}{wide})',
+        ]
     if layout == "timm":
-        lines = ["import timm", f'model = timm.create_model("{name}", num_classes=0)']
+        lines = ["import torch", "import timm", f'model = timm.create_model("{name}", num_classes=0)']
     else:
-        lines = ["import torchvision", f"model = torchvision.models.{name}()", "model.fc = torch.nn.Identity()"]
+        lines = [
+            "import torch",
+            "import torchvision",
+            f"model = torchvision.models.{name}()",
+            "model.fc = torch.nn.Identity()",
+        ]
     if stem != "imagenet":
         lines.append("model.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False)")
     return [*lines, "model.maxpool = torch.nn.Identity()"] if stem == "small" else lines
