@@ -1,4 +1,7 @@
-"""Everything that learns, and the equations it learns by. `build` makes a method from a recipe."""
+"""Everything that learns, and the equations it learns by.
+
+`build` makes a method from a recipe, `load_encoder` a trained encoder from a file or a run.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 
 from models.backbones import Backbone, build_backbone
 from models.distributed import world
+from models.frozen import FrozenEncoder, load_encoder
 from models.method import Method
 from models.norm import SplitBatchNorm2d
 from models.recipes import Recipe, Training
@@ -14,7 +18,7 @@ from models.recipes import recipe as resolve
 from models.registry import REGISTRY
 from models.sync_norm import SyncBatchNorm2d
 
-__all__ = ["Method", "backbone_of", "build", "resolve"]
+__all__ = ["FrozenEncoder", "Method", "backbone_of", "build", "load_encoder", "resolve"]
 
 
 def build(method: str, recipe: str | Recipe = "cifar10", **overrides: Any) -> Method:

@@ -25,12 +25,12 @@ def to_blocks(x_N: Tensor, splits: int) -> Tensor:
     """
     if splits > 1 and len(x_N) % splits:
         raise ValueError(f"a batch of {len(x_N)} does not divide into the {splits} groups of the batch norm")
-    return _transposed(x_N, len(x_N) // splits, splits)
+    return _transposed(x_N, x_N.shape[0] // splits, splits)  # not len(): an exporter would take that for a constant
 
 
 def from_blocks(x_N: Tensor, splits: int) -> Tensor:
     """The inverse of `to_blocks`."""
-    return _transposed(x_N, splits, len(x_N) // splits)
+    return _transposed(x_N, splits, x_N.shape[0] // splits)
 
 
 def _transposed(x_N: Tensor, rows: int, columns: int) -> Tensor:

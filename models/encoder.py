@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import checkpoint
 from models.backbones import Backbone, build_backbone
+from models.weights_file import WeightsError, read_weights
 
 PREFIXES = ("student.backbone.", "backbone.", "")  # where a state dict may hold the student's backbone
 
@@ -30,7 +31,7 @@ class Encoder:
         architecture: the arguments of `build_backbone` that made it.
         image_size, image_keep: side of evaluation views in pixels, and the share of the shorter side that they show.
         mean, std: of the training images' channels, on the scale 0 to 1; None where nothing says.
-        step: of the checkpoint, or None.
+        step, samples_seen: of the checkpoint, or None.
         source: the checkpoint or file.
         notes: lines to show, such as checkpoints that were skipped.
     """
@@ -44,6 +45,7 @@ class Encoder:
     step: int | None
     source: Path
     notes: tuple[str, ...] = ()
+    samples_seen: int | None = None
 
     def untrained(self, seed: int = 0) -> Backbone:
         """The same network with fresh weights."""
@@ -65,8 +67,8 @@ class RawPixels(nn.Module):
         return images_BCHW.flatten(1)
 
 
-def from_run(run: Path) -> Encoder:
-    """The student backbone of a run's newest valid checkpoint.
+def from_run(run: Path, which: str = "newest") -> Encoder:
+    """The student backbone of a run's newest valid checkpoint, or of its "best" one by the kNN monitor.
 
     Raises:
         EncoderError: no run, no checkpoint, or one that does not fit the run's configuration.
@@ -79,29 +81,31 @@ def from_run(run: Path) -> Encoder:
         raise EncoderError(f"{run} is no run of train.py: it has no config.json") from None
     except (OSError, ValueError, KeyError) as error:
         raise EncoderError(f"{config_path} cannot be read ({type(error).__name__}: {error})") from None
-    found, notes = checkpoint.newest(run / "checkpoints")
+    if which == "best":
+        found, notes = checkpoint.best(run / "checkpoints"), ["none was written where kNN was measured"]
+    else:
+        found, notes = checkpoint.newest(run / "checkpoints")
     if found is None:
         why = f": {notes[0]}" if notes else ""
         raise EncoderError(f"{run / 'checkpoints'} holds no checkpoint that can be read{why}")
     facts = {**recipe, "mean": data["mean"], "std": data["std"], "step": found.state["step"]}
-    return _assemble(found.model, facts, found.path, tuple(notes))
+    facts["samples_seen"] = found.state.get("samples_seen")
+    return _assemble(found.model, facts, found.path, tuple(notes) if which == "newest" else ())
 
 
 def from_weights(path: Path, stem: str | None = None, image_size: int | None = None) -> Encoder:
-    """The backbone in a .safetensors file with torchvision's or timm's keys, or with those of a checkpoint.
+    """The backbone in a file of weights with torchvision's or timm's keys, or with those of a checkpoint.
 
-    What the file's metadata does not say (backbone, width, stem, image_size, mean, std) is taken from the arguments and
-    the shapes of the weights.
+    What the file does not say of itself (backbone, width, stem, image_size, mean, std) is taken from the arguments and
+    the shapes of the weights; `weights_file.py` tells which files are read.
 
     Raises:
-        EncoderError: no such file, not safetensors, or not a backbone.
+        EncoderError: no such file, not to be read, or not a backbone.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            facts: dict[str, Any] = {key: _parsed(value) for key, value in (file.metadata() or {}).items()}
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError) as error:
-        raise EncoderError(f"{path} cannot be read as safetensors ({error})") from None
+        weights, facts = read_weights(path)
+    except WeightsError as error:
+        raise EncoderError(str(error)) from None
     facts |= {"stem": stem} if stem else {}
     facts |= {"image_size": image_size} if image_size else {}
     return _assemble(weights, _guessed(_backbone_part(weights)) | facts, path, ())
@@ -114,14 +118,44 @@ def _assemble(weights: dict[str, Tensor], facts: dict[str, Any], source: Path, n
         raise EncoderError(f"{source}: nothing says the network's {missing}") from None
     architecture["name"] = architecture.pop("backbone")
     try:
-        backbone = build_backbone(**architecture)
-        backbone.load_state_dict(_backbone_part(weights))
-    except (ValueError, RuntimeError) as error:
+        check_views(facts)
+        with torch.device("meta"):  # no memory is taken on the word of a file, nor random numbers
+            backbone = build_backbone(**architecture)
+        backbone.load_state_dict({key: _owned(value) for key, value in _backbone_part(weights).items()}, assign=True)
+    except (ValueError, TypeError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise EncoderError(f"{source} does not hold the backbone {architecture['name']} ({first})") from None
     mean, std = (tuple(facts[name]) if name in facts else None for name in ("mean", "std"))
-    keep, step = float(facts.get("image_keep", 1.0)), facts.get("step")
-    return Encoder(backbone, architecture, facts["image_size"], keep, mean, std, step, source, notes)
+    keep, step, seen = float(facts.get("image_keep", 1.0)), facts.get("step"), facts.get("samples_seen")
+    return Encoder(backbone, architecture, facts["image_size"], keep, mean, std, step, source, notes, seen)
+
+
+def check_views(facts: dict[str, Any]) -> None:
+    """Refuses what a file may say of its images and no view can be made of.
+
+    Raises:
+        ValueError: naming the fact and its value.
+    """
+    size, keep = facts["image_size"], facts.get("image_keep", 1.0)
+    if type(size) is not int or size < 1:
+        raise ValueError(f"image_size is {size}; give a whole number of pixels")
+    if not _is_number(keep) or not 0 < keep <= 1:
+        raise ValueError(f"image_keep is {keep}; give a share above 0, at most 1")
+    for name in ("mean", "std"):
+        triple = facts.get(name, (0.5, 0.5, 0.5))
+        if not isinstance(triple, list | tuple) or len(triple) != 3 or not all(map(_is_number, triple)):
+            raise ValueError(f"{name} is {triple}; give three numbers")
+    if not all(value > 0 for value in facts.get("std", (1.0,))):
+        raise ValueError(f"std is {facts['std']}; give numbers above 0")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _owned(value: Tensor) -> Tensor:
+    """The weights in float32, in memory of their own."""
+    return value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True).contiguous()
 
 
 def _backbone_part(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -151,11 +185,3 @@ def _guessed(part: dict[str, Tensor]) -> dict[str, Any]:
     )
     width, _, kernel, _ = part["conv1.weight"].shape
     return {"backbone": name, "width": width} | ({"stem": "imagenet", "image_size": 224} if kernel == 7 else {})
-
-
-def _parsed(text: str) -> Any:
-    """A metadata value: JSON where it is, else the text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

@@ -130,7 +130,7 @@ class VisionTransformer(Backbone):
         patches_BDHW = self.patch_embed(images_BCHW)
         height, width = patches_BDHW.shape[2:]
         tokens = patches_BDHW.flatten(2).transpose(1, 2)
-        x_BTD = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], 1) + self._positions(height, width)
+        x_BTD = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], 1) + self._positions(height, width)
         for block in self.blocks:
             x_BTD = block(x_BTD)
         x_BTD = self.norm(x_BTD)

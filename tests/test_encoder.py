@@ -95,6 +95,24 @@ def test_weights_file_by_its_metadata_and_vit(tmp_path: Path) -> None:
     assert from_weights(tmp_path / "v.safetensors").image_size == 32
 
 
+@pytest.mark.parametrize(
+    "claim",
+    [
+        {"width": 10**9}, {"width": "wide"}, {"width": -1}, {"backbone": "resnet1000"}, {"backbone": ["resnet18"]},
+        {"image_size": 0}, {"image_size": "big"}, {"image_keep": 2}, {"image_keep": "all"},
+        {"image_keep": float("nan")}, {"mean": [1, 2]}, {"mean": "grey"}, {"std": [0.1, 0.0, 0.1]},
+        {"std": [0.1, None, 0.1]}, {"stem": {"a": 1}},
+    ],
+)  # fmt: skip
+def test_a_file_that_claims_nonsense_is_one_line_and_takes_no_memory(tmp_path: Path, claim: dict[str, object]) -> None:
+    facts = {"backbone": "resnet18", "width": 4, "stem": "small", "image_size": 16, "mean": [0.5] * 3, "std": [0.5] * 3}
+    facts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in (facts | claim).items()}
+    save_file(prefixed(backbone(), ""), tmp_path / "w.safetensors", metadata=facts)
+    with pytest.raises(EncoderError, match=r"w\.safetensors does not hold the backbone") as raised:
+        from_weights(tmp_path / "w.safetensors")
+    assert "\n" not in str(raised.value)
+
+
 def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", steps=())
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
@@ -108,7 +126,7 @@ def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
         (lambda: from_run(tmp_path / "nowhere"), r"is no run of train\.py"),
         (lambda: from_run(run), "holds no checkpoint"),
         (lambda: from_run(broken), "does not hold the backbone resnet18"),
-        (lambda: from_weights(tmp_path / "nowhere"), "cannot be read"),
+        (lambda: from_weights(tmp_path / "nowhere"), "there is no weights file"),
         (lambda: from_weights(tmp_path / "text.safetensors"), "cannot be read as safetensors"),
         (lambda: from_weights(tmp_path / "other.safetensors"), "nothing says the network's 'backbone'"),
         (lambda: from_weights(tmp_path / "small.safetensors"), "nothing says the network's 'stem'"),

@@ -1,0 +1,78 @@
+"""Weights out of a file: tensors by name, and what the file says of them. Nothing in a file can run code.
+
+.safetensors            tensors and a table of texts
+.pt .pth .bin .ckpt     a state dict, alone or as the entry "state_dict" or "model", read by `torch.load` with
+                        `weights_only`, which makes tensors and plain containers and refuses everything else
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+_NESTED = ("state_dict", "model")
+
+
+class WeightsError(ValueError):
+    """The file holds no weights that can be read; the message is one line."""
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All tensors of a file, on the CPU, and its metadata.
+
+    Returns:
+        tensors by name; the file's texts by name, each as the JSON value that it is, else as it stands.
+
+    Raises:
+        WeightsError: missing, damaged, of another kind, or a pickle that wants to do more than hold weights.
+    """
+    if not path.is_file():
+        raise WeightsError(f"there is no weights file {path}")
+    return (_state_dict(path), {}) if path.suffix.lower() in TORCH_SUFFIXES else _safetensors(path)
+
+
+def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = {key: _parsed(value) for key, value in (file.metadata() or {}).items()}
+            return {key: file.get_tensor(key) for key in file.keys()}, facts  # noqa: SIM118 (not a mapping)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} cannot be read as safetensors ({error})") from None
+
+
+def _state_dict(path: Path) -> dict[str, Tensor]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old pickle protocols
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes from anywhere: the unpickler and the zip reader raise nearly every kind
+        raise WeightsError(
+            f"{path} is refused: it is damaged, or holds more than weights and could run code ({_reason(error)})"
+        ) from None
+    for name in _NESTED:
+        if isinstance(found, dict) and isinstance(found.get(name), dict):
+            found = found[name]
+    if not isinstance(found, dict):
+        raise WeightsError(f"{path} holds a {type(found).__name__} and no state dict")
+    return {key: value for key, value in found.items() if isinstance(key, str) and isinstance(value, Tensor)}
+
+
+def _reason(error: Exception) -> str:
+    """The line of torch's page of advice that names what was found."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    named = next((line for line in lines if line.startswith("WeightsUnpickler error:")), lines[0] if lines else "")
+    return f"{type(error).__name__}: {named.removeprefix('WeightsUnpickler error:').strip()[:120]}"
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
