@@ -1,19 +1,17 @@
 """CIFAR-10 and CIFAR-100 as published: python batches (pickles) or binary batches, in a folder or archive.
 
-The images keep their published order. A pickle can run any program when it is loaded; ours may only build arrays,
-strings, numbers, lists and dictionaries.
+The images keep their published order. A pickle can run any program when it is loaded, so `cifar_pickle.py` reads it.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
 import posixpath
 import re
 from typing import Any
 
 import numpy as np
 
+from tools.cifar_pickle import PickleError, read
 from tools.places import Item, Place, Planes, fetch
 from tools.source import TRAIN, Source
 from tools.trees import SourceError, Tree
@@ -23,41 +21,21 @@ BYTES = 3 * SIDE * SIDE
 PARTS = re.compile(r"data_batch_\d+(\.bin)?|train(\.bin)?")
 
 
-def _encode(text: str, encoding: str = "latin1") -> bytes:
-    """How Python 3 writes bytes into old pickles; the real codecs.encode would also unpack archives."""
-    if encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
-        raise pickle.UnpicklingError(f"it asks for the encoding {encoding}")
-    return text.encode(encoding)
-
-
-class _Unpickler(pickle.Unpickler):
-    ALLOWED: dict[tuple[str, str], Any] = {  # noqa: RUF012 - read only
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("_codecs", "encode"): _encode,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in self.ALLOWED:
-            return self.ALLOWED[module, name]
-        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return np._core.multiarray._reconstruct  # type: ignore[attr-defined]
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which a CIFAR batch has no use for")
-
-
 def _unpickle(name: str, place: Place) -> dict[str, Any]:
     try:
-        value = _Unpickler(io.BytesIO(fetch(place)), encoding="latin1").load()
-    except Exception as error:  # a damaged pickle raises anything at all
-        reason = str(error) or type(error).__name__
-        raise SourceError(f"{name} is refused as a CIFAR batch: {reason}; get the archive again") from None
-    if not isinstance(value, dict):
-        raise SourceError(f"{name} is no CIFAR batch: it holds a {type(value).__name__}")
-    return {key.decode("latin1") if isinstance(key, bytes) else str(key): item for key, item in value.items()}
+        return read(fetch(place))
+    except PickleError as error:
+        raise SourceError(f"{name} is refused as a CIFAR batch: it {error}; get the archive again") from None
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{name} cannot be read: {error}; get the archive again") from None
 
 
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+def _names(name: str, meta: dict[str, Any]) -> tuple[str, ...]:
+    """The classes; only texts, as writing out a nested list that holds itself many times would fill the memory."""
+    found = meta.get("label_names") or meta.get("fine_label_names") or []
+    if not isinstance(found, list) or not all(isinstance(label, str | bytes) for label in found):
+        raise SourceError(f"{name} is no list of CIFAR classes; get the archive again")
+    return tuple(label.decode("utf-8", "replace") if isinstance(label, bytes) else label for label in found)
 
 
 def cifar(tree: Tree) -> Source | None:
@@ -66,7 +44,7 @@ def cifar(tree: Tree) -> Source | None:
     Raises:
         SourceError: it looks like CIFAR but is damaged or hostile.
     """
-    for meta_name, train_name, test_name, read in (
+    for meta_name, train_name, test_name, layout in (
         ("batches.meta", "data_batch_1", "test_batch", _python),
         ("meta", "train", "test", _python),
         ("batches.meta.txt", "data_batch_1.bin", "test_batch.bin", _binary),
@@ -82,10 +60,10 @@ def cifar(tree: Tree) -> Source | None:
                 if posixpath.dirname(name) == folder
             }
             several = "_1" in train_name
-            trains = [name for name in files if PARTS.fullmatch(name) and name.endswith(".bin") == (read is _binary)]
+            trains = [name for name in files if PARTS.fullmatch(name) and name.endswith(".bin") == (layout is _binary)]
             trains = sorted(trains, key=lambda name: (len(name), name)) if several else [train_name]
             splits = {TRAIN: trains} | ({"test": [test_name]} if test_name in files else {})
-            source = read(tree.name, files, meta_name, splits)
+            source = layout(tree.name, files, meta_name, splits)
             source.ignored = tree.ignored + len(tree.files) - 1 - sum(map(len, splits.values()))
             if several and len(trains) != 5:
                 source.notes.append(f"found {len(trains)} training batches; CIFAR-10 has 5")
@@ -95,7 +73,7 @@ def cifar(tree: Tree) -> Source | None:
 
 def _python(name: str, files: dict[str, Place], meta_name: str, splits: dict[str, list[str]]) -> Source:
     meta = _unpickle(meta_name, files[meta_name])
-    classes = tuple(_text(label) for label in meta.get("label_names") or meta.get("fine_label_names") or ())
+    classes = _names(meta_name, meta)
     items: dict[str, list[Item]] = {}
     for suffix, batches in splits.items():
         items[suffix] = []
@@ -104,7 +82,6 @@ def _python(name: str, files: dict[str, Place], meta_name: str, splits: dict[str
             data, labels = batch.get("data"), batch.get("labels", batch.get("fine_labels"))
             if (
                 not isinstance(data, np.ndarray)
-                or data.dtype != np.uint8
                 or data.shape[1:] != (BYTES,)
                 or not isinstance(labels, list)
                 or len(labels) != len(data)
@@ -112,8 +89,8 @@ def _python(name: str, files: dict[str, Place], meta_name: str, splits: dict[str
                 raise SourceError(f"{batch_name} is no CIFAR batch: no data [N, {BYTES}] of bytes with N labels")
             images = np.ascontiguousarray(data.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1))
             for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-                if not isinstance(label, int | np.integer) or not 0 <= label < len(classes):
-                    raise SourceError(f"{batch_name} is no CIFAR batch: label {label!r} of {len(classes)} classes")
+                if type(label) is not int or not 0 <= label < len(classes):
+                    raise SourceError(f"{batch_name} is no CIFAR batch: image {i} has no label of {len(classes)} classes")
                 items[suffix].append(Item(f"{batch_name}#{i}", int(label), image))
     return Source(name, f"CIFAR-{len(classes)} python batches", classes, items)
 
