@@ -29,6 +29,8 @@ from pipelines.damage import GREY, Damage
 from pipelines.dataset import Dataset
 from pipelines.encoded import EncodedImages
 from pipelines.image_table import JPEG, RAW
+from pipelines.inspection import Inspection
+from pipelines.memory import free_memory
 from pipelines.plan import BatchPlan
 from pipelines.views import View
 
@@ -58,6 +60,9 @@ class BetonExecutor:
         threads: decoding threads.
         pin: page-locked output, for copies to a GPU.
         images: where the images lie; in the data set's mapped files where None.
+
+    Raises:
+        ValueError: the decode buffers, one of the largest image for each thread, do not fit into memory.
     """
 
     def __init__(
@@ -72,8 +77,14 @@ class BetonExecutor:
         self._sizes = np.array([view.size for view in views], dtype=np.int64)
         self._cut = _compiled_cut()
         self._dataset, self._images = dataset, images or EncodedImages(dataset)
+        self._inspection = Inspection(dataset, self._images) if isinstance(self._images, EncodedImages) else None
         volume_N = dataset.heights.astype(np.int64) * dataset.widths * 3
         largest = int(volume_N.max(initial=0, where=self._images.mode == JPEG))
+        if largest * threads > free_memory(torch.device("cpu")):
+            raise ValueError(
+                f"{dataset.path} has an image that takes {largest / 2**30:.1f} GiB decoded, which does not fit into "
+                f"memory {threads} times, for as many threads; give fewer, or convert with --max-size"
+            )
         self._count = threads
         self._scratch: SimpleQueue[NDArray[np.uint8]] = SimpleQueue()  # a decode buffer for each thread
         for _ in range(threads):
@@ -97,6 +108,8 @@ class BetonExecutor:
         height_S, width_S = self._dataset.heights[source_S], self._dataset.widths[source_S]
 
         def work(start: int, stop: int) -> None:
+            if self._inspection is not None:
+                bad_S[start:stop] = self._inspection.damaged(source_S[start:stop])
             scratch = self._scratch.get()
             try:
                 self._cut(
@@ -126,6 +139,7 @@ class BetonExecutor:
         """Ends the decoding threads and lets the images go."""
         self._threads.shutdown(wait=True)
         del self._images
+        self._inspection = None
 
     def _allocate(self, samples: int) -> tuple[Tensor, NDArray[np.int64]]:
         """The output of one batch as flat memory, and where each view starts: views sorted by size, then by number."""
@@ -148,11 +162,13 @@ def _compiled_cut() -> Any:
         address_S, mode_S, length_S, height_S, width_S, crop_VS4, flip_VS,
         size_V, offset_V, output, bad_S, scratch, start, stop,
     ):  # fmt: skip
-        """Makes the views of samples start to stop; marks those that do not decode, whose views are grey."""
+        """Makes the views of samples start to stop; marks those that do not decode. Marked ones give grey views."""
         for sample in range(start, stop):
             address, height, width = address_S[sample], np.int64(height_S[sample]), np.int64(width_S[sample])
             pixels = address
-            if mode_S[sample] == JPEG:
+            if bad_S[sample]:
+                pass
+            elif mode_S[sample] == JPEG:
                 pixels = scratch.ctypes.data
                 failed = imdecode(
                     address, length_S[sample], height, width, pixels, height, width, 0, 0, 1, 1, False, False

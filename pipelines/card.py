@@ -14,6 +14,7 @@ from typing import Any
 
 CARD_FORMAT = "likeness-card"
 CARD_VERSION = 1
+MAX_CARD = 256 << 20  # characters; what one file that was left out takes is less than 5,000
 
 
 class DatasetError(ValueError):
@@ -48,6 +49,10 @@ def write_json(target: Path, value: dict[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _no_number(text: str) -> Any:
+    raise ValueError(f"it holds {text}, which is no number")
+
+
 def read_card(path: Path) -> dict[str, Any]:
     """The card of the file or folder `path`.
 
@@ -56,23 +61,61 @@ def read_card(path: Path) -> dict[str, Any]:
     """
     card_at = card_path(path)
     try:
-        card = json.loads(card_at.read_text(encoding="utf-8"))
+        if card_at.exists() and not card_at.is_file():  # a pipe would hold us up
+            raise ValueError("it is no file")
+        with open(card_at, encoding="utf-8") as file:
+            text = file.read(MAX_CARD + 1)
+        if len(text) > MAX_CARD:
+            raise ValueError(f"it has more than {MAX_CARD >> 20} MiB")
+        card = json.loads(text, parse_constant=_no_number)
     except FileNotFoundError:
         where, what = ("in it", "the whole folder") if path.is_dir() else ("beside it", "both")
         raise DatasetError(
             f"{path} has no card {card_at.name} {where}; copy {what}, or convert again with: "
             f"python -m tools.convert SOURCE {path} --force"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"the card {card_at} cannot be read ({error}); convert the source again") from None
     if not isinstance(card, dict) or card.get("format") != CARD_FORMAT:
         raise DatasetError(f"{card_at} is not a card of a converted data set; convert the source again")
     if card.get("version") != CARD_VERSION:
         raise DatasetError(
-            f"the card {card_at} has version {card.get('version')} and this program reads {CARD_VERSION}; "
+            f"the card {card_at} has version {str(card.get('version'))[:20]} and this program reads {CARD_VERSION}; "
             "convert the source again"
         )
     return card
+
+
+def check_card(card: dict[str, Any]) -> None:
+    """Refuses values of another kind than conversion writes, before anything is done with them.
+
+    Raises:
+        KeyError: a value is missing.
+        ValueError: one is of the wrong kind; without the card's name.
+    """
+    classes = card["classes"]
+    if type(card["number"]) is not int or not 1 <= card["number"] < 1 << 48:
+        raise ValueError("number is no whole number from 1 on")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError("classes is no list of names")
+    for key in ("mean", "std"):
+        values = card[key]
+        numbers = isinstance(values, list) and all(type(value) in (int, float) for value in values)
+        if not numbers or len(values) != 3:
+            raise ValueError(f"{key} is no list of three numbers")
+        if not all(0 <= value <= 1 for value in values):
+            raise ValueError(f"{key} is outside 0 to 1")
+    for key in ("checksum", "sample_checksum"):
+        if not re.fullmatch("[0-9a-f]{32}", str(card.get(key, "0" * 32) if key == "sample_checksum" else card[key])):
+            raise ValueError(f"{key} is no checksum")
+    if not isinstance(card["source"], str):
+        raise ValueError("source is no name")
+    if not isinstance(card["file"], dict):
+        raise ValueError("file describes no files")
+    for key, value in card["file"].items():
+        lengths = value if isinstance(value, list) else [] if isinstance(value, str) else [value]
+        if not all(type(length) is int and 0 <= length < 1 << 62 for length in lengths):
+            raise ValueError(f"file's {key} is no length")
 
 
 def write_names(path: str | os.PathLike[str], names: list[str]) -> None:
@@ -86,9 +129,8 @@ def write_names(path: str | os.PathLike[str], names: list[str]) -> None:
 
 def read_names(path: str | os.PathLike[str]) -> list[str]:
     """The images' names in the source, in index order; empty if the list was not kept."""
-    try:
-        text = names_path(path).read_bytes().decode("utf-8", "surrogateescape")
-    except FileNotFoundError:
+    if not names_path(path).is_file():
         return []
+    text = names_path(path).read_bytes().decode("utf-8", "surrogateescape")
     escapes = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
     return [re.sub(r"\\[\\nr]", lambda match: escapes[match[0]], line) for line in text.split("\n")[:-1]]

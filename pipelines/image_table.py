@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 JPEG, RAW = 0, 1
+PIXEL_BOUND = 1 << 30  # of one image in any file that is opened: 3 GiB decoded
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class ImageTable:
         height, width: int32, pixels.
         offset, size: int64, bytes, of the image's data in its file.
         label: int64; -1 where there is none.
+        digest: 16 bytes of each image as it was converted; None where the format keeps none, or they are not to count.
     """
 
     files: tuple[Path, ...]
@@ -34,6 +36,7 @@ class ImageTable:
     offset: NDArray[np.int64]
     size: NDArray[np.int64]
     label: NDArray[np.int64]
+    digest: NDArray[np.void] | None = None
 
     def __len__(self) -> int:
         return len(self.mode)
@@ -56,5 +59,6 @@ def check_pixels(
     """Every number that a decoder would trust and that does not depend on the file."""
     refuse(mode > RAW, "is neither JPEG nor raw")
     refuse((height < 1) | (width < 1), "has no pixels")
+    refuse(height.astype(np.int64) * width > PIXEL_BOUND, f"has more than {PIXEL_BOUND:,} pixels")
     raw_size = height.astype(np.uint64) * width.astype(np.uint64) * np.uint64(3)
     refuse((mode == RAW) & (size != raw_size), "is raw but its size is not height x width x 3")

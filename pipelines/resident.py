@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Lock
 from weakref import WeakValueDictionary
 
@@ -29,6 +30,7 @@ from pipelines.dataset import Dataset
 from pipelines.decode import Decoder, decoder
 from pipelines.encoded import EncodedImages
 from pipelines.image_table import RAW
+from pipelines.inspection import Inspection
 from pipelines.memory import free_memory
 from pipelines.plan import BatchPlan
 from pipelines.transfer import sent
@@ -60,6 +62,7 @@ class DecodedImages:
         chunk = _CHUNK if on_gpu else self.pixels_P3.nbytes
         starts = np.unique(np.searchsorted(last_N * 3, np.arange(0, int(last_N[-1]) * 3, chunk)))
         with EncodedImages(dataset) as images, ThreadPoolExecutor(threads) as pool:
+            inspection = Inspection(dataset, images)
             for start, stop in zip(starts, [*starts[1:], dataset.number], strict=True):
                 base, end = int(self.first_N[start]), int(last_N[stop - 1])
                 target_P3 = self.pixels_P3[base:end]
@@ -69,10 +72,12 @@ class DecodedImages:
                 def work(
                     first: int, stop: int = stop, base: int = base, pixels_P3: NDArray[np.uint8] = pixels_P3
                 ) -> None:
-                    for number in range(first, min(first + _SLICE, stop)):
+                    part = np.arange(first, min(first + _SLICE, stop))
+                    for number, damaged in zip(part.tolist(), inspection.damaged(part).tolist(), strict=True):
                         target = pixels_P3[self.first_N[number] - base : last_N[number] - base]
                         shape = (int(dataset.heights[number]), int(dataset.widths[number]), 3)
-                        if not _decode(images, number, target.reshape(shape), decode):
+                        if damaged or not _decode(images, number, target.reshape(shape), decode):
+                            target[:] = GREY
                             self.mode[number] = DAMAGED
 
                 list(pool.map(work, range(start, stop, _SLICE)))
@@ -87,19 +92,22 @@ class DecodedImages:
 def _decode(images: EncodedImages, number: int, target_HW3: NDArray[np.uint8], decode: Decoder) -> bool:
     if images.mode[number] == RAW:
         target_HW3[:] = images[number].reshape(target_HW3.shape)
-    elif not decode(images[number], target_HW3):
-        target_HW3[:] = GREY
-        return False
-    return True
+        return True
+    return decode(images[number], target_HW3)
 
 
-_shared: WeakValueDictionary[tuple[str, torch.device], DecodedImages] = WeakValueDictionary()
+_shared: WeakValueDictionary[tuple[Path, str, torch.device], DecodedImages] = WeakValueDictionary()
 _lock = Lock()
+
+
+def _key(dataset: Dataset, device: torch.device) -> tuple[Path, str, torch.device]:
+    """The path too: with a checksum alone an edited card would have one set's sides read another one's pixels."""
+    return dataset.path.resolve(), dataset.checksum, device
 
 
 def is_decoded(dataset: Dataset, device: torch.device) -> bool:
     """Whether an open loader of this process holds the set's pixels."""
-    return (dataset.checksum, device) in _shared
+    return _key(dataset, device) in _shared
 
 
 def decoded_bytes(dataset: Dataset) -> int:
@@ -122,7 +130,7 @@ def decoded_images(dataset: Dataset, device: torch.device, threads: int) -> Deco
         ValueError: they do not fit.
     """
     with _lock:
-        found = _shared.get((dataset.checksum, device))
+        found = _shared.get(_key(dataset, device))
         if found is None:
             share, line = forecast(dataset, device)
             if share > LIMIT:
@@ -130,7 +138,7 @@ def decoded_images(dataset: Dataset, device: torch.device, threads: int) -> Deco
                     f"{dataset.path} does not fit into memory ({line}; at most {LIMIT:.0%} is taken); "
                     "take --loader auto, or convert with a smaller --max-size"
                 )
-            found = _shared[dataset.checksum, device] = DecodedImages(dataset, device, threads)
+            found = _shared[_key(dataset, device)] = DecodedImages(dataset, device, threads)
         return found
 
 

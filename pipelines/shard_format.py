@@ -74,6 +74,8 @@ def read_index(path: Path) -> tuple[NDArray[Any], int]:
         ValueError: truncated, foreign or edited; one line.
         OSError: it cannot be read.
     """
+    if path.exists() and not path.is_file():  # a pipe would hold us up
+        raise ValueError(f"{path} is no file")
     data = path.read_bytes()
     if len(data) < HEADER.itemsize or data[: len(MAGIC)] != MAGIC:
         raise ValueError(f"{path} is no index of shards that this program reads")
@@ -148,6 +150,7 @@ def _table(files: tuple[Path, ...], lengths: tuple[int, ...], records: NDArray[A
         records["offset"].astype(np.int64),
         records["size"].astype(np.int64),
         records["label"].astype(np.int64),
+        np.ascontiguousarray(records["digest"]),
     )
     end = np.array(lengths, dtype=np.uint64)[table.file]
     refuse((records["offset"] < BLOCK) | (records["offset"] >= end), "lies outside its shard")

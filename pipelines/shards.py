@@ -31,6 +31,7 @@ from pipelines.damage import GREY, Damage
 from pipelines.dataset import Dataset
 from pipelines.encoded import EncodedImages
 from pipelines.image_table import ppm_header
+from pipelines.inspection import Inspection
 from pipelines.plan import BatchPlan
 from pipelines.views import View
 
@@ -68,6 +69,7 @@ class DaliExecutor:
         load()
         self.damage = Damage(dataset)
         self._dataset, self._images = dataset, EncodedImages(dataset)
+        self._inspection = Inspection(dataset, self._images)
         self._sizes = [view.size for view in views]
         self._threads, self._device, self._largest = threads, device, largest
         self._known: set[int] = set()  # images that do not decode
@@ -89,6 +91,7 @@ class DaliExecutor:
         with self._lock:
             if len(self._under_way) == DEPTH:
                 self._take_oldest()  # of an epoch that was left, or of another one that runs beside this
+            self._known.update(plan.source_S[self._inspection.damaged(plan.source_S)].tolist())
             self._under_way.append(batch)
             self._feed(plan)
 

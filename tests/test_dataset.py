@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -68,10 +69,22 @@ def test_missing(made: Path, tmp_path: Path) -> None:
         ({"format": "x"}, "not a card"),
         ({"version": 9}, "version 9"),
         ({"classes": ["cat"]}, "label beyond the 1 classes"),
-        ({"mean": [0.1, 0.2]}, "again"),
+        ({"mean": [0.1, 0.2]}, "mean is no list of three numbers; convert"),
         ({"std": [0.1, 0.2, 7]}, "outside 0 to 1"),
+        ({"std": [0.1, 0.2, 10**400]}, "outside 0 to 1"),
+        ({"mean": "0.1"}, "mean is no list"),
         ({"checksum": None}, "lacks 'checksum'"),
-        ({"file": 3}, "again"),
+        ({"checksum": 7}, "checksum is no checksum"),
+        ({"sample_checksum": []}, "sample_checksum is no checksum"),
+        ({"sample_checksum": "0" * 32}, "are not those of its card"),
+        ({"number": 6.0}, "no whole number"),
+        ({"number": 10**400}, "no whole number"),
+        ({"classes": "catdog"}, "no list of names"),
+        ({"classes": [["cat"], "dog"]}, "no list of names"),
+        ({"source": {}}, "source is no name"),
+        ({"file": 3}, "file describes no files"),
+        ({"file": {"bytes": -1, "checksum": ""}}, "file's bytes is no length"),
+        ({"file": {}}, "lacks 'bytes'"),
     ],
 )
 def test_edited_card(made: Path, changes: dict[str, object], message: str) -> None:
@@ -79,9 +92,22 @@ def test_edited_card(made: Path, changes: dict[str, object], message: str) -> No
     fails(made, message)
 
 
-def test_broken_card(made: Path) -> None:
-    card_path(made).write_text("{")
+@pytest.mark.parametrize("text", ["{", "", "[" * 100_000, '{"a": NaN}', '{"a": ' + "9" * 5000 + "}", "\udcff"])
+def test_broken_card(made: Path, text: str) -> None:
+    card_path(made).write_bytes(text.encode("utf-8", "surrogateescape"))
     fails(made, "cannot be read")
+
+
+def test_pipes_do_not_hold_us_up(made: Path) -> None:
+    card = card_path(made).read_bytes()
+    card_path(made).unlink()
+    os.mkfifo(card_path(made))
+    fails(made, "cannot be read .it is no file")
+    card_path(made).unlink()
+    card_path(made).write_bytes(card)
+    made.unlink()
+    os.mkfifo(made)
+    fails(made, "has 0 bytes")
 
 
 def test_truncated_file(made: Path) -> None:
@@ -110,7 +136,17 @@ def test_verify_finds_damaged_pixels(made: Path) -> None:
     data[int(dataset.table.offset[3]) + 50] ^= 1
     made.write_bytes(data)
     with pytest.raises(DatasetError, match="are damaged"):
-        verify(open_dataset(made))
+        verify(open_dataset(made, check="none"))
+    with pytest.raises(DatasetError, match="are damaged"):
+        open_dataset(made, check="full")
+    fails(made, "are not those of its card .checksum of 64 of them.; convert .* --verify none")
+    with pytest.raises(ValueError, match="no check 'some'"):
+        open_dataset(made, check="some")
+
+
+def test_a_card_without_the_sample_is_taken(made: Path) -> None:
+    edit(made, sample_checksum=None)
+    assert open_dataset(made).number == 6
 
 
 def test_names_keep_odd_characters(made: Path) -> None:

@@ -90,7 +90,9 @@ def _python(name: str, files: dict[str, Place], meta_name: str, splits: dict[str
             images = np.ascontiguousarray(data.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1))
             for i, (image, label) in enumerate(zip(images, labels, strict=True)):
                 if type(label) is not int or not 0 <= label < len(classes):
-                    raise SourceError(f"{batch_name} is no CIFAR batch: image {i} has no label of {len(classes)} classes")
+                    raise SourceError(
+                        f"{batch_name} is no CIFAR batch: image {i} has no label of {len(classes)} classes"
+                    )
                 items[suffix].append(Item(f"{batch_name}#{i}", int(label), image))
     return Source(name, f"CIFAR-{len(classes)} python batches", classes, items)
 

@@ -103,16 +103,15 @@ class _Machine:
 
     def into(self, kind: type, values: list[Any]) -> None:
         """Adds values to the list, or pairs to the dictionary, on top of the stack."""
-        target = self.stack[-1]
-        if type(target) is not kind:
+        target: Any = self.stack[-1]
+        if not issubclass(type(target), kind):
             raise PickleError(f"adds to what is no {kind.__name__}")
         if kind is list:
-            target.extend(values)
-            return
-        for key, value in zip(values[::2], values[1::2], strict=True):
-            if not isinstance(key, str | bytes):
-                raise PickleError("has a key that is no text")
-            target[key] = value
+            target += values
+        elif not all(isinstance(key, str | bytes) for key in values[::2]):
+            raise PickleError("has a key that is no text")
+        else:
+            target.update(zip(values[::2], values[1::2], strict=True))
 
     def pop(self, count: int) -> list[Any]:
         if count > len(self.stack):

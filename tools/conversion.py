@@ -8,7 +8,6 @@ from typing import Any
 
 from pipelines import shard_format
 from pipelines.card import card_path, names_path
-from tools.encode import Settings
 from tools.shard_parts import Part, part_file
 from tools.source import TRAIN, Source
 from tools.split import Options, Progress, convert_split
@@ -76,7 +75,7 @@ def convert(source: Source, out: Path, staging: Staging, options: Options, progr
         SourceError: a converted source is damaged. Nothing was written.
         OSError, WorkerError: nothing was written.
     """
-    if options.settings != Settings():
+    if not options.settings.keep:
         source = replace(source, card=None)  # its images may change
     bad = list(source.bad)
     done: list[Written] = []

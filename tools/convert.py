@@ -35,14 +35,14 @@ def recognise(tree: Tree) -> Source:
     return cifar(tree) or stl10(tree) or image_folder(tree)
 
 
-def _source(name: str, scratch: Path) -> Source:
+def _source(name: str, scratch: Path, follow_links: bool) -> Source:
     from tools.converted import converted
 
     if name == "digits":
         from tools.digits import digits
 
         return digits()
-    return converted(Path(name)) or recognise(open_tree(Path(name), scratch))
+    return converted(Path(name)) or recognise(open_tree(Path(name), scratch, follow_links))
 
 
 def _staging(out: Path) -> Staging:
@@ -60,10 +60,10 @@ def _run(arguments: argparse.Namespace) -> tuple[Source, list[Written]]:
     conversion.check_targets(out, [TRAIN], arguments.force, form, part)
     if arguments.source != "digits" and not Path(arguments.source).exists():
         raise SourceError(f"there is no source {shown(arguments.source)}; give a folder, a zip, a tar, or digits")
-    settings = Settings(arguments.max_size, arguments.quality)
+    settings = Settings(arguments.max_size, arguments.quality, arguments.max_pixels)
     options = Options(form, settings, arguments.workers, arguments.skip_bad, arguments.shard_size << 20, part)
     with _staging(conversion.target(out, TRAIN, part)) as staging:
-        source = _source(arguments.source, staging.folder)
+        source = _source(arguments.source, staging.folder, arguments.follow_links)
         conversion.check_targets(out, list(source.splits), arguments.force, form, part)
         whole = [len(items) for items in source.splits.values()]
         with _progress(sum(whole) if part is None else sum(len(part.range(images)) for images in whole)) as advance:

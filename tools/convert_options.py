@@ -19,7 +19,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tools.encode import DEFAULT_QUALITY, RAW_LIMIT
+from pipelines.image_table import PIXEL_BOUND
+from tools.encode import DEFAULT_QUALITY, MAX_PIXELS, RAW_LIMIT
 from tools.shard_parts import Part
 from tools.trees import shown
 
@@ -102,6 +103,17 @@ def parser() -> argparse.ArgumentParser:
         "--workers", type=_whole(1, 1024), default=cores, metavar="N", help="processes (default: %(default)s)"
     )
     made.add_argument("--force", action="store_true", help="replace files that exist")
+    made.add_argument(
+        "--follow-links", action="store_true", help="take links that lead out of a source folder (default: bad files)"
+    )
+    made.add_argument(
+        "--max-pixels",
+        type=_whole(1, PIXEL_BOUND),
+        default=MAX_PIXELS,
+        metavar="N",
+        help="images of more pixels are bad files; known from their header, before they are decoded (default: "
+        "%(default)s, which takes 300 MB in each process)",
+    )
     made.add_argument("--skip-bad", action="store_true", help="leave out files that cannot be converted, and list them")
     return made
 

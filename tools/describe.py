@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.digests import content_checksum
+from pipelines.digests import content_checksum, sample_checksum
 
 
 def created_by() -> str:
@@ -49,6 +49,7 @@ def describe(
         "mean": [round(float(value), 8) for value in mean],
         "std": [round(float(value), 8) for value in std],
         "checksum": content_checksum(digests, labels),
+        "sample_checksum": sample_checksum(digests),
         "source": source,
         "layout": layout,
         "created_by": created_by(),

@@ -23,6 +23,7 @@ UNTOUCHED, REENCODED, STORED_RAW = 0, 1, 2
 KINDS = ("untouched", "re-encoded", "raw")
 
 MAX_PIXELS = 100_000_000  # larger ones are taken for decompression bombs: 300 MB each when decoded
+SCAN, MAX_SCANS = b"\xff\xda", 500  # of a progressive JPEG: 10 are usual, and a small file can ask for millions
 MAX_SIDE = 65535  # of the file format
 RAW_LIMIT = 12 * 1024  # bytes
 DEFAULT_QUALITY = 95
@@ -56,10 +57,17 @@ class Settings:
     Attributes:
         max_size: bound of the longer side, pixels; None = as it is.
         quality: of JPEGs that we encode, 1 to 100; None = 95, with small images raw.
+        max_pixels: of an image that is decoded at all.
     """
 
     max_size: int | None = None
     quality: int | None = None
+    max_pixels: int = MAX_PIXELS
+
+    @property
+    def keep(self) -> bool:
+        """Whether nothing is asked that would change an image that was stored before."""
+        return self.max_size is None and self.quality is None
 
 
 @dataclass(frozen=True)
@@ -152,7 +160,7 @@ def encode_array(array: NDArray[np.uint8], settings: Settings) -> Encoded:
 
 def encode_again(data: bytes, mode: int, height: int, width: int, settings: Settings) -> Encoded:
     """An image that was stored before -> itself, undecoded, with sums of 0; unless the settings ask for another."""
-    if settings == Settings():
+    if settings.keep:
         kind = STORED_RAW if mode == RAW else UNTOUCHED
         return Encoded(mode, height, width, data, kind, np.zeros(3), np.zeros(3))
     if mode == RAW:
@@ -171,8 +179,12 @@ def encode_bytes(data: bytes, settings: Settings) -> Encoded:
         raise ValueError("is empty")
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ValueError(f"has {width} x {height} pixels; at most {MAX_PIXELS:,} are decoded")
+        if width * height > settings.max_pixels:
+            raise ValueError(
+                f"has {width} x {height} pixels; at most {settings.max_pixels:,} are decoded (--max-pixels)"
+            )
+        if data.count(SCAN) > MAX_SCANS:
+            raise ValueError(f"has more than {MAX_SCANS} scans, each of which costs as much as a whole picture")
         image.load()
         plain = (
             image.format in ("JPEG", "MPO")

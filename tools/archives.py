@@ -1,0 +1,168 @@
+"""Zips and tars as trees. Nothing is extracted.
+
+A compressed tar cannot be read at random, so it is unpacked once, whole, into one temporary file in the target folder;
+names in an archive are only labels and never become paths on the disk. Of two members with one name the later one
+counts, as it would after unpacking.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import os
+import stat
+import struct
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import IO, Any, cast
+
+from tools.places import BZIP2, DEFLATED, STORED, Place
+from tools.trees import SourceError, Tree, shown
+
+# A compressed tar that unpacks to more than both is a bomb: images hardly shrink, and real archives stay below 20.
+BOMB_BYTES, BOMB_RATIO = 1 << 30, 200
+MAX_RECORD = 1 << 20  # bytes of a tar's records about a member, which are kept in memory; a name takes a few thousand
+
+# First bytes of a compressed file, and what opens it.
+PACKED = {b"\x1f\x8b": "gz", b"\xfd7zXZ": "xz", b"BZh": "bz2"}
+
+
+def _unpacked(path: Path, packing: str) -> IO[bytes]:
+    openers: dict[str, Any] = {"gz": gzip.open, "xz": lzma.open, "bz2": bz2.open}
+    return cast(IO[bytes], openers[packing](path, "rb"))
+
+
+def _clean(name: str, tree: Tree) -> str | None:
+    """A member's name without "./" and the like; None for what is to be ignored."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if not parts or any(part.startswith(".") and part != ".." for part in parts) or "__MACOSX" in parts:
+        tree.ignored += bool(parts)
+        return None
+    if ".." in parts:
+        tree.bad.append((name, "has a name that leads out of the archive"))
+        return None
+    return "/".join(parts)
+
+
+def zip_tree(source: Path) -> Tree:
+    tree = Tree(source.name)
+    with zipfile.ZipFile(source) as archive, open(source, "rb") as file:
+        end = 0
+        for member in sorted(archive.infolist(), key=lambda member: member.header_offset):
+            # Members that share bytes make a small zip unpack to any size.
+            overlaps, end = member.header_offset < end, max(end, member.header_offset + 30 + member.compress_size)
+            name = None if member.is_dir() else _clean(member.filename, tree)
+            if name is None:
+                continue
+            if overlaps:
+                tree.bad.append((name, "shares its bytes with another member of the zip"))
+                continue
+            if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
+                tree.bad.append((name, "is a link or special file in the zip"))
+                continue
+            if member.flag_bits & 1:
+                tree.bad.append((name, "is encrypted in the zip"))
+            elif member.compress_type not in (STORED, DEFLATED, BZIP2):
+                tree.bad.append((name, f"is packed by method {member.compress_type}; pack the zip again with deflate"))
+            else:
+                # The local header repeats the name and may have other extra fields than the central directory.
+                file.seek(member.header_offset)
+                header = file.read(30)
+                if len(header) < 30 or header[:4] != b"PK\3\4":
+                    tree.bad.append((name, "has no header in the zip"))
+                    continue
+                name_size, extra_size = struct.unpack("<HH", header[26:30])
+                start = member.header_offset + 30 + name_size + extra_size
+                tree.files[name] = Place(
+                    os.fspath(source), start, member.compress_size, member.compress_type, member.file_size, member.CRC
+                )
+    return tree
+
+
+def compressed_tar_tree(source: Path, packing: str, scratch: Path) -> Tree:
+    with tempfile.NamedTemporaryFile(dir=scratch, prefix=".unpacked-", suffix=".tmp", delete=False) as file:
+        temporary = Path(file.name)
+        try:
+            with _unpacked(source, packing) as stream:
+                _copy(stream, file, max(BOMB_BYTES, BOMB_RATIO * source.stat().st_size), source)
+            file.flush()
+            tree = tar_tree(temporary, source.name, source)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    tree.temporary = temporary
+    return tree
+
+
+def _copy(stream: IO[bytes], file: IO[bytes], most: int, source: Path) -> None:
+    done = 0
+    while block := stream.read(1 << 20):
+        done += len(block)
+        if done > most:
+            raise SourceError(
+                f"the archive {shown(str(source))} unpacks to over {BOMB_RATIO} times its size, as images never do; "
+                "if you trust it, unpack it yourself"
+            )
+        file.write(block)
+
+
+class _Member(tarfile.TarInfo):
+    """A tar's member, refused before its records are read where they would fill the memory."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        records = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, b"X")
+        if self.size < 0 or (self.type in records and self.size > MAX_RECORD):
+            raise tarfile.ReadError(f"a record of {self.size} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+
+def tar_tree(path: Path, name: str, source: Path) -> Tree:
+    tree = Tree(name)
+    if not tarfile.is_tarfile(path):
+        raise SourceError(f"{shown(str(source))} is compressed but holds no tar; unpack it and give the result")
+    try:
+        with tarfile.open(path, "r:", encoding="utf-8", errors="surrogateescape", tarinfo=_Member) as archive:
+            _list_tar(archive, path, tree)
+    except (ValueError, OverflowError, RecursionError) as error:  # numbers and chains of records gone wild
+        raise tarfile.ReadError(str(error) or type(error).__name__) from None
+    return tree
+
+
+def _list_tar(archive: tarfile.TarFile, path: Path, tree: Tree) -> None:
+    length, before = path.stat().st_size, -1
+    while True:
+        member = archive.next()
+        archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
+        if member is None:
+            break
+        if archive.offset <= before:
+            raise tarfile.ReadError("a member that ends before it begins")
+        before = archive.offset
+        if member.offset_data + (0 if member.issparse() else member.size) > length:
+            raise tarfile.ReadError("it is cut short")
+        member_name = None if member.isdir() else _clean(member.name, tree)
+        if member_name is None:
+            continue
+        if member.issparse() or not (member.isreg() or member.islnk()):
+            tree.bad.append((member_name, "is a link or special file in the tar"))
+        elif member.islnk():
+            target = tree.files.get(_clean(member.linkname, tree) or "")
+            if target is None:
+                tree.bad.append((member_name, f"links to {member.linkname}, which the tar does not hold"))
+            else:
+                tree.files[member_name] = target
+        else:
+            tree.files[member_name] = Place(os.fspath(path), member.offset_data, member.size)
+    # At a header that it cannot read, tarfile stops as at the end, which is a block of zeros.
+    with open(path, "rb") as file:
+        file.seek(archive.offset)
+        rest = file.read(tarfile.BLOCKSIZE)
+    if rest != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(
+            f"it is cut short at byte {archive.offset:,}"
+            if len(rest) < 512
+            else f"no header at byte {archive.offset:,}"
+        )
