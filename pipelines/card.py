@@ -12,6 +12,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from pipelines.digests import hexadecimal
+
 CARD_FORMAT = "likeness-card"
 CARD_VERSION = 1
 MAX_CARD = 256 << 20  # characters; what one file that was left out takes is less than 5,000
@@ -30,9 +32,18 @@ def names_path(path: str | os.PathLike[str]) -> Path:
 
 
 def write_card(path: str | os.PathLike[str], card: dict[str, Any]) -> None:
-    """Writes the card of the file or folder `path`, whole or not at all."""
+    """Writes the card of the file or folder `path`, whole or not at all, with checksums of itself and of the names."""
     described = {key: value for key, value in card.items() if key not in ("format", "version")}
-    write_json(card_path(path), {"format": CARD_FORMAT, "version": CARD_VERSION, **described})
+    if names_path(path).is_file():
+        described["names_checksum"] = hexadecimal(names_path(path).read_bytes())
+    write_json(card_path(path), sealed({"format": CARD_FORMAT, "version": CARD_VERSION, **described}))
+
+
+def sealed(card: dict[str, Any]) -> dict[str, Any]:
+    """The card with a checksum of what it says, in whatever order and layout, among the facts of the files."""
+    card = card | {"file": {key: value for key, value in card["file"].items() if key != "card"}}
+    card["file"]["card"] = hexadecimal(json.dumps(card, sort_keys=True).encode("ascii"))
+    return card
 
 
 def write_json(target: Path, value: dict[str, Any]) -> None:
@@ -83,6 +94,9 @@ def read_card(path: Path) -> dict[str, Any]:
             f"the card {card_at} has version {str(card.get('version'))[:20]} and this program reads {CARD_VERSION}; "
             "convert the source again"
         )
+    files = card.get("file")
+    if isinstance(files, dict) and "card" in files and files != sealed(card)["file"]:  # older cards have no checksum
+        raise DatasetError(f"the card {card_at} was edited or damaged (its checksum differs); convert the source again")
     return card
 
 
@@ -127,10 +141,13 @@ def write_names(path: str | os.PathLike[str], names: list[str]) -> None:
         os.fsync(file.fileno())
 
 
-def read_names(path: str | os.PathLike[str]) -> list[str]:
-    """The images' names in the source, in index order; empty if the list was not kept."""
+def read_names(path: str | os.PathLike[str], checksum: str | None = None) -> list[str]:
+    """The images' names in the source, in index order; empty if the list was not kept, or is not that of the card."""
     if not names_path(path).is_file():
         return []
-    text = names_path(path).read_bytes().decode("utf-8", "surrogateescape")
+    data = names_path(path).read_bytes()
+    if checksum is not None and hexadecimal(data) != checksum:
+        return []
+    text = data.decode("utf-8", "surrogateescape")
     escapes = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
     return [re.sub(r"\\[\\nr]", lambda match: escapes[match[0]], line) for line in text.split("\n")[:-1]]

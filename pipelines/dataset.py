@@ -185,6 +185,6 @@ def _first_damaged(dataset: Dataset, joined: bytes) -> str:
 
 
 def image_names(dataset: Dataset) -> list[str]:
-    """The images' names in the source, in index order; empty if the list was not kept with the images."""
-    names = read_names(dataset.path)
+    """The images' names in the source, in index order; empty if the list was not kept with the images, or edited."""
+    names = read_names(dataset.path, dataset.card.get("names_checksum"))
     return names if len(names) == dataset.number else []

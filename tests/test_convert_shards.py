@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.card import DatasetError, card_path, names_path
+from pipelines.card import DatasetError, card_path, names_path, sealed
 from pipelines.dataset import Dataset, image_names, open_dataset, verify
 from pipelines.encoded import EncodedImages
 from tests.datasets import converted
@@ -135,7 +135,7 @@ def test_a_damaged_source_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
 def edited(folder: Path, change) -> None:  # type: ignore[no-untyped-def]
     card = json.loads(card_path(folder).read_text())
     change(card)
-    card_path(folder).write_text(json.dumps(card))
+    card_path(folder).write_text(json.dumps(sealed(card) if isinstance(card.get("file"), dict) else card))
 
 
 def truncate(path: Path) -> None:

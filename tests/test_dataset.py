@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.card import DatasetError, card_path, write_names
+from pipelines.card import DatasetError, card_path, read_names, sealed, write_names
 from pipelines.dataset import image_names, open_dataset, verify
 from tests.images import class_folder, stored
 from tools.convert import main
@@ -46,7 +46,8 @@ def test_open(made: Path) -> None:
 def edit(path: Path, **changes: object) -> None:
     card = json.loads(card_path(path).read_text())
     card.update(changes)
-    card_path(path).write_text(json.dumps({key: value for key, value in card.items() if value is not None}))
+    card = {key: value for key, value in card.items() if value is not None}
+    card_path(path).write_text(json.dumps(sealed(card) if isinstance(card.get("file"), dict) else card))
 
 
 def fails(path: Path, message: str) -> None:
@@ -90,6 +91,14 @@ def test_missing(made: Path, tmp_path: Path) -> None:
 def test_edited_card(made: Path, changes: dict[str, object], message: str) -> None:
     edit(made, **changes)
     fails(made, message)
+
+
+def test_a_card_that_was_edited_by_hand(made: Path) -> None:
+    text = card_path(made).read_text()
+    card_path(made).write_text(text.replace('"dog"', '"fog"'))
+    fails(made, "was edited or damaged")
+    card_path(made).write_text(text.replace("\n", " "))
+    assert open_dataset(made).classes == ("cat", "dog")
 
 
 @pytest.mark.parametrize("text", ["{", "", "[" * 100_000, '{"a": NaN}', '{"a": ' + "9" * 5000 + "}", "\udcff"])
@@ -152,4 +161,5 @@ def test_a_card_without_the_sample_is_taken(made: Path) -> None:
 def test_names_keep_odd_characters(made: Path) -> None:
     names = ["a\nb", "c\\n", "\\", "caf\udce9", "x\r", ""]
     write_names(made, names)
-    assert image_names(open_dataset(made)) == names
+    assert read_names(made) == names
+    assert image_names(open_dataset(made)) == []  # they are not those of the card
