@@ -65,8 +65,8 @@ class RawPixels(nn.Module):
         return images_BCHW.flatten(1)
 
 
-def from_run(run: Path) -> Encoder:
-    """The student backbone of a run's newest valid checkpoint.
+def from_run(run: Path, which: str = "newest") -> Encoder:
+    """The student backbone of a run's newest valid checkpoint, or of its "best" one by the kNN monitor.
 
     Raises:
         EncoderError: no run, no checkpoint, or one that does not fit the run's configuration.
@@ -79,12 +79,15 @@ def from_run(run: Path) -> Encoder:
         raise EncoderError(f"{run} is no run of train.py: it has no config.json") from None
     except (OSError, ValueError, KeyError) as error:
         raise EncoderError(f"{config_path} cannot be read ({type(error).__name__}: {error})") from None
-    found, notes = checkpoint.newest(run / "checkpoints")
+    if which == "best":
+        found, notes = checkpoint.best(run / "checkpoints"), ["none was written where kNN was measured"]
+    else:
+        found, notes = checkpoint.newest(run / "checkpoints")
     if found is None:
         why = f": {notes[0]}" if notes else ""
         raise EncoderError(f"{run / 'checkpoints'} holds no checkpoint that can be read{why}")
     facts = {**recipe, "mean": data["mean"], "std": data["std"], "step": found.state["step"]}
-    return _assemble(found.model, facts, found.path, tuple(notes))
+    return _assemble(found.model, facts, found.path, tuple(notes) if which == "newest" else ())
 
 
 def from_weights(path: Path, stem: str | None = None, image_size: int | None = None) -> Encoder:
