@@ -13,7 +13,6 @@ Cost: one copy of the state on disk, twice that while one is replaced.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -107,20 +106,6 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             skipped.append(f"{path.name} is damaged and was skipped ({type(error).__name__}: {error})")
     return None, skipped
-
-
-def best(folder: Path) -> Checkpoint | None:
-    """The checkpoint whose own kNN accuracy is the largest of those kept; None where none was measured at its step."""
-    measured = []
-    for path in _found(folder):
-        with contextlib.suppress(OSError, ValueError):
-            state = json.loads((path / "state.json").read_text())
-            if state.get("knn_top1") is not None and state.get("knn_step") == state.get("step"):
-                measured.append((state["knn_top1"], path))
-    for _, path in sorted(measured, reverse=True):
-        with contextlib.suppress(OSError, ValueError, KeyError, SafetensorError):
-            return load(path)
-    return None
 
 
 def load(path: Path) -> Checkpoint:
