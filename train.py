@@ -114,7 +114,8 @@ class Trainer:
         self.config = run_config(options, recipe, dataset, self.accelerator)
         self.state = state  # how far the run is; kept in checkpoints
         self.state |= {
-            "step": 0, "samples_seen": 0, "seconds": 0.0, "loss": None, "knn_top1": None, "knn_step": None,
+            "step": 0, "samples_seen": 0, "seconds": 0.0, "loss": None,
+            "knn_top1": None, "knn_step": None, "best_top1": None,
             "method": recipe.method, "seed": options.seed, "accumulate": parts,
             "data_checksum": dataset.checksum, "recipe": self.config["recipe"],
         }  # fmt: skip
@@ -181,10 +182,11 @@ class Trainer:
             return True
         if step != (epoch + 1) * self.steps_per_epoch:
             raise Failure(f"epoch {epoch} ended at step {step}, not {(epoch + 1) * self.steps_per_epoch}; report this")
+        best_yet = False
         if self.options.knn_every and (epoch + 1) % self.options.knn_every == 0:
-            self.measure_knn()
+            best_yet = self.measure_knn()
         stopping = self.asked_to_stop(stop)
-        if stopping or not self.options.checkpoint_every or step % self.options.checkpoint_every == 0:
+        if stopping or best_yet or not self.options.checkpoint_every or step % self.options.checkpoint_every == 0:
             self.save()
         return not stopping
 
@@ -218,16 +220,20 @@ class Trainer:
             rates = same_class_rates(self.method.pairing, self.dataset.labels)
             self.log({f"partner_{name}": round(rate, 5) for name, rate in rates.items()})
 
-    def measure_knn(self) -> None:
-        """kNN accuracy of the student now, on held-out images."""
+    def measure_knn(self) -> bool:
+        """kNN accuracy of the student now, on held-out images; whether a trained network was never better."""
         if self.monitor is None:
-            return
+            return False
         average_running_statistics(self.method)
         top1 = self.monitor.measure(self.method.encoder())
         self.state |= {"knn_top1": top1, "knn_step": self.state["step"]}
         self.log({"knn_top1": round(top1, 4), "knn_protocol": self.monitor.protocol.id})
         self.display.knn(top1)
         self.display.note(f"step {self.state['step']:,}: kNN {top1:.2f} % ({self.monitor.protocol.id})")
+        if self.state["step"] == 0 or top1 < (self.state["best_top1"] or 0.0):
+            return False
+        self.state["best_top1"] = top1
+        return True
 
     def log_step(self, total: Tensor, parts: dict[str, Tensor]) -> None:
         """A row of metrics; the only place where the loop waits for the device."""

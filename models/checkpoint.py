@@ -61,7 +61,7 @@ class Checkpoint:
 
 
 def save(folder: Path, method: Method, optimizer: torch.optim.Optimizer, state: dict[str, Any], keep: int = 2) -> Path:
-    """Writes checkpoint `state["step"]` into `folder` and removes all but the newest `keep`.
+    """Writes checkpoint `state["step"]` into `folder` and removes all but the newest `keep` and the best.
 
     Raises:
         OSError: the disk is full or cannot be written; earlier checkpoints are untouched.
@@ -92,7 +92,7 @@ def save(folder: Path, method: Method, optimizer: torch.optim.Optimizer, state: 
     _sync(folder)
     # Later steps can only be damaged ones that a resumed run went back behind: they must not push out valid ones.
     valid = [found for found in _found(folder) if found.name <= path.name]
-    for old in set(_found(folder)) - set(valid[:keep]):
+    for old in set(_found(folder)) - set(valid[:keep]) - set(_by_accuracy(valid)[:1]):
         shutil.rmtree(old, ignore_errors=True)
     return path
 
@@ -106,6 +106,19 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             skipped.append(f"{path.name} is damaged and was skipped ({type(error).__name__}: {error})")
     return None, skipped
+
+
+def best(folder: Path) -> Checkpoint | None:
+    """The checkpoint that loads and has the highest kNN accuracy of its own weights, the newest of equals.
+
+    None where no kept checkpoint was measured.
+    """
+    for path in _by_accuracy(_found(folder)):
+        try:
+            return load(path)
+        except (OSError, ValueError, KeyError, SafetensorError):
+            continue
+    return None
 
 
 def load(path: Path) -> Checkpoint:
@@ -124,6 +137,19 @@ def load(path: Path) -> Checkpoint:
 def _found(folder: Path) -> list[Path]:
     """Checkpoints, newest first."""
     return sorted(folder.glob("step-*"), reverse=True) if folder.is_dir() else []
+
+
+def _by_accuracy(paths: list[Path]) -> list[Path]:
+    """Those whose accuracy was measured at the very step that they hold, the best first and the newest of equals."""
+    measured: list[tuple[float, int, Path]] = []
+    for path in paths:
+        try:
+            state = json.loads((path / "state.json").read_text())
+            if state["knn_top1"] is not None and state["knn_step"] == state["step"]:
+                measured.append((float(state["knn_top1"]), int(state["step"]), path))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # damaged: it is nobody's best
+    return [path for _, _, path in sorted(measured, reverse=True)]
 
 
 def _aside(path: Path) -> Path:

@@ -101,6 +101,24 @@ def test_the_newest_few_are_kept(tmp_path):
     assert found.state["step"] == 11 and notes == []
 
 
+def test_the_best_is_the_highest_accuracy_of_a_checkpoint_s_own_weights(tmp_path):
+    measured = ((1, 50.0, 1), (2, 50.0, 2), (3, 90.0, 2), (4, None, None), (5, 40.0, 5))
+    for step, top1, knn_step in measured:  # step 3 carries a number that belongs to other weights
+        save(tmp_path, step, keep=9, knn_top1=top1, knn_step=knn_step)
+    assert checkpoint.best(tmp_path).state["step"] == 2  # the newest of equals
+    (tmp_path / "step-00000002" / "model.safetensors").write_bytes(b"")
+    assert checkpoint.best(tmp_path).state["step"] == 1  # one that loads
+    assert checkpoint.best(tmp_path / "no") is None
+
+
+def test_the_best_is_kept_beside_the_newest(tmp_path):
+    for step, top1 in enumerate((30.0, 60.0, 50.0, 40.0, 55.0), 1):
+        save(tmp_path, step, keep=2, knn_top1=top1, knn_step=step)
+    assert names(tmp_path) == ["step-00000002", "step-00000004", "step-00000005"]
+    save(tmp_path, 6, keep=2, knn_top1=61.0, knn_step=6)
+    assert names(tmp_path) == ["step-00000005", "step-00000006"]  # today's best is among the newest
+
+
 def test_nothing_there_is_no_checkpoint(tmp_path):
     assert checkpoint.newest(tmp_path) == (None, []) == checkpoint.newest(tmp_path / "no")
 

@@ -89,7 +89,7 @@ def _build(method: str | None, recipe: str | None) -> tuple[argparse.ArgumentPar
     )
     add("--log-every", 10, "steps between rows of metrics.jsonl", int)
     add("--checkpoint-every", 0, "steps between checkpoints; 0: at the end of each epoch", int)
-    add("--keep", 2, "checkpoints kept", int)
+    add("--keep", 2, "newest checkpoints kept, and beside them the one with the best kNN", int)
     add("--knn-every", 1, "epochs between kNN evaluations; 0: only at the start and the end", int)
     add("--knn-bank", 50000, "labelled training images in the kNN bank, at most", int)
     add("--peer-timeout", 300, "seconds without a sign of another process after which the run ends", int)
