@@ -25,7 +25,7 @@ Measure an encoder on labelled images, by protocols that have names.
     python eval.py linear   --run runs/clim-photos --data photos.beton --val-data photos-val.beton --sweep
     python eval.py finetune --run runs/clim-photos --data photos.beton --val-data photos-val.beton --labels 10%
     python eval.py retrieve --run runs/clim-photos --data photos.beton --val-data photos-val.beton
-    torchrun --nproc_per_node 2 eval.py ...            several processes give the same numbers
+    torchrun --nproc_per_node 2 -- eval.py ...         several processes give the same numbers (torchrun needs the --)
 
 --data is what is learned from (the bank, the labelled training images), --val-data what is classified or searched for.
 Any labelled images will do, also of other classes than the encoder was trained on: they are normalised as it was used
