@@ -27,7 +27,7 @@ _GROUP = 16
 _HIDDEN = -2.0  # below every cosine
 # Numbers of the rows that are scored again at a time. What stays in a core's cache is eight times as fast; a GPU wants
 # few kernels, and 32 MiB twice.
-_RESCORED = {"cpu": 2**18, "cuda": 2**23}
+_RESCORED = {"cpu": 2**20, "cuda": 2**23}
 _UNIT = {torch.bfloat16: 2.0**-8, torch.float32: 0.0}  # rounding of a score; float32's is in the bound's third term
 _WASTED = 0.5  # share of rows without a proof above which the coarse pass is not worth its time
 

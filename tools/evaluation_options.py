@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 from models.label_split import parse_share
 from models.protocols import FinetuneProtocol, KnnProtocol, LinearProtocol, Protocol, RetrieveProtocol
@@ -181,8 +180,3 @@ def whole_numbers(text: str) -> tuple[int, ...]:
     if min(found) < 0:
         raise ValueError
     return found
-
-
-def as_json(options: argparse.Namespace) -> dict[str, Any]:
-    """What was asked for, as JSON."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}

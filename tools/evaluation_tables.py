@@ -25,12 +25,13 @@ def show(rows: Mapping[str, Mapping[str, Any]], protocol: Protocol, queries: Dat
     for name in names:
         table.add_column(_TITLES.get(name, f"{name} %"), justify="right")
     first = next(iter(rows.values()))
-    table.add_column(f"{_TITLES.get(names[0], names[0])}, {_short(first['interval']['kind'])}", justify="right")
+    table.add_column(f"{_TITLES.get(names[0], f'{names[0]} %')} within", justify="right")
     for name, row in rows.items():
         low, high = row["interval"][names[0]]
         spread = f"{row[names[0]]:.2f} ± {row['std'][names[0]]:.2f}, " if "std" in row else ""
         table.add_row(name, *(f"{row[figure]:.2f}" for figure in names), f"{spread}{low:.2f} to {high:.2f}")
     console.print(table)
+    console.print(f"within: {first['interval']['kind']}", markup=False)
     if "rates" in first:
         show_rates(first, console)
 
@@ -57,7 +58,3 @@ def show_classes(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
         figures = ("" if row[name] is None else f"{row[name]:.2f}" for name in names)
         table.add_row(row["class"], f"{row['images']:,}", *figures)
     console.print(table)
-
-
-def _short(kind: str) -> str:
-    return kind.split(" (")[0]
