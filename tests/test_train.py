@@ -1,6 +1,5 @@
 """train.py as a program: what it leaves, kills and signals, accumulation, several processes."""
 
-import errno
 import json
 import random
 import shutil
@@ -15,7 +14,6 @@ from torch import nn
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 import train
-from models import checkpoint
 from models.backbones import Backbone
 from models.method import Losses, Method
 from models.options import option
@@ -123,20 +121,6 @@ def test_a_kill_while_a_checkpoint_is_written_falls_back_to_the_one_before(whole
     assert "step-00000055" in output.replace("\n", "")
     assert_same_run(whole[0], run)
     assert runs.checkpoints(run) == ["step-00000060"]  # whole again, and nothing left behind
-
-
-def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_last_checkpoint(data, tmp_path, monkeypatch, capfd):
-    run, real = tmp_path / "run", checkpoint.save_file
-
-    def full(tensors, path):
-        if "step-00000010" in str(path):
-            raise OSError(errno.ENOSPC, "No space left on device")
-        real(tensors, path)
-
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    assert runs.in_process(train, monkeypatch, *runs.options(data, run)) == 2
-    assert capfd.readouterr().err == "train.py: [Errno 28] No space left on device\n"
-    assert runs.checkpoints(run) == ["step-00000005"]
 
 
 # ---- accumulation -------------------------------------------------------------------------------------------------
