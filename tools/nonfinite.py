@@ -162,7 +162,8 @@ class StepGuard:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"{number} {name}": t for number, part in enumerate(step.batches) for name, t in named(part).items()}
         path = folder / f"batch-process-{rank}.safetensors"
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
+        own_memory = {name: t.cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+        save_file(own_memory, path)
         facts = {
             "step": step.number, "reason": reason, "processes": processes,
             "steps_per_epoch": self._method.steps_per_epoch, "precision": self._config["options"]["precision"],

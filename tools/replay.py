@@ -78,8 +78,8 @@ def replay(method: Method, batches: Sequence[Batch], precision: str, device: str
             losses = method(moved(batch, device))
         if first:
             print(f"forward: {first[0]} is the first whose output is not finite")
-        parts = ", ".join(f"{name} {float(value):g}" for name, value in losses.parts.items())
-        print(f"loss: {float(losses.total):g}{f' ({parts})' if parts else ''}")
+        parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.parts.items())
+        print(f"loss: {float(losses.total.detach()):g}{f' ({parts})' if parts else ''}")
         torch.autograd.backward(losses.total)
         found = found or bool(first) or not bool(losses.total.isfinite())
     gradients = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}

@@ -10,8 +10,9 @@ import json
 import os
 import platform
 import subprocess
+import weakref
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -49,7 +50,6 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self._metrics = path / "metrics.jsonl"
         self._waiting: list[bytes] = []  # rows that the disk has refused
-        self._lock: int | None = None
         self.rows, self.note = 0, ""
         if not main:
             return
@@ -60,14 +60,14 @@ class RunFolder:
                     f"{path} holds a run; go on with --resume, move it aside with --force, or take another --output"
                 )
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = locked(path)
+            self._unlock = locked(path, self)
             if holds_a_run and force:
                 aside = unused(path)
                 path.rename(aside)
                 self.note = f"moved the run that was in {path} to {aside}"
                 self.close()
                 path.mkdir()
-                self._lock = locked(path)
+                self._unlock = locked(path, self)
             self._metrics.touch()
         except OSError as error:
             raise Failure(f"cannot write the run's folder {path}: {error.strerror}; take another --output") from None
@@ -113,9 +113,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Lets other processes have the folder."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        if self._main:
+            self._unlock()
 
     def _append(self) -> None:
         """Writes the rows that wait; all of them, or none and raises OSError."""
@@ -159,22 +158,24 @@ def run_config(options: Namespace, recipe: Recipe, dataset: Dataset, accelerator
     }  # fmt: skip
 
 
-def locked(path: Path) -> int | None:
-    """Holds a folder for this process; returns the handle that holds it, or None on a file system without locks.
+def locked(path: Path, owner: object) -> Callable[[], object]:
+    """Holds a folder for this process, until what is returned is called or `owner` is gone.
+
+    A file system without locks holds nothing.
 
     Raises:
         Failure: another process that lives holds it.
     """
     handle = os.open(path, os.O_RDONLY)
+    unlock = weakref.finalize(owner, os.close, handle)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(handle)
+        unlock()
         raise Failure(f"{path} is being written by another run; wait for its end, or take another --output") from None
     except OSError:
-        os.close(handle)
-        return None
-    return handle
+        unlock()
+    return unlock
 
 
 def unused(path: Path) -> Path:
