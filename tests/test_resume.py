@@ -67,6 +67,21 @@ def test_a_moved_run_goes_on_bit_for_bit_with_another_loader(method, data, tmp_p
     assert any(not torch.equal(value, last[key]) for key, value in first.items())
 
 
+def test_a_run_goes_on_with_dali_within_its_pixels(data, tmp_path, monkeypatch):
+    """Its filter is another one: the next loss differs by what a few levels of 255 do to it."""
+    pytest.importorskip("nvidia.dali", reason="DALI is not installed")
+    losses = []
+    for loader in ("ffcv", "dali"):
+        run = tmp_path / loader
+        first = words("moco", data, run, loader="ffcv", max_steps=FROM)
+        again = words("moco", data, run, loader=loader, resume=True, max_steps=LAST)
+        assert runs.in_process(train, monkeypatch, *first) == runs.in_process(train, monkeypatch, *again) == 0
+        losses.append([row["loss"] for row in runs.rows(run, "loss")])
+    ours, dali = losses
+    assert ours[:FROM] == dali[:FROM] and ours != dali
+    assert dali[FROM:] == pytest.approx(ours[FROM:], abs=0.05)
+
+
 def test_what_a_checkpoint_says_of_a_run(whole, data):
     """All that is not a function of (seed, step): the rest of a run needs no state."""
     found = checkpoint.newest(whole[0] / "checkpoints")[0]

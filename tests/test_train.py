@@ -14,6 +14,7 @@ from torch import nn
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 import train
+from models import checkpoint
 from models.backbones import Backbone
 from models.method import Losses, Method
 from models.options import option
@@ -70,6 +71,17 @@ def test_a_finished_run_is_not_trained_again(whole, data, tmp_path, monkeypatch,
     assert runs.in_process(train, monkeypatch, *runs.options(data, run), "--resume") == 0
     assert "resumed from" in capsys.readouterr().out
     assert_same_run(whole[0], run)
+
+
+def test_a_best_accuracy_is_saved_with_its_weights_although_no_checkpoint_is_due(data, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    words = runs.options(data, run, checkpoint_every=LAST, knn_every=2, keep=1, epochs=10, lr=0.2)
+    assert runs.in_process(train, monkeypatch, *words) == 0
+    measured = {row["step"]: row["knn_top1"] for row in runs.rows(run, "knn_top1") if row["step"]}
+    top1 = max(measured.values())
+    step = max(step for step, found in measured.items() if found == top1)
+    assert checkpoint.best(run / "checkpoints").state["step"] == step
+    assert runs.checkpoints(run) == sorted({f"step-{step:08d}", "step-00000030"})
 
 
 # ---- kills and signals --------------------------------------------------------------------------------------------
