@@ -79,7 +79,7 @@ def test_a_run_goes_on_with_dali_within_its_pixels(data, tmp_path, monkeypatch):
         losses.append([row["loss"] for row in runs.rows(run, "loss")])
     ours, dali = losses
     assert ours[:FROM] == dali[:FROM] and ours != dali
-    assert dali[FROM:] == pytest.approx(ours[FROM:], abs=0.05)
+    assert dali[FROM:] == pytest.approx(ours[FROM:], abs=0.1)  # seen: 0.04, of losses of 4
 
 
 def test_what_a_checkpoint_says_of_a_run(whole, data):
