@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import build, checkpoint, resolve
+from models import build, resolve
 from models.distributed import mean_over_processes
 from models.features import extract_part
 from models.method import Losses
@@ -46,7 +46,7 @@ from tools.nonfinite import StepGuard
 from tools.options import Failure, check_run, parse
 from tools.peers import LOST, LostContact, check_agreement, leave, run_facts, watching
 from tools.run_folder import RunFolder, run_config
-from tools.run_state import fresh_state, refuse_another_run, summary
+from tools.run_state import fresh_state, go_on, summary
 from tools.signals import STOPPED, AgreedStop, StopRequest
 from tools.timer import Timer
 
@@ -109,7 +109,8 @@ class Trainer:
         self.stop = AgreedStop(stop, options.peer_timeout)
         no_monitor = "no labelled images for the kNN monitor; give them with --val-data"
         self.notes = [self.loader.note, self.folder.note, "" if self.monitor else no_monitor]
-        self.notes += self.resume() if options.resume else []
+        if options.resume:
+            self.notes += go_on(self.folder, self.method, self.optimizer, self.accelerator.scaler, self.state)
         check_agreement({"checkpoint": f"step {self.state['step']}"})
         self.guard = StepGuard(self.method, optimizer, device.type == "cuda", output, self.config, self.state)
         self.alarms, self.count = Alarms(self.method, self.state), IndexCount(self.loader.plan, device)
@@ -187,11 +188,11 @@ class Trainer:
             if self.training.clip_norm:
                 self.accelerator.clip_grad_norm_(self.model.parameters(), self.training.clip_norm)
         self.optimizer.step()
-        if self.accelerator.scaler is not None and self.accelerator.optimizer_step_was_skipped:
-            self.state["skipped_steps"] += 1  # fp16 overflowed
-            self.guard.skipped(self.accelerator.scaler.get_scale())
         self.optimizer.zero_grad()
         if self.accelerator.sync_gradients:
+            if self.accelerator.optimizer_step_was_skipped:  # fp16 overflowed
+                self.state["skipped_steps"] += 1
+                self.guard.skipped(self.accelerator.scaler.get_scale())
             self.method.after_step(self.state["step"])
         self.timer.add(len(batch.index) * self.accelerator.num_processes)
         return losses
@@ -273,20 +274,6 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         if not written:
             raise Failure(f"the last checkpoint is missing: {self.writer.warnings()[-1]}; go on with --resume")
-
-    def resume(self) -> list[str]:
-        """Restores the newest valid checkpoint; returns what to tell about it."""
-        found, notes = checkpoint.newest(self.folder.checkpoints)
-        if found is None:
-            self.folder.rewind(0)
-            return [*notes, f"{self.folder.checkpoints} holds no checkpoint; starting from the first step"]
-        refuse_another_run(found.state, self.state)
-        found.apply(self.method, self.optimizer)
-        self.state |= {name: value for name, value in found.state.items() if name != "optimizer"}
-        if self.accelerator.scaler is not None and "scaler" in self.state:
-            self.accelerator.scaler.load_state_dict(self.state["scaler"])
-        self.folder.rewind(self.state["rows"])
-        return [*notes, f"resumed from {found.path}"]
 
     def summarise(self) -> None:
         """Writes summary.json."""

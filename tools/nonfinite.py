@@ -64,6 +64,8 @@ class StepGuard:
         self._folder, self._config, self._state = folder, config, state
         self._trained = {name: p for name, p in method.named_parameters() if p.requires_grad}
         self._copies: list[dict[str, Tensor]] = [{}, {}] if late else [{}]
+        self._held: dict[str, Tensor] = {}
+        self._known = -1
         self._now = _Step(-1, {})
         self._unread: _Step | None = None
 
@@ -127,13 +129,16 @@ class StepGuard:
             self._stop(self._now)
 
     def _tensors(self) -> dict[str, Tensor]:
-        """What a step changes before its flag is read."""
-        if not self._late:
-            return dict(self._method.named_buffers())
-        held = self._method.state_dict(keep_vars=True)
-        for number, entries in enumerate(self._optimizer.state.values()):
+        """What a step changes before its flag is read: the same memory in every step after the first."""
+        known = len(self._optimizer.state) if self._late else 0
+        if known == self._known:
+            return self._held
+        self._known = known
+        held = self._method.state_dict(keep_vars=True) if self._late else dict(self._method.named_buffers())
+        for number, entries in enumerate(self._optimizer.state.values() if self._late else ()):
             held |= {f"optimizer {number} {name}": t for name, t in entries.items() if isinstance(t, Tensor)}
-        return {name: tensor.data for name, tensor in held.items()}
+        self._held = {name: tensor.data for name, tensor in held.items()}
+        return self._held
 
     def _stop(self, step: _Step) -> None:
         reason = self._reason(step)

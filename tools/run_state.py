@@ -6,7 +6,12 @@ from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
+from models import checkpoint
+from models.method import Method
 from tools.options import Failure
+from tools.run_folder import RunFolder
 
 
 def fresh_state(options: Namespace, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,6 +42,27 @@ def refuse_another_run(checkpoint: dict[str, Any], asked: dict[str, Any]) -> Non
             raise Failure(f"the run was started with {name} {was}, not {value}; give the same, or another --output")
     if checkpoint["data_checksum"] != asked["data_checksum"]:
         raise Failure("the run was trained on other data than --data; give that, or another --output")
+
+
+def go_on(
+    folder: RunFolder, method: Method, optimizer: torch.optim.Optimizer, scaler: Any, state: dict[str, Any]
+) -> list[str]:
+    """Restores the newest valid checkpoint into method, optimizer, fp16's scaler and `state`; what to tell about it.
+
+    Raises:
+        Failure: it is of another run.
+    """
+    found, notes = checkpoint.newest(folder.checkpoints)
+    if found is None:
+        folder.rewind(0)
+        return [*notes, f"{folder.checkpoints} holds no checkpoint; starting from the first step"]
+    refuse_another_run(found.state, state)
+    found.apply(method, optimizer)
+    state |= {name: value for name, value in found.state.items() if name != "optimizer"}
+    if scaler is not None and "scaler" in state:
+        scaler.load_state_dict(state["scaler"])
+    folder.rewind(state["rows"])
+    return [*notes, f"resumed from {found.path}"]
 
 
 def summary(state: Mapping[str, Any], config: Mapping[str, Any], knn_protocol: str | None) -> dict[str, Any]:
