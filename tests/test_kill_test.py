@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -11,6 +12,13 @@ pytest.importorskip("ffcv", reason="ffcv is not installed")
 from models.checkpoint import seal
 from tests import runs
 from tools.kill_test import differences, main
+
+
+@pytest.fixture(autouse=True)
+def term():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def test_a_kill_leaves_the_same_run(data, tmp_path, capsys):

@@ -1,11 +1,19 @@
 """The soak: what counts as flat and as steady, and a short one of a real run."""
 
 import json
+import signal
 
 import pytest
 
 from tests import runs
 from tools.soak import judge, main, read_rates
+
+
+@pytest.fixture(autouse=True)
+def term():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def samples(memory=lambda at: 500.0, threads=lambda at: 7, files=lambda at: 40):

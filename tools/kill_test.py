@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--timeout", type=float, default=600, help="seconds of one start (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the two runs; must not hold any")
     options = parser.parse_args(words[:split])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no run is left behind
     given = words[split + 1 :]
     try:
         whole, killed = options.out / "whole", options.out / "killed"

@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--grow", type=float, default=60, help="MiB an hour that pass as flat (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the run and the samples")
     options = parser.parse_args(words[:split])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no run is left behind
     options.out.mkdir(parents=True, exist_ok=True)
     run, log = options.out / "run", options.out / "run.txt"
     line = [sys.executable, str(ROOT / "train.py"), *words[split + 1 :], "--output", str(run), "--epochs", "100000"]
