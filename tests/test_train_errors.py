@@ -114,7 +114,10 @@ def test_a_run_is_never_overwritten_or_mixed_with_another(whole, data, tmp_path,
         assert runs.in_process(train, monkeypatch, *words) == 2
         assert message in one_line(capfd)
 
-    fails(runs.options(data, run), f"{run} holds a run; go on with --resume, or take another --output")
+    fails(
+        runs.options(data, run),
+        f"{run} holds a run; go on with --resume, move it aside with --force, or take another --output",
+    )
     fails(
         runs.options(data, run, lr=0.1, resume=True),
         "the run was started with lr 0.06, not 0.1; give the same, or another --output",

@@ -68,6 +68,7 @@ def _build(method: str | None, recipe: str | None) -> tuple[argparse.ArgumentPar
     add("--output", None, "folder of the run; none: runs/METHOD-DATA", str)
     add("--seed", 0, "fixes initialisation, order, crops and colours", int)
     add("--resume", False, "go on from the newest valid checkpoint of the run", bool)
+    add("--force", False, "start anew in a folder that holds a run, which is moved aside", bool)
     add("--max-steps", 0, "stop after this many steps; 0: at the end of the last epoch", int)
     loop = parser.add_argument_group("loop")
     add = _adder(loop)
@@ -156,6 +157,8 @@ def check_run(options: argparse.Namespace) -> None:
         if getattr(options, name) not in allowed:
             given = ", ".join(str(value) for value in allowed if value)
             raise Failure(f"--{name.replace('_', '-')} is '{getattr(options, name)}'; take one of {given}")
+    if options.resume and options.force:
+        raise Failure("--resume goes on with a run and --force starts a new one; give one of them")
     if options.log_with and find_spec(options.log_with) is None:
         raise Failure(f"--log-with {options.log_with} needs its package: pip install {options.log_with}")
     for name in ("accumulate", "log_every", "keep", "knn_bank", "peer_timeout"):
