@@ -28,7 +28,7 @@ from models import build, checkpoint, resolve
 from models.distributed import mean_over_processes, sum_over_processes
 from models.features import extract_part
 from models.method import Losses
-from models.monitor import KnnMonitor, held_out_beside
+from models.monitors import Monitors
 from models.norm import average_running_statistics
 from models.optim import build_optimizer, cosine_schedule, set_learning_rate
 from models.recipes import Recipe, recipe_for
@@ -44,6 +44,8 @@ from tools.peers import LOST, LostContact, check_agreement, leave, run_facts, wa
 from tools.run_folder import RunFolder, refuse_another_run, run_config
 from tools.signals import STOPPED, StopRequest
 from tools.timer import Timer
+from tools.tracker import Tracker
+from tools.tracker_pictures import show_pictures
 
 FEATURE_BATCH = 512
 
@@ -93,11 +95,8 @@ class Trainer:
         self.whole_set = open_loaders.enter_context(
             make_loader(dataset, [view], FEATURE_BATCH, shuffle=False, drop_last=False, **loading)
         )
-        self.monitor = None
-        if (held_out := options.val_data or held_out_beside(dataset)) is not None:
-            self.monitor = KnnMonitor(dataset, open_dataset(held_out), view, options.knn_bank, **loading)
-            open_loaders.callback(self.monitor.close)
-
+        looking = (self.method, view, options.val_data, options.knn_bank)
+        self.monitors = open_loaders.enter_context(Monitors(dataset, *looking, **loading))
         if (steps := self.loader.steps // parts) == 0:
             raise Failure(f"{dataset.number} images do not fill a batch of {training.batch_size}; lower --batch-size")
         self.steps_per_epoch, self.total_steps = steps, steps * training.epochs
@@ -118,15 +117,14 @@ class Trainer:
             "method": recipe.method, "seed": options.seed, "accumulate": parts,
             "data_checksum": dataset.checksum, "recipe": self.config["recipe"],
         }  # fmt: skip
-        no_monitor = "no labelled images for the kNN monitor; give them with --val-data"
-        self.notes = [self.loader.note] if self.monitor else [self.loader.note, no_monitor]
+        self.notes = [self.loader.note, *self.monitors.notes]
         self.notes += self.resume() if options.resume else []
         check_agreement({"checkpoint": f"step {self.state['step']}"})
         self.method.begin(self.state["step"], self.steps_per_epoch, training.epochs)
         if self.state["step"] == 0:
             self.folder.write_config(self.config)
-        if options.log_with:
-            self.accelerator.init_trackers("likeness")
+        place = (self.folder.path, self.config, self.state["step"])
+        self.tracker = open_loaders.enter_context(Tracker(self.accelerator, options.log_with, *place))
 
     def run(self, stop: StopRequest) -> int:
         """Trains to the last step, or until a signal; returns the exit code."""
@@ -138,13 +136,14 @@ class Trainer:
                 banner(self.recipe, self.dataset, self.method.encoder(), self.steps_per_epoch, *place, self.notes)
             )
             if self.state["step"] == 0:
-                self.measure_knn()  # the untrained network: what every later number is compared with
+                self.measure()  # the untrained network: what every later number is compared with
             while self.state["step"] < self.last_step:
                 if not self.run_epoch(self.state["step"] // self.steps_per_epoch, stop):
                     self.display.note(f"stopped by a signal at step {self.state['step']}; go on with --resume")
                     return STOPPED
             if self.state["knn_step"] != self.state["step"]:
-                self.measure_knn()
+                self.measure()
+                self.show()
             self.save()
             self.summarise()
         self.accelerator.end_training()
@@ -181,8 +180,9 @@ class Trainer:
             return True
         if step != (epoch + 1) * self.steps_per_epoch:
             raise Failure(f"epoch {epoch} ended at step {step}, not {(epoch + 1) * self.steps_per_epoch}; report this")
-        if self.options.knn_every and (epoch + 1) % self.options.knn_every == 0:
-            self.measure_knn()
+        for every, look in ((self.options.knn_every, self.measure), (self.options.images_every, self.show)):
+            if every and (epoch + 1) % every == 0:
+                look()
         stopping = self.asked_to_stop(stop)
         if stopping or not self.options.checkpoint_every or step % self.options.checkpoint_every == 0:
             self.save()
@@ -218,16 +218,18 @@ class Trainer:
             rates = same_class_rates(self.method.pairing, self.dataset.labels)
             self.log({f"partner_{name}": round(rate, 5) for name, rate in rates.items()})
 
-    def measure_knn(self) -> None:
-        """kNN accuracy of the student now, on held-out images."""
-        if self.monitor is None:
-            return
-        average_running_statistics(self.method)
-        top1 = self.monitor.measure(self.method.encoder())
-        self.state |= {"knn_top1": top1, "knn_step": self.state["step"]}
-        self.log({"knn_top1": round(top1, 4), "knn_protocol": self.monitor.protocol.id})
-        self.display.knn(top1)
-        self.display.note(f"step {self.state['step']:,}: kNN {top1:.2f} % ({self.monitor.protocol.id})")
+    def measure(self) -> None:
+        """Quality of the student's features now and, with labels, its kNN accuracy on held-out images."""
+        row = self.monitors.measure(self.method, self.training.batch_size)
+        self.state |= {"knn_top1": row.get("knn_top1"), "knn_step": self.state["step"]}
+        self.log(row)
+        if "knn_top1" in row:
+            self.display.knn(row["knn_top1"])
+            self.display.note(f"step {self.state['step']:,}: kNN {row['knn_top1']:.2f} % ({row['knn_protocol']})")
+
+    def show(self) -> None:
+        """Pictures for the tracker, where there is one: views, and nearest neighbours by the features of now."""
+        show_pictures(self.tracker, self.dataset, self.method, self.monitors.quality, self.state["step"], self.main)
 
     def log_step(self, total: Tensor, parts: dict[str, Tensor]) -> None:
         """A row of metrics; the only place where the loop waits for the device."""
@@ -243,8 +245,7 @@ class Trainer:
         step = self.state["step"]
         row = {"step": step, "epoch": step // self.steps_per_epoch, "samples_seen": self.state["samples_seen"], **row}
         self.folder.log(row)
-        if self.options.log_with:
-            self.accelerator.log({name: value for name, value in row.items() if isinstance(value, int | float)}, step)
+        self.tracker.log(row)
         return row
 
     def asked_to_stop(self, stop: StopRequest) -> bool:
@@ -285,8 +286,9 @@ class Trainer:
         self.folder.write_summary(
             {
                 "method": self.recipe.method, "final_loss": self.state["loss"], "knn_top1": self.state["knn_top1"],
-                "knn_protocol": self.monitor.protocol.id if self.monitor else None, "step": self.state["step"],
-                "samples_seen": self.state["samples_seen"], "seconds": round(self.state["seconds"], 2),
+                "knn_protocol": self.monitors.knn.protocol.id if self.monitors.knn else None,
+                "step": self.state["step"], "samples_seen": self.state["samples_seen"],
+                "seconds": round(self.state["seconds"], 2),
                 "versions": self.config["versions"], "machine": self.config["machine"],
             }
         )  # fmt: skip

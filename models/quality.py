@@ -7,7 +7,7 @@
 
 Spread and effective rank are in `collapse.py`. Pure functions; the state that they look at is a method's.
 
-N samples, D features, B queries, K keys of a queue, P pieces of it, R rows of a chunk.
+N samples, D features, B queries, K keys of a queue, C keys and R rows of a chunk, P chunks.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from models.queue import KeyQueue
-from models.streaming import attend
 
 _ROWS = 512  # of a chunk of pairs: at 2,048 images 8 MiB in float64
+_KEYS = 4096  # of a chunk of a queue: with 64 queries 1 MiB of logits
 _QUERIES = 64  # keys whose soft labels are looked at: their mean entropy is then known to a few per cent
 
 
@@ -53,9 +53,9 @@ def uniformity(features_ND: Tensor) -> float:
 
 
 def soft_label_entropy(teacher_BD: Tensor, pieces: Sequence[Tensor], temperature: float) -> Tensor:
-    """The entropy of softmax(teacher . queue / temperature), in nats; no B x K matrix is made.
+    """The entropy of softmax(teacher . queue / temperature), in nats, chunk by chunk of the queue.
 
-        H = log Z - sum_k p_k l_k        l the logits: with the softmax's mean key m, the sum is teacher . m / t
+        H = log Z - sum_k p_k l_k,  Z = sum_k e^(l_k)        l the logits; each chunk has a Z and a mean logit
 
     Args:
         teacher_BD: L2-normalised inside.
@@ -70,10 +70,13 @@ def soft_label_entropy(teacher_BD: Tensor, pieces: Sequence[Tensor], temperature
     if temperature <= 0:
         raise ValueError(f"temperature is {temperature}; give more than 0")
     rows_BD = normalize(teacher_BD.detach().float()) / temperature
-    seen = [attend(rows_BD, keys_KD) for keys_KD in pieces if len(keys_KD)]
-    normalizer_PB = torch.stack([normalizer_B for normalizer_B, _ in seen])
-    logit_PB = torch.stack([(rows_BD * mean_BD).sum(1) for _, mean_BD in seen])
-    return normalizer_PB.logsumexp(0) - (normalizer_PB.softmax(0) * logit_PB).sum(0)
+    normalizers, logits = [], []
+    for keys_CD in (keys_CD for keys_KD in pieces for keys_CD in torch.split(keys_KD, _KEYS) if len(keys_CD)):
+        logit_BC = rows_BD @ normalize(keys_CD.float()).T
+        normalizers.append(logit_BC.logsumexp(1))
+        logits.append((logit_BC.softmax(1) * logit_BC).sum(1))
+    normalizer_PB = torch.stack(normalizers)
+    return normalizer_PB.logsumexp(0) - (normalizer_PB.softmax(0) * torch.stack(logits)).sum(0)
 
 
 def teacher_entropy(queue: KeyQueue, temperature: float, number: int = 0) -> float:
@@ -92,5 +95,5 @@ def teacher_entropy(queue: KeyQueue, temperature: float, number: int = 0) -> flo
 
 
 def queue_age(queue: KeyQueue, batch_size: int) -> int:
-    """Steps after which the next step meets the oldest key, at `batch_size` keys a step; keys of the start have none."""
+    """Steps that the oldest key has waited for the next one, at `batch_size` keys a step; random keys have no age."""
     return math.ceil(int(queue.filled) / batch_size)

@@ -16,7 +16,7 @@ from models.quality_monitor import QualityMonitor
 from pipelines import make_loader, open_dataset
 from pipelines.views import contrastive, evaluation
 from tests.datasets import photos
-from tests.small_methods import batch_for, small
+from tests.small_methods import small
 
 WHOLE, CROP = evaluation(16), contrastive(16)
 

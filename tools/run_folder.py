@@ -41,11 +41,12 @@ class RunFolder:
         self.rows = 0  # of metrics.jsonl, that this run stands on
         if not main:
             return
-        if not resume and self._metrics.exists() and self._metrics.stat().st_size:  # empty: it failed at its start
+        if not resume and self._metrics.exists() and _has_trained(self._metrics):  # else it failed at its start
             raise Failure(f"{path} holds a run; go on with --resume, or take another --output")
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._metrics.touch()
+            with self._metrics.open("a" if resume else "w"):
+                pass
         except OSError as error:
             raise Failure(f"cannot write the run's folder {path}: {error.strerror}; take another --output") from None
 
@@ -78,6 +79,12 @@ class RunFolder:
             partial = self.path / f".{name}.partial"
             partial.write_text(json.dumps(content, indent=2) + "\n")
             partial.replace(self.path / name)
+
+
+def _has_trained(metrics: Path) -> bool:
+    """Whether a row is of a step behind the first: what comes before it can be made again in a moment."""
+    lines = metrics.read_text(errors="replace").splitlines()
+    return any('"step": 0,' not in line for line in lines if line)
 
 
 def run_config(options: Namespace, recipe: Recipe, dataset: Dataset, accelerator: Accelerator) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""A run's folder, read: what it was asked, what it logged, what came out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from models import build, checkpoint, resolve
+from models.checkpoint import Checkpoint
+from models.method import Method
+from tools.options import Failure
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What is in a run's folder.
+
+    Attributes:
+        config: of config.json.
+        rows: of metrics.jsonl, in the order in which they were logged.
+        summary: of summary.json; empty while the run is not finished.
+        evaluations: of eval-NAME.json, by NAME.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    rows: list[dict[str, Any]]
+    summary: dict[str, Any]
+    evaluations: dict[str, dict[str, Any]]
+
+    def series(self, name: str) -> tuple[list[int], list[float]]:
+        """The steps at which a number was logged, and the numbers."""
+        found = [(row["step"], row[name]) for row in self.rows if isinstance(row.get(name), int | float)]
+        return [step for step, _ in found], [value for _, value in found]
+
+    def last(self, name: str) -> Any:
+        """The newest value of a field of the rows, or None."""
+        return next((row[name] for row in reversed(self.rows) if name in row), None)
+
+
+def read_run(path: Path) -> RunRecord:
+    """Reads a run that is finished, stopped or still going on.
+
+    Raises:
+        Failure: no run, nothing logged yet, or a damaged file.
+    """
+    if not (path / "config.json").is_file():
+        raise Failure(f"{path} is no run of train.py: it has no config.json")
+    config = _object(path / "config.json")
+    if missing := [name for name in ("method", "recipe", "recipe_name", "data", "options") if name not in config]:
+        raise Failure(f"{path / 'config.json'} lacks {missing[0]}; is it a run of train.py?")
+    summary = path / "summary.json"
+    evaluations = {file.stem.removeprefix("eval-"): _object(file) for file in sorted(path.glob("eval-*.json"))}
+    return RunRecord(
+        path, config, _rows(path / "metrics.jsonl"), _object(summary) if summary.exists() else {}, evaluations
+    )
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The rows that are whole; a last one that is being written is left out."""
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            row["step"] + 0
+        except (ValueError, KeyError, TypeError):
+            if number == len(lines):
+                break
+            raise Failure(f"{path} line {number} is damaged; remove that line") from None
+        rows.append(row)
+    if not rows:
+        raise Failure(f"{path} holds no metrics yet; wait for the run's first row")
+    return rows
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise Failure(f"{path} is damaged ({error})") from None
+    if not isinstance(content, dict):
+        raise Failure(f"{path} is damaged (it holds no object)")
+    return content
+
+
+def method_of(config: Mapping[str, Any]) -> Method:
+    """The method that a config.json describes, with fresh weights.
+
+    Raises:
+        ValueError: an unknown method, or values that it refuses.
+    """
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in config["recipe"].items()}
+    return build(config["method"], resolve(config["method"], config["recipe_name"], **values))
+
+
+def kept_checkpoints(run: Path) -> list[Checkpoint]:
+    """Every checkpoint of a run that can be read, oldest first."""
+    found = []
+    for path in sorted((run / "checkpoints").glob("step-*")):
+        try:
+            found.append(checkpoint.load(path))
+        except (OSError, ValueError, KeyError, SafetensorError):
+            continue  # damaged, or just being removed by a run that goes on
+    return found
