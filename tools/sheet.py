@@ -73,11 +73,11 @@ def class_of(dataset: Dataset, number: int) -> str:
     return dataset.classes[label] if label >= 0 else ""
 
 
-def pictures(dataset: Dataset, view: View, numbers: NDArray[np.int64]) -> list[Image.Image]:
+def pictures(dataset: Dataset, view: View, numbers: NDArray[np.int64], side: int = CELL) -> list[Image.Image]:
     """Samples, in the order of their numbers in the data set, as the view shows them; each number once."""
     numbers = np.unique(numbers)
     with make_loader(dataset, [view], 256, subset=numbers, shuffle=False, drop_last=False) as loader:
-        return [picture(image, dataset) for batch in loader.epoch(0) for image in batch.views[0]]
+        return [picture(image, dataset, side) for batch in loader.epoch(0) for image in batch.views[0]]
 
 
 def picture(view: Tensor, dataset: Dataset, side: int = CELL) -> Image.Image:
