@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] == ["compare"]:
         from tools.compare_runs import main as compare
 
-        return compare(given[1:])
+        return int(compare(given[1:]))
     try:
         for package, name in (("matplotlib", "matplotlib"), ("sklearn", "scikit-learn")):
             if find_spec(package) is None:
@@ -69,8 +69,8 @@ def make(record: RunRecord, train: Dataset, held_out: Dataset | None, options: a
     made = list(sections(record, train, looks, options))
     config = record.config
     title = f"{config['method']} on {train.name}"
-    last = record.rows[-1]
-    subtitle = f"{record.path.name}: recipe {config['recipe_name']}, step {last['step']:,}, {last['samples_seen']:,} images seen"
+    step, seen = record.rows[-1]["step"], record.rows[-1].get("samples_seen", 0)
+    subtitle = f"{record.path.name}: recipe {config['recipe_name']}, step {step:,}, {seen:,} images seen"
     files = {picture.name: picture.png for section in made for picture in section.pictures}
     return files | {PAGE: page(title, subtitle, made).encode()}
 
@@ -112,7 +112,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--bank",
         type=_positive,
         default=10_000,
-        help="training and held-out images looked at, each (default: %(default)s)",
+        help="training, and held-out images looked at (default: %(default)s)",
     )
     parser.add_argument("--queries", type=_positive, default=10, help="rows of the gallery (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn at random (default: %(default)s)")

@@ -112,7 +112,8 @@ def look(
 
 def spread_over(numbers: NDArray[np.integer], most: int) -> NDArray[np.int64]:
     """At most `most` of the numbers, spread evenly, as the kNN monitor takes them."""
-    return numbers[np.linspace(0, len(numbers) - 1, min(most, len(numbers))).round().astype(int)].astype(np.int64)
+    rows = np.linspace(0, len(numbers) - 1, min(most, len(numbers))).round().astype(int)
+    return np.asarray(numbers[rows], dtype=np.int64)
 
 
 def _sample(encoder: Encoder, dataset: Dataset, number_N: NDArray[np.int64], device: torch.device) -> Sample:

@@ -26,8 +26,8 @@ def map_section(dataset: Dataset, number_N: NDArray[np.int64], features_ND: NDAr
         return Section("Map of the features", f"Left out: {len(number_N)} images are too few for a map.")
     place_N2 = tsne(features_ND, seed)
     text = (
-        f"t-SNE of the unit features of {len(number_N):,} images of {dataset.path.name}, evenly spread over the file. Only "
-        "neighbourhoods mean something: distances between far groups, and their sizes, do not."
+        f"t-SNE of the unit features of {len(number_N):,} images of {dataset.path.name}, evenly spread over the file. "
+        "Only neighbourhoods mean something: distances between far groups, and their sizes, do not."
     )
     made = [_thumbnails(dataset, number_N, place_N2, seed)]
     label_N = dataset.labels[number_N]

@@ -38,8 +38,8 @@ def gallery_section(looks: Looks, queries: int, seed: int) -> Section:
         similarity_Qk.numpy(),
     )  # fmt: skip
     text = (
-        f"{origin} Beside each, the nearest of {len(looks.bank.number_N):,} training images by the cosine of the student's "
-        f"pooled features at step {looks.step:,}; the number under a picture is that cosine."
+        f"{origin} Beside each, the nearest of {len(looks.bank.number_N):,} training images by the cosine of the "
+        f"student's pooled features at step {looks.step:,}; the number under a picture is that cosine."
     )
     if (source.label_N >= 0).any():
         text += " A green frame: the query's class, a red one: another."

@@ -47,11 +47,11 @@ def _results(record: RunRecord) -> list[tuple[str, str, str]]:
             rows.append(("kNN top-1 before training", f"{values[0]:.2f} %", protocol))
         rows.append((f"kNN top-1 at step {steps[-1]:,}", f"{values[-1]:.2f} %", protocol))
     for name, result in record.evaluations.items():
-        protocol = result.get("protocol")
-        id = str(protocol.get("id") if isinstance(protocol, dict) else protocol)
+        described = result.get("protocol")
+        protocol = str(described.get("id") if isinstance(described, dict) else described)
         for key, value in result.items():
             if isinstance(value, int | float) and not isinstance(value, bool) and key not in _NOT_RESULTS:
-                rows.append((f"{name} {key}", f"{value:,.2f}", id))
+                rows.append((f"{name} {key}", f"{value:,.2f}", protocol))
     return rows
 
 

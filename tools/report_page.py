@@ -1,6 +1,6 @@
 """One HTML page that holds everything: pictures inside it, no script, no address of anything outside.
 
-Whatever comes from data (class names, paths, values) is escaped, and the page's own policy forbids scripts and requests.
+Whatever comes from data (class names, paths, values) is escaped, and the page's policy forbids scripts and requests.
 """
 
 from __future__ import annotations
@@ -17,22 +17,36 @@ LIMIT = 5_000_000  # bytes of a page
 _LARGE = 350_000  # bytes of a PNG above which the page shows it as JPEG, if that is smaller
 
 _STYLE = """
-:root { color-scheme: light dark; --paper: #fbfbfa; --card: #fff; --ink: #1c1d1f; --soft: #5b6067; --line: #dcdfe3; --accent: #2458a6; }
+:root { color-scheme: light dark; --paper: #fbfbfa; --card: #fff; --ink: #1c1d1f; --soft: #5b6067; --line: #dcdfe3;
+  --accent: #2458a6; }
 @media (prefers-color-scheme: dark) {
-  :root { --paper: #15171a; --card: #1d2024; --ink: #e6e7e9; --soft: #a2a8b0; --line: #33383f; --accent: #8ab4f8; } }
+  :root { --paper: #15171a; --card: #1d2024; --ink: #e6e7e9; --soft: #a2a8b0; --line: #33383f; --accent: #8ab4f8; }
+}
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; overflow-wrap: break-word; }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, sans-serif;
+  overflow-wrap: break-word; }
 main, header { max-width: 1180px; margin: 0 auto; padding: 0 20px; }
-header { padding-top: 28px; } h1 { font-size: 1.7rem; margin: 0 0 4px; } .sub { color: var(--soft); margin: 0 0 14px; }
-nav { display: flex; flex-wrap: wrap; gap: 4px 16px; border-block: 1px solid var(--line); padding: 8px 0; } a { color: var(--accent); }
-section { margin: 34px 0; } h2 { font-size: 1.25rem; margin: 0 0 6px; } section > p { max-width: 76ch; margin: 0 0 12px; }
-.pictures { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; }
-figure { margin: 0; background: #fff; border: 1px solid var(--line); border-radius: 8px; overflow: hidden; max-width: 100%; }
+header { padding-top: 28px; }
+h1 { font-size: 1.7rem; margin: 0 0 4px; }
+h2 { font-size: 1.25rem; margin: 0 0 6px; }
+a, summary { color: var(--accent); }
+.sub { color: var(--soft); margin: 0 0 14px; }
+nav { display: flex; flex-wrap: wrap; gap: 4px 16px; border-block: 1px solid var(--line); padding: 8px 0; }
+section { margin: 34px 0; }
+section > p { max-width: 76ch; margin: 0 0 12px; }
+.pictures { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; margin-bottom: 12px; }
+figure { margin: 0; background: #fff; border: 1px solid var(--line); border-radius: 8px; overflow: hidden;
+  max-width: 100%; }
 figure img { display: block; max-width: 100%; height: auto; padding: 8px; }
-figcaption { background: var(--card); color: var(--soft); border-top: 1px solid var(--line); padding: 8px 12px; font-size: .9rem; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .92rem; background: var(--card); }
-th, td { text-align: left; padding: 5px 12px; border: 1px solid var(--line); vertical-align: top; } th { color: var(--soft); font-weight: 600; }
-td { font-variant-numeric: tabular-nums; } details { margin: 12px 0; } summary { cursor: pointer; color: var(--accent); }
+figcaption { background: var(--card); color: var(--soft); border-top: 1px solid var(--line); padding: 8px 12px;
+  font-size: .9rem; }
+.scroll { overflow-x: auto; margin-bottom: 12px; }
+table { border-collapse: collapse; font-size: .92rem; background: var(--card); }
+th, td { text-align: left; padding: 5px 12px; border: 1px solid var(--line); vertical-align: top; }
+th { color: var(--soft); font-weight: 600; }
+td { font-variant-numeric: tabular-nums; }
+details { margin: 12px 0; }
+summary { cursor: pointer; margin-bottom: 6px; }
 """
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
