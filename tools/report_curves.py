@@ -30,6 +30,7 @@ _PLACE = {"step", "epoch", "samples_seen", "first_step_s", "replaced_images"}
 _PLAIN = {"loss", "lr", "samples_per_s", "wait_share", "knn_top1", *MEANING}
 _WIDTH, _HEIGHT, _COLUMNS = 5.4, 2.7, 2
 _FEW = 30  # points that are marked one by one
+_FEW = 30  # points that are marked one by one
 
 Panel = tuple[str, dict[str, str]]  # title, and for each field the name of its line
 
@@ -38,14 +39,9 @@ def curve_sections(record: RunRecord) -> list[Section]:
     """Sections with everything numeric that the run logged."""
     known = _PLACE | _PLAIN | set(_PARTNERS) | {"partner_paired"}
     parts = sorted({name for row in record.rows if "loss" in row for name in row} - known)
-    batch = [
-        ("loss", {"loss": "loss"}),
-        ("learning rate", {"lr": "lr"}),
-        ("parts of the loss", dict.fromkeys(parts, "")),
-    ]
-    sections = [
-        Section("Training", "", _pictures(record, "training", batch, "Every logged step, not smoothed.")),
-    ]
+    batch: list[Panel] = [("loss", {"loss": ""}), ("learning rate", {"lr": ""})]
+    batch += [(name.replace("_", " "), {name: ""}) for name in parts]
+    sections = [Section("Training", "", _pictures(record, "training", batch, "Every logged step, not smoothed."))]
     protocol = record.last("knn_protocol")
     if protocol is None:
         sections.append(Section("kNN accuracy", "Left out: the run had no labelled images to classify."))
@@ -60,9 +56,8 @@ def curve_sections(record: RunRecord) -> list[Section]:
             ("share of anchors that have a partner", {"partner_paired": "paired"}),
         ]
         text = "Labels are used for these curves only, never in training."
-        sections.append(
-            Section("Purity of the partners", text, _pictures(record, "purity", panels, "At each selection."))
-        )
+        made = _pictures(record, "purity", panels, "At each selection.")
+        sections.append(Section("Purity of the partners", text, made))
     speed: list[Panel] = [
         ("images per second", {"samples_per_s": "images/s"}),
         ("share of time waiting for data", {"wait_share": "waiting"}),
@@ -106,15 +101,8 @@ def _pictures(record: RunRecord, name: str, panels: Sequence[Panel], caption: st
             axes = drawn.add_subplot(rows, min(len(shown), _COLUMNS), place)
             for color, (field, line) in zip(COLORS * (len(lines) // len(COLORS) + 1), lines.items(), strict=False):
                 steps, values = record.series(field)
-                axes.plot(
-                    steps,
-                    values,
-                    color=color,
-                    lw=1.4,
-                    marker="o" if len(steps) < 30 else "",
-                    ms=3.5,
-                    label=line or field,
-                )
+                marker = "o" if len(steps) < _FEW else ""
+                axes.plot(steps, values, color=color, lw=1.4, marker=marker, ms=3.5, label=line or field)
             axes.set_title(title)
             axes.set_xlabel("step")
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -56,8 +56,8 @@ def hypercolumn_section(record: RunRecord, dataset: Dataset, seed: int) -> Secti
     text = (
         f"The student at step {found.state['step']:,}. {' and '.join(stages)}: length of the feature at each place. "
         "Hypercolumn: all stages at the size of the last, the first three principal components of these images as red, "
-        "green and blue; equal colours are equal content. Behind the 1x1 convolution: the mean of its channels, which the "
-        "branch averages over the places. Bright is large, within each picture."
+        "green and blue; equal colours are equal content. Behind the 1x1 convolution: the mean of its channels, which "
+        "the branch averages over the places. Bright is large, within each picture."
     )
     return Section("Hypercolumns", text, (as_picture("hypercolumns.png", drawn, "Maps of training images."),))
 

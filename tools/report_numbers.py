@@ -51,7 +51,8 @@ def _results(record: RunRecord) -> list[tuple[str, str, str]]:
         protocol = str(described.get("id") if isinstance(described, dict) else described)
         for key, value in result.items():
             if isinstance(value, int | float) and not isinstance(value, bool) and key not in _NOT_RESULTS:
-                rows.append((f"{name} {key}", f"{value:,.2f}", protocol))
+                unit = " %" if key.startswith("top") else ""
+                rows.append((f"eval.py {name}: {key}", f"{value:,.2f}{unit}", protocol))
     return rows
 
 

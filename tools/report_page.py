@@ -132,6 +132,7 @@ def _figure(picture: Picture) -> str:
 
 def _table(table: Table) -> str:
     heads = "".join(f"<th>{escape(head)}</th>" for head in table.heads)
+    heads = f"<tr>{heads}</tr>" if any(table.heads) else ""
     rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
-    drawn = f'<div class="scroll"><table><tr>{heads}</tr>{rows}</table></div>'
+    drawn = f'<div class="scroll"><table>{heads}{rows}</table></div>'
     return f"<details><summary>{escape(table.summary)}</summary>{drawn}</details>" if table.summary else drawn
