@@ -34,7 +34,7 @@ COMPARED = (
     "scikit-learn",
     "torchvision",
 )  # packages that benchmarks measure beside ours
-NAMES = ("loader", "conversion", "augment", "views", "hotpath", "selection", "step")
+NAMES = ("loader", "conversion", "augment", "views", "hotpath", "selection", "step", "monitors")
 
 
 def main(arguments: list[str] | None = None) -> int:
