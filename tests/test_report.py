@@ -244,7 +244,7 @@ def test_a_report_replaces_a_report_or_nothing(reported, clim, tmp_path, capsys,
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        assert "No space left on device" in refused(capsys, clim, "--out", out)
+        assert f"cannot write {out}: No space left on device; make room" in refused(capsys, clim, "--out", out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert report.main([str(clim), "--out", str(out), "--images", "10"]) == 0
     assert (out / "map.png").read_bytes() != before["map.png"]

@@ -37,11 +37,17 @@ def publish(out: Path, files: Mapping[str, bytes]) -> None:
     """Writes the files into a hidden folder beside `out`, which then takes its name.
 
     Raises:
-        Failure: see `check_own`.
-        OSError: the disk is full or cannot be written; an earlier report is still there.
+        Failure: see `check_own`; or the disk is full or cannot be written, and an earlier report is still there.
     """
     check_own(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _replace(out, files)
+    except OSError as error:
+        raise Failure(f"cannot write {out}: {error.strerror}; make room, or take another --out") from None
+
+
+def _replace(out: Path, files: Mapping[str, bytes]) -> None:
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
     try:
         partial.chmod(0o755)
