@@ -6,7 +6,9 @@ import io
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -218,6 +220,15 @@ def test_images_that_moved(clim, labelled, tmp_path, capsys):
     assert "was not trained on" in refused(capsys, run, "--data", labelled.held_out)
     assert "there is no data set" in refused(capsys, run, "--data", tmp_path / "no.beton")
     assert report.main([str(run), "--data", str(labelled.train)]) == 0
+    other = pictures(tmp_path / "other", 2, names=("a", "b"))
+    assert "has other classes than the run's images" in refused(capsys, clim, "--val-data", other)
+
+
+def test_compare_is_another_command(monkeypatch):
+    seen = []
+    module = SimpleNamespace(main=lambda arguments: seen.append(arguments) or 2)
+    monkeypatch.setitem(sys.modules, "tools.compare_runs", module)
+    assert report.main(["compare", "runs/a", "runs/b"]) == 2 and seen == [["runs/a", "runs/b"]]
 
 
 def test_a_missing_library(clim, monkeypatch, capsys):
