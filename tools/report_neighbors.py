@@ -62,7 +62,8 @@ def confusion_section(looks: Looks) -> Section:
     count_CC = confusion(label_Q, scores_QC.argmax(1), len(classes))
     right = 100 * float(hits(scores_QC, label_Q, 1).float().mean())
     share_CC = count_CC / count_CC.sum(1, keepdims=True).clip(1)
-    of = f"{len(label_Q):,} held-out images, {len(bank.number_N):,} training images vote, in float32, step {looks.step:,}"
+    voting = f"{len(bank.number_N):,} training images vote, in float32"
+    of = f"{len(label_Q):,} held-out images, {voting}, step {looks.step:,}"
     text = f"kNN top-1 {right:.2f} % ({protocol.id}; {of}). A row is a class, its columns what kNN takes it for."
 
     readable = len(classes) <= _LEGIBLE
