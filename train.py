@@ -49,6 +49,8 @@ from tools.run_folder import RunFolder, run_config
 from tools.run_state import fresh_state, go_on, summary
 from tools.signals import STOPPED, AgreedStop, StopRequest
 from tools.timer import Timer
+from tools.tracker import Tracker
+from tools.tracker_pictures import show_pictures
 
 
 def main() -> int:
@@ -88,7 +90,7 @@ class Trainer:
         self.method = build(recipe.method, recipe).to(memory_format=torch.channels_last)
         use_compiler(options.compile, self.method, self.accelerator)
         data = open_data_path(options, training, dataset, self.method, self.accelerator, threads, open_parts)
-        self.loader, self.whole_set, self.monitor = data.loader, data.whole_set, data.monitor
+        self.loader, self.whole_set, self.monitors = data.loader, data.whole_set, data.monitors
         self.steps_per_epoch, self.total_steps = data.steps_per_epoch, data.steps_per_epoch * training.epochs
         self.last_step = min(self.total_steps, options.max_steps or self.total_steps)
         self.learning_rate(0)  # a warm-up that does not fit is refused before anything is trained
@@ -107,8 +109,7 @@ class Trainer:
         self.writer = CheckpointWriter(self.folder.checkpoints, options.keep, self.main)
         open_parts.callback(self.writer.wait)
         self.stop = AgreedStop(stop, options.peer_timeout)
-        no_monitor = "no labelled images for the kNN monitor; give them with --val-data"
-        self.notes = [self.loader.note, self.folder.note, "" if self.monitor else no_monitor]
+        self.notes = [self.loader.note, self.folder.note, *self.monitors.notes]
         if options.resume:
             self.notes += go_on(self.folder, self.method, self.optimizer, self.accelerator.scaler, self.state)
         check_agreement({"checkpoint": f"step {self.state['step']}"})
@@ -117,8 +118,8 @@ class Trainer:
         self.method.begin(self.state["step"], self.steps_per_epoch, training.epochs)
         if self.state["step"] == 0:
             self.folder.write_config(self.config)
-        if options.log_with:
-            self.accelerator.init_trackers("likeness")
+        place = (self.folder.path, self.config, self.state["step"])
+        self.tracker = open_parts.enter_context(Tracker(self.accelerator, options.log_with, *place))
 
     def run(self) -> int:
         """Trains to the last step, or until a signal; returns the exit code."""
@@ -128,14 +129,15 @@ class Trainer:
             place = (self.accelerator, self.options, self.folder.path, self.notes)
             self.display.note(banner(self.recipe, self.dataset, self.method.encoder(), self.steps_per_epoch, *place))
             if self.state["step"] == 0:
-                self.measure_knn()  # the untrained network: what every later number is compared with
+                self.measure()  # the untrained network: what every later number is compared with
             while self.state["step"] < self.last_step:
                 if not self.run_epoch(self.state["step"] // self.steps_per_epoch):
                     self.finish_writing()
                     self.display.note(f"stopped by a signal at step {self.state['step']}; go on with --resume")
                     return STOPPED
             if self.state["knn_step"] != self.state["step"]:
-                self.measure_knn()
+                self.measure()
+                self.show()
             self.save()
             self.finish_writing()
             self.summarise()
@@ -171,7 +173,12 @@ class Trainer:
         self.check_books(epoch, ended or stopping)
         if self.state["step"] == self.last_step:
             return True
-        best_yet = ended and self.options.knn_every and (epoch + 1) % self.options.knn_every == 0 and self.measure_knn()
+        measuring, showing = (
+            every and (epoch + 1) % every == 0 for every in (self.options.knn_every, self.options.images_every)
+        )
+        best_yet = ended and measuring and self.measure()
+        if ended and showing:
+            self.show()
         due = self.state["step"] % (self.options.checkpoint_every or self.steps_per_epoch) == 0
         if stopping or best_yet or due:
             self.save()
@@ -212,20 +219,23 @@ class Trainer:
             rates = same_class_rates(self.method.pairing, self.dataset.labels)
             self.log({f"partner_{name}": round(rate, 5) for name, rate in rates.items()})
 
-    def measure_knn(self) -> bool:
-        """kNN accuracy of the student now, on held-out images; whether a trained network was never better."""
-        if self.monitor is None:
-            return False
-        average_running_statistics(self.method)
-        top1 = self.monitor.measure(self.method.encoder())
-        self.state |= {"knn_top1": top1, "knn_step": self.state["step"]}
-        self.log({"knn_top1": round(top1, 4), "knn_protocol": self.monitor.protocol.id})
-        self.display.knn(top1)
-        self.display.note(f"step {self.state['step']:,}: kNN {top1:.2f} % ({self.monitor.protocol.id})")
-        if self.state["step"] == 0 or top1 < (self.state["best_top1"] or 0.0):
+    def measure(self) -> bool:
+        """Quality of the student's features now and its kNN accuracy; whether a trained network was never better."""
+        row = self.monitors.measure(self.method, self.training.batch_size)
+        top1, step = row.get("knn_top1"), self.state["step"]
+        self.state |= {"knn_top1": top1, "knn_step": step}
+        self.log(row)
+        if top1 is not None:
+            self.display.knn(top1)
+            self.display.note(f"step {step:,}: kNN {top1:.2f} % ({row['knn_protocol']})")
+        if step == 0 or top1 is None or top1 < (self.state["best_top1"] or 0.0):
             return False
         self.state["best_top1"] = top1
         return True
+
+    def show(self) -> None:
+        """Pictures for the tracker, where there is one: views, and nearest neighbours by the features of now."""
+        show_pictures(self.tracker, self.dataset, self.method, self.monitors.quality, self.state["step"], self.main)
 
     def log_step(self, total: Tensor, parts: dict[str, Tensor]) -> None:
         """A row of metrics; the only place where the loop waits for the device."""
@@ -254,8 +264,7 @@ class Trainer:
         step = self.state["step"]
         row = {"step": step, "epoch": step // self.steps_per_epoch, "samples_seen": self.state["samples_seen"], **row}
         self.folder.log(row)
-        if self.options.log_with:
-            self.accelerator.log({name: value for name, value in row.items() if isinstance(value, int | float)}, step)
+        self.tracker.log(row)
         return row
 
     def save(self) -> None:
@@ -277,7 +286,7 @@ class Trainer:
 
     def summarise(self) -> None:
         """Writes summary.json."""
-        protocol = self.monitor.protocol.id if self.monitor else None
+        protocol = self.monitors.knn.protocol.id if self.monitors.knn else None
         self.folder.write_summary(summary(self.state, self.config, protocol))
         seen, seconds = self.state["samples_seen"], self.state["seconds"]
         self.display.note(f"done: {seen:,} images in {seconds:.0f} s; results in {self.folder.path}")

@@ -175,7 +175,7 @@ def test_a_batch_in_parts_trains_as_the_whole_batch(optimizer, lr, data, tmp_pat
         assert runs.in_process(train, monkeypatch, *words, "--no-compile") == 0
         trained.append(weights(tmp_path / str(parts)))
     books = [
-        [(row["step"], row["epoch"], row["samples_seen"], row["lr"]) for row in runs.rows(tmp_path / str(parts))]
+        [(row["step"], row["epoch"], row["samples_seen"], row["lr"]) for row in runs.rows(tmp_path / str(parts), "lr")]
         for parts in (1, 2, 4)
     ]
     assert books[0] == books[1] == books[2] and len(books[0]) == 9

@@ -1,4 +1,4 @@
-"""The three roads of a run's images: batches to train on, the whole set in order, and held-out ones for the monitor."""
+"""The roads of a run's images: batches to train on, the whole set in order, and those that the monitors look at."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 from accelerate import Accelerator
 
 from models.method import Method
-from models.monitor import KnnMonitor, held_out_beside
+from models.monitors import Monitors
 from models.recipes import Training
-from pipelines import Dataset, make_loader, open_dataset
+from pipelines import Dataset, make_loader
 from pipelines.loader import Loader
 from pipelines.views import evaluation
 from tools.launch import DTYPES
@@ -26,13 +26,13 @@ class DataPath:
     """Attributes:
     loader: batches of the method's views; a step takes `--accumulate` of them.
     whole_set: every image once, in evaluation views.
-    monitor: kNN on held-out images, where there are labelled ones.
+    monitors: quality of the features, and kNN where there are labels.
     steps_per_epoch: optimizer steps.
     """
 
     loader: Loader
     whole_set: Loader
-    monitor: KnnMonitor | None
+    monitors: Monitors
     steps_per_epoch: int
 
 
@@ -40,7 +40,7 @@ def open_data_path(
     options: Namespace, training: Training, dataset: Dataset, method: Method, accelerator: Accelerator, threads: int,
     open_parts: ExitStack,
 ) -> DataPath:  # fmt: skip
-    """Opens all three; `open_parts` closes them.
+    """Opens all; `open_parts` closes them.
 
     Raises:
         Failure, ValueError, ModuleNotFoundError: data and options do not fit each other or this machine.
@@ -56,11 +56,9 @@ def open_data_path(
     whole_set = open_parts.enter_context(
         make_loader(dataset, [view], _FEATURE_BATCH, shuffle=False, drop_last=False, **loading)
     )
-    monitor = None
-    if (held_out := options.val_data or held_out_beside(dataset)) is not None:
-        monitor = KnnMonitor(dataset, open_dataset(held_out), view, options.knn_bank, **loading)
-        open_parts.callback(monitor.close)
+    looking = (method, view, options.val_data, options.knn_bank)
+    monitors = open_parts.enter_context(Monitors(dataset, *looking, **loading))
     steps = loader.steps // options.accumulate
     if steps == 0:
         raise Failure(f"{dataset.number} images do not fill a batch of {training.batch_size}; lower --batch-size")
-    return DataPath(loader, whole_set, monitor, steps)
+    return DataPath(loader, whole_set, monitors, steps)

@@ -95,6 +95,7 @@ def _build(method: str | None, recipe: str | None) -> tuple[argparse.ArgumentPar
     add("--knn-bank", 50000, "labelled training images in the kNN bank, at most", int)
     add("--peer-timeout", 300, "seconds without a sign of another process after which the run ends", int)
     add("--log-with", None, "tracker: tensorboard or wandb; none: metrics.jsonl only", str)
+    add("--images-every", 10, "epochs between pictures for the tracker; 0: none", int)
     chosen = [method] if method else sorted(REGISTRY)
     known = [("training", Training), *((f"method {name}", REGISTRY[name].settings) for name in chosen)]
     row = REGISTRY[method].rows.get(recipe or "", {}) if method else {}
@@ -164,6 +165,6 @@ def check_run(options: argparse.Namespace) -> None:
     for name in ("accumulate", "log_every", "keep", "knn_bank", "peer_timeout"):
         if getattr(options, name) < 1:
             raise Failure(f"--{name.replace('_', '-')} is {getattr(options, name)}; give at least 1")
-    for name in ("max_steps", "checkpoint_every", "knn_every", "threads", "seed"):
+    for name in ("max_steps", "checkpoint_every", "knn_every", "images_every", "threads", "seed"):
         if getattr(options, name) < 0:
             raise Failure(f"--{name.replace('_', '-')} is {getattr(options, name)}; give 0 or more")

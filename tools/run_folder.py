@@ -54,7 +54,9 @@ class RunFolder:
         if not main:
             return
         try:
-            holds_a_run = self._metrics.exists() and self._metrics.stat().st_size > 0  # empty: it failed at its start
+            holds_a_run = any(self.checkpoints.glob("step-*")) or _has_trained(
+                self._metrics
+            )  # else it failed at its start
             if holds_a_run and not resume and not force:
                 raise Failure(
                     f"{path} holds a run; go on with --resume, move it aside with --force, or take another --output"
@@ -68,7 +70,8 @@ class RunFolder:
                 self.close()
                 path.mkdir()
                 self._unlock = locked(path, self)
-            self._metrics.touch()
+            with self._metrics.open("a" if resume else "w"):
+                pass
         except OSError as error:
             raise Failure(f"cannot write the run's folder {path}: {error.strerror}; take another --output") from None
 
@@ -135,6 +138,12 @@ class RunFolder:
             partial = self.path / f".{name}.partial"
             partial.write_text(json.dumps(content, indent=2) + "\n")
             partial.replace(self.path / name)
+
+
+def _has_trained(metrics: Path) -> bool:
+    """Whether a row is of a step behind the first: what comes before it can be made again in a moment."""
+    lines = metrics.read_text(errors="replace").splitlines()
+    return any('"step": 0,' not in line for line in lines if line)
 
 
 def run_config(options: Namespace, recipe: Recipe, dataset: Dataset, accelerator: Accelerator) -> dict[str, Any]:
