@@ -54,9 +54,8 @@ class RunFolder:
         if not main:
             return
         try:
-            holds_a_run = any(self.checkpoints.glob("step-*")) or _has_trained(
-                self._metrics
-            )  # else it failed at its start
+            # A folder without is of a run that failed at its start.
+            holds_a_run = any(self.checkpoints.glob("step-*")) or _has_trained(self._metrics)
             if holds_a_run and not resume and not force:
                 raise Failure(
                     f"{path} holds a run; go on with --resume, move it aside with --force, or take another --output"
@@ -142,7 +141,7 @@ class RunFolder:
 
 def _has_trained(metrics: Path) -> bool:
     """Whether a row is of a step behind the first: what comes before it can be made again in a moment."""
-    lines = metrics.read_text(errors="replace").splitlines()
+    lines = metrics.read_text(errors="replace").splitlines() if metrics.exists() else []
     return any('"step": 0,' not in line for line in lines if line)
 
 
