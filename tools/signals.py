@@ -20,9 +20,7 @@ import torch.distributed as dist
 from models.distributed import world
 
 STOPPED = 143  # exit code of a run that a signal ended, whichever it was; its checkpoint is on the disk
-STOPPED_AT_ONCE = (
-    137  # of one that a second signal ended, as after SIGKILL: the steps since the last checkpoint are lost
-)
+STOPPED_AT_ONCE = 137  # of one that a second signal ended, as after SIGKILL: steps since the last checkpoint are lost
 _WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _ONE_REQUEST_S = 2.0  # under a launcher, which passes on what the scheduler has sent already, copies count as one
 
