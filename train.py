@@ -4,7 +4,7 @@
     torchrun --nproc_per_node 2 train.py --method clim --data data/photos.beton   two processes on a CPU
 
 Writes into the run's folder: config.json, metrics.jsonl (one object per logged step), checkpoints/, summary.json.
-SIGTERM or SIGINT ends the run with a checkpoint and exit code 143; `--resume` goes on from there, bit for bit on a CPU.
+SIGTERM, SIGINT or SIGUSR1 ends the run with a checkpoint and exit code 143; `--resume` goes on, bit for bit on a CPU.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")  # 
 
 import sys
 import time
+import traceback
 from argparse import Namespace
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,28 +25,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import build, checkpoint, resolve
-from models.distributed import mean_over_processes, sum_over_processes
+from models import build, resolve
+from models.distributed import mean_over_processes
 from models.features import extract_part
 from models.method import Losses
-from models.monitor import KnnMonitor, held_out_beside
 from models.norm import average_running_statistics
 from models.optim import build_optimizer, cosine_schedule, set_learning_rate
 from models.recipes import Recipe, recipe_for
-from pipelines import Batch, Dataset, make_loader, open_dataset
+from pipelines import Batch, Dataset, open_dataset
+from pipelines.books import IndexCount
 from pipelines.damage import DecodeError
 from pipelines.pairing import same_class_rates
-from pipelines.views import evaluation
+from tools.alarms import Alarms
 from tools.banner import banner
+from tools.checkpoint_writer import CheckpointWriter
+from tools.data_path import open_data_path
 from tools.display import Display
-from tools.launch import DTYPES, check_parts, make_accelerator, use_compiler, use_threads
+from tools.launch import check_parts, make_accelerator, use_compiler, use_threads
+from tools.nonfinite import StepGuard
 from tools.options import Failure, check_run, parse
 from tools.peers import LOST, LostContact, check_agreement, leave, run_facts, watching
-from tools.run_folder import RunFolder, refuse_another_run, run_config
-from tools.signals import STOPPED, StopRequest
+from tools.run_folder import RunFolder, run_config
+from tools.run_state import fresh_state, go_on, summary
+from tools.signals import STOPPED, AgreedStop, StopRequest
 from tools.timer import Timer
-
-FEATURE_BATCH = 512
+from tools.tracker import Tracker
+from tools.tracker_pictures import show_pictures
 
 
 def main() -> int:
@@ -56,51 +61,37 @@ def main() -> int:
         name = options.recipe or recipe_for(options.method, dataset.name, float(np.median(dataset.widths)))
         recipe = resolve(options.method, name, **overrides)
         state: dict[str, Any] = {"step": 0}
-        with ExitStack() as open_loaders, StopRequest() as stop, watching(state, options.peer_timeout):
-            trainer = Trainer(options, recipe, dataset, open_loaders, state)
-            return leave(trainer.run(stop))
+        with ExitStack() as open_parts, StopRequest() as stop, watching(state, options.peer_timeout):
+            trainer = Trainer(options, recipe, dataset, open_parts, state, stop)
+            return leave(trainer.run())
     except (LostContact, Failure, ValueError, OSError, ModuleNotFoundError, DecodeError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return leave(LOST if isinstance(error, LostContact) else 2)
+    except Exception:
+        traceback.print_exc()
+        return leave(1)  # at once: the other processes are waiting for this one
 
 
 class Trainer:
     """A run: what it trains with, and how far it is. `run` reads like the algorithm."""
 
     def __init__(
-        self, options: Namespace, recipe: Recipe, dataset: Dataset, open_loaders: ExitStack, state: dict[str, Any]
-    ) -> None:
+        self, options: Namespace, recipe: Recipe, dataset: Dataset, open_parts: ExitStack, state: dict[str, Any],
+        stop: StopRequest,
+    ) -> None:  # fmt: skip
         training = recipe.training
-        parts = options.accumulate
-        check_parts(training, parts)
+        check_parts(training, options.accumulate)
         self.options, self.recipe, self.training, self.dataset = options, recipe, training, dataset
         self.accelerator = make_accelerator(options)
         check_agreement(run_facts(options, recipe, dataset))
         threads = use_threads(options.threads)
-        self.main = self.accelerator.is_main_process
+        self.main, device = self.accelerator.is_main_process, self.accelerator.device
         torch.manual_seed(options.seed)
         self.method = build(recipe.method, recipe).to(memory_format=torch.channels_last)
         use_compiler(options.compile, self.method, self.accelerator)
-        loading: dict[str, Any] = {
-            "loader": options.loader, "device": self.accelerator.device, "dtype": DTYPES[options.precision],
-            "rank": self.accelerator.process_index, "world": self.accelerator.num_processes,
-            "threads": threads, "seed": options.seed,
-        }  # fmt: skip
-        view = evaluation(training.image_size, training.image_keep)
-        self.loader = open_loaders.enter_context(
-            make_loader(dataset, self.method.views, training.batch_size // parts, compile=options.compile, **loading)
-        )
-        self.whole_set = open_loaders.enter_context(
-            make_loader(dataset, [view], FEATURE_BATCH, shuffle=False, drop_last=False, **loading)
-        )
-        self.monitor = None
-        if (held_out := options.val_data or held_out_beside(dataset)) is not None:
-            self.monitor = KnnMonitor(dataset, open_dataset(held_out), view, options.knn_bank, **loading)
-            open_loaders.callback(self.monitor.close)
-
-        if (steps := self.loader.steps // parts) == 0:
-            raise Failure(f"{dataset.number} images do not fill a batch of {training.batch_size}; lower --batch-size")
-        self.steps_per_epoch, self.total_steps = steps, steps * training.epochs
+        data = open_data_path(options, training, dataset, self.method, self.accelerator, threads, open_parts)
+        self.loader, self.whole_set, self.monitors = data.loader, data.whole_set, data.monitors
+        self.steps_per_epoch, self.total_steps = data.steps_per_epoch, data.steps_per_epoch * training.epochs
         self.last_step = min(self.total_steps, options.max_steps or self.total_steps)
         self.learning_rate(0)  # a warm-up that does not fit is refused before anything is trained
         optimizer = build_optimizer(
@@ -109,60 +100,63 @@ class Trainer:
         )  # fmt: skip
         self.model, self.optimizer = self.accelerator.prepare(self.method, optimizer)
 
-        output = options.output or f"runs/{recipe.method}-{Path(options.data).stem}"
-        self.folder = RunFolder(Path(output), options.resume, self.main)
+        output = Path(options.output or f"runs/{recipe.method}-{Path(options.data).stem}")
+        self.folder = RunFolder(output, options.resume, self.main, options.force)
+        open_parts.callback(self.folder.close)
         self.config = run_config(options, recipe, dataset, self.accelerator)
         self.state = state  # how far the run is; kept in checkpoints
-        self.state |= {
-            "step": 0, "samples_seen": 0, "seconds": 0.0, "loss": None,
-            "knn_top1": None, "knn_step": None, "best_top1": None,
-            "method": recipe.method, "seed": options.seed, "accumulate": parts,
-            "data_checksum": dataset.checksum, "recipe": self.config["recipe"],
-        }  # fmt: skip
-        no_monitor = "no labelled images for the kNN monitor; give them with --val-data"
-        self.notes = [self.loader.note] if self.monitor else [self.loader.note, no_monitor]
-        self.notes += self.resume() if options.resume else []
+        self.state |= fresh_state(options, self.config)
+        self.writer = CheckpointWriter(self.folder.checkpoints, options.keep, self.main)
+        open_parts.callback(self.writer.wait)
+        self.stop = AgreedStop(stop, options.peer_timeout)
+        self.notes = [self.loader.note, self.folder.note, *self.monitors.notes]
+        if options.resume:
+            self.notes += go_on(self.folder, self.method, self.optimizer, self.accelerator.scaler, self.state)
         check_agreement({"checkpoint": f"step {self.state['step']}"})
+        self.guard = StepGuard(self.method, optimizer, device.type == "cuda", output, self.config, self.state)
+        self.alarms, self.count = Alarms(self.method, self.state), IndexCount(self.loader.plan, device)
         self.method.begin(self.state["step"], self.steps_per_epoch, training.epochs)
         if self.state["step"] == 0:
             self.folder.write_config(self.config)
-        if options.log_with:
-            self.accelerator.init_trackers("likeness")
+        place = (self.folder.path, self.config, self.state["step"])
+        self.tracker = open_parts.enter_context(Tracker(self.accelerator, options.log_with, *place))
 
-    def run(self, stop: StopRequest) -> int:
+    def run(self) -> int:
         """Trains to the last step, or until a signal; returns the exit code."""
         self.timer = Timer()
         self.started = time.perf_counter() - self.state["seconds"]
         with Display(self.last_step, self.state["step"], self.main) as self.display:
-            place = (self.accelerator, self.options, self.folder.path)
-            self.display.note(
-                banner(self.recipe, self.dataset, self.method.encoder(), self.steps_per_epoch, *place, self.notes)
-            )
+            place = (self.accelerator, self.options, self.folder.path, self.notes)
+            self.display.note(banner(self.recipe, self.dataset, self.method.encoder(), self.steps_per_epoch, *place))
             if self.state["step"] == 0:
-                self.measure_knn()  # the untrained network: what every later number is compared with
+                self.measure()  # the untrained network: what every later number is compared with
             while self.state["step"] < self.last_step:
-                if not self.run_epoch(self.state["step"] // self.steps_per_epoch, stop):
+                if not self.run_epoch(self.state["step"] // self.steps_per_epoch):
+                    self.finish_writing()
                     self.display.note(f"stopped by a signal at step {self.state['step']}; go on with --resume")
                     return STOPPED
             if self.state["knn_step"] != self.state["step"]:
-                self.measure_knn()
+                self.measure()
+                self.show()
             self.save()
+            self.finish_writing()
             self.summarise()
         self.accelerator.end_training()
         return 0
 
-    def run_epoch(self, epoch: int, stop: StopRequest) -> bool:
+    def run_epoch(self, epoch: int) -> bool:
         """Trains the rest of an epoch; False where a signal ended it, with a checkpoint."""
-        first = self.state["step"] % self.steps_per_epoch
+        parts, first = self.options.accumulate, self.state["step"] % self.steps_per_epoch
         if first == 0:
             self.renew_pairing(epoch)
         self.timer.restart()
-        batches = self.loader.epoch(epoch, first * self.options.accumulate, self.method.pairing)
-        totals = []  # of the parts of a batch
-        for batch in self.timer.waiting(batches):
+        self.count.start(epoch, first * parts)
+        totals, ended, stopping = [], False, False
+        for batch in self.timer.waiting(self.loader.epoch(epoch, first * parts, self.method.pairing)):
+            self.count.add(batch.index)
             with self.accelerator.accumulate(self.model):
                 losses = self.train_on(batch)
-            totals.append(losses.total.detach())
+            totals.append(losses.total.detach())  # of the parts of a batch
             if not self.accelerator.sync_gradients:
                 continue
             step = self.state["step"] = self.state["step"] + 1
@@ -170,37 +164,42 @@ class Trainer:
             if step % self.options.log_every == 0 or step == self.last_step:
                 self.log_step(torch.stack(totals).mean(), losses.parts)
             totals.clear()
-            if step == self.last_step or step % self.steps_per_epoch == 0:
+            stopping = self.stop.asked()
+            ended = step == self.last_step or step % self.steps_per_epoch == 0
+            if ended or stopping:
                 break
-            stopping = self.asked_to_stop(stop)
-            if stopping or (self.options.checkpoint_every and step % self.options.checkpoint_every == 0):
+            if self.options.checkpoint_every and step % self.options.checkpoint_every == 0:
                 self.save()
-            if stopping:
-                return False
-        step = self.state["step"]
-        if step == self.last_step:
+        self.check_books(epoch, ended or stopping)
+        if self.state["step"] == self.last_step:
             return True
-        if step != (epoch + 1) * self.steps_per_epoch:
-            raise Failure(f"epoch {epoch} ended at step {step}, not {(epoch + 1) * self.steps_per_epoch}; report this")
-        best_yet = False
-        if self.options.knn_every and (epoch + 1) % self.options.knn_every == 0:
-            best_yet = self.measure_knn()
-        stopping = self.asked_to_stop(stop)
-        if stopping or best_yet or not self.options.checkpoint_every or step % self.options.checkpoint_every == 0:
+        measuring, showing = (
+            every and (epoch + 1) % every == 0 for every in (self.options.knn_every, self.options.images_every)
+        )
+        best_yet = ended and measuring and self.measure()
+        if ended and showing:
+            self.show()
+        due = self.state["step"] % (self.options.checkpoint_every or self.steps_per_epoch) == 0
+        if stopping or best_yet or due:
             self.save()
         return not stopping
 
     def train_on(self, batch: Batch) -> Losses:
         """Forward, backward, and once the parts of a batch are complete, the step."""
+        self.guard.watch(batch)
         losses: Losses = self.model(batch)
         self.accelerator.backward(losses.total)
         if self.accelerator.sync_gradients:
+            self.guard.check(losses.total, gradients=self.accelerator.scaler is None)
             set_learning_rate(self.optimizer, self.learning_rate(self.state["step"]))
             if self.training.clip_norm:
                 self.accelerator.clip_grad_norm_(self.model.parameters(), self.training.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.accelerator.sync_gradients:
+            if self.accelerator.optimizer_step_was_skipped:  # fp16 overflowed
+                self.state["skipped_steps"] += 1
+                self.guard.skipped(self.accelerator.scaler.get_scale())
             self.method.after_step(self.state["step"])
         self.timer.add(len(batch.index) * self.accelerator.num_processes)
         return losses
@@ -220,82 +219,75 @@ class Trainer:
             rates = same_class_rates(self.method.pairing, self.dataset.labels)
             self.log({f"partner_{name}": round(rate, 5) for name, rate in rates.items()})
 
-    def measure_knn(self) -> bool:
-        """kNN accuracy of the student now, on held-out images; whether a trained network was never better."""
-        if self.monitor is None:
-            return False
-        average_running_statistics(self.method)
-        top1 = self.monitor.measure(self.method.encoder())
-        self.state |= {"knn_top1": top1, "knn_step": self.state["step"]}
-        self.log({"knn_top1": round(top1, 4), "knn_protocol": self.monitor.protocol.id})
-        self.display.knn(top1)
-        self.display.note(f"step {self.state['step']:,}: kNN {top1:.2f} % ({self.monitor.protocol.id})")
-        if self.state["step"] == 0 or top1 < (self.state["best_top1"] or 0.0):
+    def measure(self) -> bool:
+        """Quality of the student's features now and its kNN accuracy; whether a trained network was never better."""
+        row = self.monitors.measure(self.method, self.training.batch_size)
+        top1, step = row.get("knn_top1"), self.state["step"]
+        self.state |= {"knn_top1": top1, "knn_step": step}
+        self.log(row)
+        if top1 is not None:
+            self.display.knn(top1)
+            self.display.note(f"step {step:,}: kNN {top1:.2f} % ({row['knn_protocol']})")
+        if step == 0 or top1 is None or top1 < (self.state["best_top1"] or 0.0):
             return False
         self.state["best_top1"] = top1
         return True
 
+    def show(self) -> None:
+        """Pictures for the tracker, where there is one: views, and nearest neighbours by the features of now."""
+        show_pictures(self.tracker, self.dataset, self.method, self.monitors.quality, self.state["step"], self.main)
+
     def log_step(self, total: Tensor, parts: dict[str, Tensor]) -> None:
         """A row of metrics; the only place where the loop waits for the device."""
         loss = self.state["loss"] = float(mean_over_processes(total))
-        named = {name: float(mean_over_processes(value)) for name, value in parts.items()} | self.loader.counts
-        row = self.log({"loss": loss, "lr": self.optimizer.param_groups[0]["lr"], **named, **self.timer.read()})
+        named = {name: float(mean_over_processes(value)) for name, value in parts.items()}
+        counts = {"skipped_steps": self.state["skipped_steps"]} if self.accelerator.scaler is not None else {}
+        alarms, lines = self.alarms.look(loss)
+        fields = {**named, **counts, **self.loader.counts, **self.writer.counts, **alarms}
+        row = self.log({"loss": loss, "lr": self.optimizer.param_groups[0]["lr"], **fields, **self.timer.read()})
         self.display.update(self.state["step"], row)
+        for line in (*lines, *self.writer.warnings(), *self.folder.warnings):
+            self.display.warn(line)
         if not np.isfinite(loss):
             raise Failure(f"the loss is {loss} at step {self.state['step']}; lower --lr, or take --precision fp32")
+
+    def check_books(self, epoch: int, ended: bool) -> None:
+        """Proves that the steps of this epoch, since it began or the run resumed, had the images of the plan."""
+        step = self.state["step"]
+        if not ended:
+            raise Failure(f"epoch {epoch} ended at step {step}, not {(epoch + 1) * self.steps_per_epoch}; report this")
+        if not self.count.right():
+            raise Failure(f"up to step {step}, epoch {epoch} had not every image of its plan just once; report this")
 
     def log(self, row: dict[str, Any]) -> dict[str, Any]:
         """Appends a row to metrics.jsonl and the tracker, with the place in the run that it belongs to."""
         step = self.state["step"]
         row = {"step": step, "epoch": step // self.steps_per_epoch, "samples_seen": self.state["samples_seen"], **row}
         self.folder.log(row)
-        if self.options.log_with:
-            self.accelerator.log({name: value for name, value in row.items() if isinstance(value, int | float)}, step)
+        self.tracker.log(row)
         return row
 
-    def asked_to_stop(self, stop: StopRequest) -> bool:
-        """Whether any process got a signal; with several, they agree every `--log-every` steps."""
-        if self.accelerator.num_processes == 1:
-            return stop.received
-        if self.state["step"] % self.options.log_every:
-            return False
-        received = torch.tensor(float(stop.received), device=self.accelerator.device)
-        return bool(sum_over_processes(received) > 0)
-
     def save(self) -> None:
-        """Writes a checkpoint of this step."""
+        """Starts to write a checkpoint of this step."""
+        self.guard.settle()
         average_running_statistics(self.method)
         self.state |= {"seconds": time.perf_counter() - self.started, "rows": self.folder.rows}
         if self.accelerator.scaler is not None:
             self.state["scaler"] = self.accelerator.scaler.state_dict()
-        if self.main:
-            checkpoint.save(self.folder.checkpoints, self.method, self.optimizer, self.state, self.options.keep)
-        self.accelerator.wait_for_everyone()
+        self.writer.save(self.method, self.optimizer, self.state)
 
-    def resume(self) -> list[str]:
-        """Restores the newest valid checkpoint; returns what to tell about it."""
-        found, notes = checkpoint.newest(self.folder.checkpoints)
-        if found is None:
-            self.folder.rewind(0)
-            return [*notes, f"{self.folder.checkpoints} holds no checkpoint; starting from the first step"]
-        refuse_another_run(found.state, self.state)
-        found.apply(self.method, self.optimizer)
-        self.state |= {name: value for name, value in found.state.items() if name != "optimizer"}
-        if self.accelerator.scaler is not None and "scaler" in self.state:
-            self.accelerator.scaler.load_state_dict(self.state["scaler"])
-        self.folder.rewind(self.state["rows"])
-        return [*notes, f"resumed from {found.path}"]
+    def finish_writing(self) -> None:
+        """Waits until the last checkpoint is whole, on every process: none may end before it is."""
+        self.stop.settle()
+        written = self.writer.wait()
+        self.accelerator.wait_for_everyone()
+        if not written:
+            raise Failure(f"the last checkpoint is missing: {self.writer.warnings()[-1]}; go on with --resume")
 
     def summarise(self) -> None:
         """Writes summary.json."""
-        self.folder.write_summary(
-            {
-                "method": self.recipe.method, "final_loss": self.state["loss"], "knn_top1": self.state["knn_top1"],
-                "knn_protocol": self.monitor.protocol.id if self.monitor else None, "step": self.state["step"],
-                "samples_seen": self.state["samples_seen"], "seconds": round(self.state["seconds"], 2),
-                "versions": self.config["versions"], "machine": self.config["machine"],
-            }
-        )  # fmt: skip
+        protocol = self.monitors.knn.protocol.id if self.monitors.knn else None
+        self.folder.write_summary(summary(self.state, self.config, protocol))
         seen, seconds = self.state["samples_seen"], self.state["seconds"]
         self.display.note(f"done: {seen:,} images in {seconds:.0f} s; results in {self.folder.path}")
 

@@ -135,6 +135,7 @@ class Cgh(MomentumMethod):
         super().__init__(GlobalAndHypercolumn(backbone, settings), settings, queues=2)
         self.settings = settings
         self.views = (*settings.views(1), settings.weak(settings.weak_flip), *settings.further())
+        self.soft_label_temperatures = (settings.global_teacher_temperature, settings.hyper_teacher_temperature)
 
     def forward(self, batch: Batch) -> Losses:
         strong, weak, *crops = batch.views

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: written under another name, synced, renamed.
+"""Checkpoints that are whole or absent, and say when they are damaged.
 
 A checkpoint is a folder `step-00001234/` with
 
@@ -6,13 +6,15 @@ A checkpoint is a folder `step-00001234/` with
     optimizer.safetensors  the optimizer's tensors, named "parameter.entry"
     pairing.safetensors    the partners that the plan draws from, where the method has them
     state.json             step, samples seen, scaler, the optimizer's numbers, and what the run was
+    manifest.json          the SHA-256 of each of these, written last and compared when they are read
 
-Tensors travel as safetensors and the rest as JSON: nothing in a checkpoint can run code.
-Cost: one copy of the state on disk, twice that while one is replaced.
+Written under another name, synced, renamed. Tensors travel as safetensors and the rest as JSON: nothing in a
+checkpoint can run code. Cost: one copy of the state on disk for each that is kept, and one more while one is written.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -30,7 +32,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.method import Method
+from models.snapshot import HostCopy, Snapshot
 from pipelines.pairing import Pairing
+
+_MANIFEST = "manifest.json"
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -61,34 +67,38 @@ class Checkpoint:
 
 
 def save(folder: Path, method: Method, optimizer: torch.optim.Optimizer, state: dict[str, Any], keep: int = 2) -> Path:
-    """Writes checkpoint `state["step"]` into `folder` and removes all but the newest `keep` and the best.
+    """Writes checkpoint `state["step"]` into `folder` and waits for the disk; see `write`."""
+    return write(folder, HostCopy().take(method, optimizer, state), keep)
+
+
+def write(folder: Path, snapshot: Snapshot, keep: int) -> Path:
+    """Writes a checkpoint into `folder` and removes all but the newest `keep` and the best one.
 
     Raises:
         OSError: the disk is full or cannot be written; earlier checkpoints are untouched.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{state['step']:08d}"
+    path = folder / f"step-{snapshot.step:08d}"
     partial = folder / f".{path.name}.partial"
     for left in folder.glob(".step-*.partial"):
         shutil.rmtree(left, ignore_errors=True)  # of a run that was killed while it wrote
-    partial.mkdir()
     try:
-        weights = {name: tensor.contiguous() for name, tensor in method.state_dict().items()}
-        _write(save_file, weights, partial / "model.safetensors")
-        tensors, numbers = _split_optimizer(optimizer)
-        _write(save_file, tensors, partial / "optimizer.safetensors")
-        if method.pairing is not None:
-            _save_pairing(method.pairing, partial / "pairing.safetensors")
-        (partial / "state.json").write_text(json.dumps(state | {"optimizer": numbers}))
+        partial.mkdir()
+        (partial / "state.json").write_text(snapshot.state)
+        _write(save_file, snapshot.model, partial / "model.safetensors")
+        _write(save_file, snapshot.optimizer, partial / "optimizer.safetensors")
+        if snapshot.pairing is not None:
+            _write(save_arrays, _arrays(snapshot.pairing), partial / "pairing.safetensors")
+        seal(partial)
         for file in [*partial.iterdir(), partial]:
             _sync(file)
+        if path.exists():
+            shutil.rmtree(_aside(path), ignore_errors=True)
+            path.rename(_aside(path))  # still found there, should the next line never be reached
+        partial.rename(path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    if path.exists():
-        shutil.rmtree(_aside(path), ignore_errors=True)
-        path.rename(_aside(path))  # still found there, should the next line never be reached
-    partial.rename(path)
     _sync(folder)
     # Later steps can only be damaged ones that a resumed run went back behind: they must not push out valid ones.
     valid = [found for found in _found(folder) if found.name <= path.name]
@@ -97,13 +107,19 @@ def save(folder: Path, method: Method, optimizer: torch.optim.Optimizer, state: 
     return path
 
 
+def seal(path: Path) -> None:
+    """Writes the manifest of a checkpoint's files: whatever changes one of them later is noticed."""
+    digests = {file.name: _digest(file) for file in sorted(path.iterdir()) if file.name != _MANIFEST}
+    (path / _MANIFEST).write_text(json.dumps(digests))
+
+
 def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that loads, and a line for each newer one that does not."""
     skipped: list[str] = []
     for path in _found(folder):
         try:
             return load(path), skipped
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except _UNREADABLE as error:
             skipped.append(f"{path.name} is damaged and was skipped ({type(error).__name__}: {error})")
     return None, skipped
 
@@ -116,21 +132,25 @@ def best(folder: Path) -> Checkpoint | None:
     for path in _by_accuracy(_found(folder)):
         try:
             return load(path)
-        except (OSError, ValueError, KeyError, SafetensorError):
+        except _UNREADABLE:
             continue
     return None
 
 
 def load(path: Path) -> Checkpoint:
-    """Reads one checkpoint folder; what is wrong with it raises OSError, ValueError, KeyError or SafetensorError."""
-    state = json.loads((path / "state.json").read_text())
-    pairing = path / "pairing.safetensors"
+    """Reads one checkpoint folder and compares it with its manifest.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError: what is wrong with it.
+    """
+    digests: dict[str, str] = json.loads((path / _MANIFEST).read_text())
+    for name, digest in digests.items():
+        if _digest(path / name) != digest:
+            raise ValueError(f"{name} is not what was written: its checksum differs")
+    state: dict[str, Any] = json.loads((path / "state.json").read_text())
+    pairing = _pairing(load_arrays(path / "pairing.safetensors")) if "pairing.safetensors" in digests else None
     return Checkpoint(
-        path,
-        state,
-        load_file(path / "model.safetensors"),
-        load_file(path / "optimizer.safetensors"),
-        _load_pairing(pairing) if pairing.exists() else None,
+        path, state, load_file(path / "model.safetensors"), load_file(path / "optimizer.safetensors"), pairing
     )
 
 
@@ -147,7 +167,7 @@ def _by_accuracy(paths: list[Path]) -> list[Path]:
             state = json.loads((path / "state.json").read_text())
             if state["knn_top1"] is not None and state["knn_step"] == state["step"]:
                 measured.append((float(state["knn_top1"]), int(state["step"]), path))
-        except (OSError, ValueError, KeyError, TypeError):
+        except _UNREADABLE:
             continue  # damaged: it is nobody's best
     return [path for _, _, path in sorted(measured, reverse=True)]
 
@@ -163,32 +183,22 @@ def _write(save_file: Callable[..., None], tensors: Mapping[str, Any], path: Pat
         save_file(tensors, path)
     except SafetensorError as error:
         raise OSError(f"cannot write {path} ({error})") from None
+    shutil.copymode(path.with_name("state.json"), path)  # safetensors makes private files; the user's umask decides
 
 
-def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The optimizer's state as named tensors, and the numbers beside them."""
-    whole = optimizer.state_dict()
-    tensors: dict[str, Tensor] = {}
-    numbers: dict[str, Any] = {}
-    for number, entries in whole["state"].items():
-        for entry, value in entries.items():
-            if isinstance(value, Tensor):
-                tensors[f"{number}.{entry}"] = value.contiguous()
-            else:
-                numbers.setdefault(str(number), {})[entry] = value
-    return tensors, {"state": numbers, "param_groups": whole["param_groups"]}
-
-
-def _save_pairing(pairing: Pairing, path: Path) -> None:
+def _arrays(pairing: Pairing) -> dict[str, Any]:
     mix = np.array([pairing.mix_probability, pairing.mix_alpha])
-    arrays = {"pool": pairing.pool, "start": pairing.start, "count": pairing.count, "mix": mix}
-    _write(save_arrays, arrays, path)
+    return {"pool": pairing.pool, "start": pairing.start, "count": pairing.count, "mix": mix}
 
 
-def _load_pairing(path: Path) -> Pairing:
-    arrays = load_arrays(path)
+def _pairing(arrays: Mapping[str, Any]) -> Pairing:
     probability, alpha = (float(number) for number in arrays["mix"])
     return Pairing(arrays["pool"], arrays["start"], arrays["count"], probability, alpha)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -94,11 +94,17 @@ class HypercolumnNeck(nn.Module):
 
     def forward(self, maps: Mapping[str, Tensor]) -> Tensor:
         """Embeddings [B, out], not normalised, of stage maps [B, C, H, W]."""
-        size = maps[self.stages[-1]].shape[-2:]
-        column = [self._resized(maps[stage], size) for stage in self.stages]
-        pooled_BD = F.relu(self.bn(self.conv(torch.cat(column, 1))), inplace=True).mean((2, 3))
-        embedding_BD: Tensor = self.mlp(pooled_BD)
+        embedding_BD: Tensor = self.mlp(self.mixed(self.hypercolumn(maps)).mean((2, 3)))
         return embedding_BD
+
+    def hypercolumn(self, maps: Mapping[str, Tensor]) -> Tensor:
+        """[B, C, H, W]: at each place of the last map, the channels of all stages there."""
+        size = maps[self.stages[-1]].shape[-2:]
+        return torch.cat([self._resized(maps[stage], size) for stage in self.stages], 1)
+
+    def mixed(self, column_BCHW: Tensor) -> Tensor:
+        """[B, middle, H, W]: hypercolumns behind the 1x1 convolution, before their mean is taken."""
+        return F.relu(self.bn(self.conv(column_BCHW)), inplace=True)
 
     @staticmethod
     def _resized(x_BCHW: Tensor, size: torch.Size) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from models.nearest import PIECE, ROWS, Nearest
+from models.part import Part, pieces
 
 
 def nearest(
@@ -54,6 +55,25 @@ def knn_predict(
     """
     similarity_Bk, row_Bk = nearest(query_BD, bank_ND, k, chunk)
     return vote(similarity_Bk, labels_N.to(row_Bk.device)[row_Bk], temperature, classes)
+
+
+def predict_part(
+    queries: Part, bank: Part, labels_N: Tensor, k: int, temperature: float, classes: int, chunk: int = PIECE
+) -> Tensor:
+    """`knn_predict` of this process's queries over a bank that is spread over processes, which must all call it.
+
+    Args:
+        labels_N: the class of every image of the bank's data set, by its number.
+
+    Returns:
+        [M, C] scores of the own queries.
+    """
+    if k < 1:
+        raise ValueError(f"cannot look for {k} neighbours")
+    search = Nearest(queries.features_MD, min(k, bank.total))
+    for number_P, bank_PD in pieces(bank, chunk):
+        search.look_at(number_P, bank_PD)
+    return vote(search.similarity_Nk, labels_N.to(search.number_Nk.device)[search.number_Nk], temperature, classes)
 
 
 def vote(similarity_Bk: Tensor, label_Bk: Tensor, temperature: float, classes: int) -> Tensor:

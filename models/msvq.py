@@ -100,6 +100,7 @@ class Msvq(MomentumMethod):
         self.settings = settings
         self.second_teacher = Teacher(self.student)
         self.views = (*settings.views(1), *[settings.weak(settings.weak_flip)] * 3)
+        self.soft_label_temperatures = (settings.teacher_temperature,) * 2
 
     def forward(self, batch: Batch) -> Losses:
         strong, second, third, fourth = batch.views

@@ -97,3 +97,20 @@ def cosine_schedule(
         return warmup_start + (1 - warmup_start) * epoch / warmup_epochs
     progress = min(1.0, (epoch - warmup_epochs) / (epochs - warmup_epochs))
     return end + (1 - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def scheduled(name: str, step: int, steps_per_epoch: int, epochs: int, drops: Sequence[float] = ()) -> float:
+    """The share of the peak rate at `step` by a schedule's name: "cosine", "cosine per epoch", or "drops".
+
+    Args:
+        drops: shares of the epochs from which on the rate is a tenth of what it was, for "drops".
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name == "drops":
+        epoch = step // steps_per_epoch
+        return math.prod(0.1 for share in drops if epoch >= round(share * epochs))
+    if name not in ("cosine", "cosine per epoch"):
+        raise ValueError(f"unknown schedule '{name}'; take cosine, cosine per epoch, or drops")
+    return cosine_schedule(step, steps_per_epoch, epochs, per_epoch=name == "cosine per epoch")

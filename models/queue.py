@@ -101,6 +101,18 @@ class KeyQueue(nn.Module):
         """A snapshot [K, D] of queue `i`: a copy, which no later push changes."""
         return self.rows[i].clone()
 
+    @torch.no_grad()
+    def mean_cosine(self) -> float:
+        """Mean cosine of two different keys of a queue, over all pairs, of the queue where it is largest.
+
+        0 for independent keys, 1 where all are one vector; 0 too before the queue is full. Waits for the device.
+        """
+        if self.size < 2 or int(self.filled) < self.size:
+            return 0.0
+        # |sum of unit keys|^2 holds each pair twice, and each key with itself.
+        squares_Q = F.normalize(self.rows, dim=-1).sum(1).square().sum(1)
+        return float(((squares_Q - self.size) / (self.size * (self.size - 1))).max())
+
     def extra_repr(self) -> str:
         return f"size={self.size}, dim={self.rows.shape[2]}, count={self.count}, normalize={self.normalize}"
 

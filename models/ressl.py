@@ -53,6 +53,7 @@ class Ressl(MomentumMethod):
         super().__init__(embedding(backbone, settings), settings)
         self.settings = settings
         self.views = (*settings.views(1), settings.weak(settings.weak_flip))
+        self.soft_label_temperatures = (settings.teacher_temperature,)
 
     def forward(self, batch: Batch) -> Losses:
         strong, weak = batch.views

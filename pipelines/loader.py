@@ -32,6 +32,7 @@ class Loader:
 
     Attributes:
         steps: batches of an epoch.
+        plan: what is in them.
         note: which executor makes them, and why.
     """
 
@@ -39,13 +40,13 @@ class Loader:
         self, dataset: Dataset, plan: Plan, executor: Executor, augment: Augment, device: torch.device, note: str = ""
     ) -> None:
         self.dataset, self.steps, self.note = dataset, plan.steps, note
-        self._plan, self._executor, self._augment, self._device = plan, executor, augment, device
+        self.plan, self._executor, self._augment, self._device = plan, executor, augment, device
         self._running: list[Prefetch[Batch]] = []
 
     def epoch(self, epoch: int, start_step: int = 0, pairing: Pairing | None = None) -> Iterator[Batch]:
         """The batches of an epoch from `start_step` on, with partners drawn from `pairing` where it is given."""
         count = max(0, self.steps - start_step)
-        cut = cut_ahead(self._executor, lambda number: self._plan.batch(epoch, start_step + number, pairing), count)
+        cut = cut_ahead(self._executor, lambda number: self.plan.batch(epoch, start_step + number, pairing), count)
         running = Prefetch(lambda number: self._make(*next(cut)), count, _DEPTH, self._device, _tensors)
         self._running.append(running)
         try:

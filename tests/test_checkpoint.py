@@ -1,6 +1,7 @@
 """Checkpoints: all comes back, and whatever goes wrong leaves a whole one."""
 
 import json
+import os
 import resource
 import shutil
 import signal
@@ -83,8 +84,9 @@ def test_a_restored_method_goes_on_bit_for_bit(name, tmp_path):
 
 def test_tensors_are_safetensors_and_nothing_can_run_code(tmp_path):
     path = save(tmp_path, 1)
-    assert names(path) == ["model.safetensors", "optimizer.safetensors", "state.json"]
-    json.loads((path / "state.json").read_text())
+    assert names(path) == ["manifest.json", "model.safetensors", "optimizer.safetensors", "state.json"]
+    for file in ("manifest.json", "state.json"):
+        json.loads((path / file).read_text())
     for file in path.glob("*.safetensors"):
         length = int.from_bytes(file.read_bytes()[:8], "little")
         json.loads(file.read_bytes()[8 : 8 + length])  # the format's header, and no pickle
@@ -123,7 +125,43 @@ def test_nothing_there_is_no_checkpoint(tmp_path):
     assert checkpoint.newest(tmp_path) == (None, []) == checkpoint.newest(tmp_path / "no")
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
+FILES = ("manifest.json", "model.safetensors", "optimizer.safetensors", "pairing.safetensors", "state.json")
+
+
+def test_one_flipped_bit_anywhere_is_noticed(tmp_path):
+    """A hundred places of each file, a thousand of the manifest: skipped, and named with the file."""
+    method, optimizer = made(steps=2)
+    method.pairing = Pairing(np.arange(7, dtype=np.int32), np.zeros(3, np.int64), np.full(3, 7, np.int32), 0.8, 0.3)
+    path = checkpoint.save(tmp_path, method, optimizer, {"step": 2})
+    assert names(path) == list(FILES) and checkpoint.newest(tmp_path)[1] == []
+    rng = np.random.default_rng(0)
+    for name in FILES:
+        whole = (path / name).read_bytes()
+        places = rng.integers(0, 8 * len(whole), 1000 if name == FILES[0] else 100)
+        for place in places:
+            damaged = bytearray(whole)
+            damaged[place // 8] ^= 1 << int(place % 8)
+            (path / name).write_bytes(damaged)
+            found, notes = checkpoint.newest(tmp_path)
+            assert found is None and "is damaged and was skipped" in notes[0], (name, place)
+            assert "\n" not in notes[0] and (name in notes[0] or name == FILES[0])
+        (path / name).write_bytes(whole)
+    assert checkpoint.newest(tmp_path)[0].state["step"] == 2
+
+
+def test_files_have_the_mode_that_the_users_umask_gives(tmp_path):
+    before = os.umask(0o027)
+    try:
+        path = save(tmp_path, 1)
+    finally:
+        os.umask(before)
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in path.iterdir()} == {
+        file: "0o640" for file in FILES if not file.startswith("pairing")
+    }
+    assert path.stat().st_mode & 0o777 == 0o750
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "model.safetensors", "optimizer.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["cut", "empty", "missing"])
 def test_a_damaged_checkpoint_is_skipped_and_named(file, damage, tmp_path):
     save(tmp_path, 2)

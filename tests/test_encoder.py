@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from models.backbones import build_backbone
+from models.checkpoint import seal
 from models.encoder import EncoderError, RawPixels, from_run, from_weights
 
 RECIPE = {"backbone": "resnet18", "width": 4, "stem": "small", "image_size": 16, "image_keep": 0.875, "lr": 0.1}
@@ -32,6 +33,7 @@ def write_checkpoint(run: Path, step: int, prefix: str = "student.backbone.", se
     save_file(weights | {"queue.rows": torch.zeros(2, 2)}, folder / "model.safetensors")
     save_file({}, folder / "optimizer.safetensors")
     (folder / "state.json").write_text(json.dumps({"step": step, "optimizer": {}}))
+    seal(folder)
     return folder
 
 

@@ -41,16 +41,16 @@ class FakeLoader:
         assert not options["shuffle"]
         assert not options["drop_last"]
         assert (views[0].size, views[0].center, views[0].scale) == (16, 0.875, None)
-        self.dataset, self.batch_size = data, batch_size
+        self.dataset, self.batch_size, self.subset = data, batch_size, options["subset"]
         self.normalised_by.append(data.mean)
 
     def epoch(self, epoch: int) -> Iterator[Any]:
         colours = torch.randn(len(CLASSES) + 1, 3, 1, 1, generator=torch.Generator().manual_seed(5))
         noise = torch.Generator().manual_seed(self.dataset.number)
-        for index in torch.arange(self.dataset.number).split(self.batch_size):
+        pictures = torch.randn(self.dataset.number, 3, 16, 16, generator=noise)
+        for index in torch.from_numpy(self.subset).split(self.batch_size):
             label = torch.from_numpy(self.dataset.labels)[index]
-            images = colours[label] + torch.randn(len(index), 3, 16, 16, generator=noise)
-            yield SimpleNamespace(views=(images,), index=index, label=label)
+            yield SimpleNamespace(views=(colours[label] + pictures[index],), index=index, label=label)
 
     def __enter__(self) -> FakeLoader:
         return self
@@ -66,8 +66,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "mixed": dataset("mixed", unlabelled=30), "other": dataset("other", classes=("a", "b", "d")),
         "order": dataset("order", classes=("b", "a", "c")),
     }  # fmt: skip
-    monkeypatch.setattr(program, "open_dataset", lambda path: sets[str(path)])
-    monkeypatch.setattr(program, "make_loader", FakeLoader)
+    monkeypatch.setattr("tools.evaluation_data.open_dataset", lambda path: sets[str(path)])
+    monkeypatch.setattr("models.passes.make_loader", FakeLoader)
     FakeLoader.normalised_by.clear()
     return write_run(tmp_path / "run")
 
@@ -139,6 +139,43 @@ def test_data_that_cannot_be_measured_on(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("knn", "--labels", "10"), "--labels is '10'; give 'all' or a percentage such as 10%"),
+        (("knn", "--labels", "10%", "--label-list", "x"), "argument --label-list: not allowed with argument --labels"),
+        (("knn", "--seeds", "0,0"), "--seeds 0,0 names a seed twice"),
+        (("knn", "--seeds", "0,-1"), "argument --seeds: invalid whole_numbers value: '0,-1'"),
+        (("linear", "--settings", "magic"), "--settings is 'magic'; take published, or one of msvq, clim"),
+        (("linear", "--lr", "0.1,0"), "--lr is 0.1,0; give numbers above 0"),
+        (("linear", "--sweep", "--lr", "1"), "argument --lr: not allowed with argument --sweep"),
+        (("linear", "--lr", "1,2", "--labels", "1%"), "no class has two labels, so none can be held out"),
+        (("finetune", "--lr-backbone", "-1"), "--lr-backbone is -1; give a number above 0"),
+        (("retrieve", "--k", "0,5"), "cannot rank, for k 0 and more"),
+        (("retrieve", "--labels", "10%"), "unrecognized arguments: --labels 10%"),
+        (("knn", "--loader", "magic"), "argument --loader: invalid choice: 'magic'"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_line_and_overwrite_nothing(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    there = ("--run", run, "--data", "train", "--val-data", "val", "--device", "cpu")
+    (run / f"eval-{words[0]}.json").write_text("kept")
+    assert call(monkeypatch, words[0], *there, *words[1:]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1, error
+    assert (run / f"eval-{words[0]}.json").read_text() == "kept" and not (run / "evaluations.jsonl").exists()
+
+
+def test_every_result_is_kept_though_the_file_holds_the_last(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = ("--run", run, "--data", "train", "--val-data", "val", "--device", "cpu")
+    for k in (3, 5):
+        assert call(monkeypatch, "knn", *there, "--k", k) == 0
+    rows = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+    assert [row["protocol"]["k"] for row in rows] == [3, 5]
+    assert json.loads((run / "eval-knn.json").read_text()) == rows[1]
 
 
 def test_missing_run_and_bad_numbers(

@@ -13,10 +13,11 @@ pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 import eval as program
 import train
-from models import checkpoint
+from models import checkpoint, passes
 from models.encoder import from_run
 from models.monitor import KnnMonitor
 from pipelines import open_dataset
+from pipelines.dataset import image_names
 from pipelines.views import evaluation
 from tests import runs
 from tests.datasets import converted, photos
@@ -80,7 +81,8 @@ def test_an_unlabelled_part_of_the_bank_changes_nothing(run, data, tmp_path, mon
     encoder, bank, queries = from_run(run), open_dataset(data.train), open_dataset(data.held_out)
     labels = np.where(np.arange(48) % 2 == 0, bank.labels, -1)
     mixed = replace(bank, labels=labels)
-    monkeypatch.setattr(program, "open_dataset", lambda path: mixed if path == str(data.train) else queries)
+    opened = {str(data.train): mixed, str(data.held_out): queries}
+    monkeypatch.setattr("tools.evaluation_data.open_dataset", lambda path: opened[path])
     copy = shutil.copytree(run, tmp_path / "run")
     words = ("knn", "--run", copy, "--data", data.train, "--val-data", data.held_out, "--device", "cpu")
     assert runs.in_process(program, monkeypatch, *words) == 0
@@ -131,6 +133,113 @@ def test_errors_are_one_line_and_exit_code_2(run, data, tmp_path, monkeypatch, c
     assert runs.in_process(program, monkeypatch, *words) == 2
     named, refused = capfd.readouterr().err.splitlines()
     assert "image 5 is damaged" in named and "eval.py: 1 image of" in refused and "convert" in refused
+
+
+@pytest.mark.parametrize(
+    "words", [("knn",), ("linear", "--epochs", 5, "--sweep"), ("finetune", "--epochs", 2), ("retrieve",)]
+)
+def test_seeds_shares_baselines_and_classes(words, run, data, tmp_path, monkeypatch, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+    sets = ("--run", copy, "--data", data.train, "--val-data", data.held_out, "--device", "cpu", "--threads", 1)
+    share = () if words[0] == "retrieve" else ("--labels", "50%", "--seeds", "0,1,2")
+    assert runs.in_process(program, monkeypatch, *words, *sets, *share, "--baselines", "--per-class") == 0
+    written = json.loads((copy / f"eval-{words[0]}.json").read_text())
+    main = "recall@1" if words[0] == "retrieve" else "top1"
+    low, high = written["interval"][main]
+    assert low <= written[main] <= high
+    assert [(row["class"], row["images"]) for row in written["per_class"]] == [(f"class{i}", 4) for i in range(3)]
+    assert sum(row[main] for row in written["per_class"]) / 3 == pytest.approx(written[main], abs=1e-3)
+    if share:
+        assert written["protocol"]["id"].endswith("-student-labels-50%") and written["protocol"]["labels"] == "50%"
+        assert [row["seed"] for row in written["seeds"]] == [0, 1, 2]
+        assert {row["labelled_images"] for row in written["seeds"]} == {24}
+        assert "Student's t over 3 seeds" in written["interval"]["kind"]
+    expected = {"untrained network"} | ({"raw pixels"} if words[0] != "finetune" else set())
+    assert set(written["baselines"]) == expected
+    assert written["pretraining"]["method"] == "clim" and written["processes"] == 1
+    assert "by class" in capsys.readouterr().out
+
+
+def test_the_best_checkpoint_stands_beside_the_newest(run, data, tmp_path, monkeypatch, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+    last = checkpoint.newest(copy / "checkpoints")[0]
+    weights = {name: torch.zeros_like(value) for name, value in last.model.items()}
+    earlier = shutil.copytree(last.path, last.path.with_name("step-00000007"))
+    save_file(weights, earlier / "model.safetensors")
+    state = json.loads((earlier / "state.json").read_text())
+    (earlier / "state.json").write_text(json.dumps(state | {"step": 7, "knn_step": 7, "knn_top1": 100.0}))
+    sets = ("--run", copy, "--data", data.train, "--val-data", data.held_out, "--device", "cpu")
+    assert runs.in_process(program, monkeypatch, "knn", *sets) == 0
+    both = json.loads((copy / "eval-knn.json").read_text())
+    assert (both["step"], both["best_step"]) == (60, 7)
+    assert both["best"]["protocol"]["id"] == "knn-k20-t0.1-cosine-student-best"
+    assert both["best"]["top1"] != both["top1"] and "best" in capsys.readouterr().out
+    assert runs.in_process(program, monkeypatch, "knn", *sets, "--checkpoint", "best") == 0
+    alone = json.loads((copy / "eval-knn.json").read_text())
+    assert (alone["step"], alone["top1"]) == (7, both["best"]["top1"])
+    assert alone["protocol"] == both["best"]["protocol"] and "step-00000007" in alone["encoder"]
+    assert runs.in_process(program, monkeypatch, "knn", *sets, "--checkpoint", "newest") == 0
+    newest = json.loads((copy / "eval-knn.json").read_text())
+    assert (newest["step"], newest["best"], newest["top1"]) == (60, None, both["top1"])
+
+
+def test_transfer_to_other_classes_is_normalised_as_trained(run, tmp_path, monkeypatch):
+    folder = tmp_path / "other"
+    for kind, each in (("bank", 12), ("queries", 5)):
+        for label in range(2):
+            for number in range(each):
+                picture = smooth(24, 24, 100 * label + number) // 3 + np.uint8(150 * label)
+                write(folder / kind / f"kind{label}" / f"{number}.jpg", encoded(picture, quality=95))
+    bank, queries = (converted(folder / kind, folder / f"{kind}.beton") for kind in ("bank", "queries"))
+    means = []
+    real = passes.make_loader
+    monkeypatch.setattr(passes, "make_loader", lambda data, *a, **k: means.append(data.mean) or real(data, *a, **k))
+    copy = shutil.copytree(run, tmp_path / "run")
+    words = ("knn", "--run", copy, "--data", bank.path, "--val-data", queries.path, "--device", "cpu")
+    assert runs.in_process(program, monkeypatch, *words) == 0
+    written = json.loads((copy / "eval-knn.json").read_text())
+    assert written["classes"] == 2 and [row["class"] for row in written["per_class"]] == ["kind0", "kind1"]
+    assert written["top1"] == 100  # black and white
+    trained = json.loads((copy / "config.json").read_text())["data"]
+    assert set(means) == {tuple(trained["mean"])} and bank.mean != tuple(trained["mean"])
+    assert written["pretraining"]["checksum"] == trained["checksum"] != written["data"]["checksum"]
+
+
+def test_a_published_list_says_whose_labels_are_used(run, data, tmp_path, monkeypatch, capfd):
+    names = [name for name in image_names(open_dataset(data.train)) if name.endswith(("/1.jpg", "/2.jpg"))]
+    (tmp_path / "list.txt").write_text("\n".join(names) + "\n")
+    copy = shutil.copytree(run, tmp_path / "run")
+    sets = ("--run", copy, "--data", data.train, "--val-data", data.held_out, "--device", "cpu")
+    words = ("linear", *sets, "--epochs", 3, "--label-list", tmp_path / "list.txt")
+    assert len(names) == 6 and runs.in_process(program, monkeypatch, *words) == 0
+    written = json.loads((copy / "eval-linear.json").read_text())
+    assert written["labelled_images"] == 6 and written["protocol"]["labels"].startswith("list ")
+    before = (copy / "eval-linear.json").read_text()
+    (tmp_path / "list.txt").write_text("class0/1.jpg\nclass9/1.jpg\n")
+    capfd.readouterr()
+    assert runs.in_process(program, monkeypatch, *words) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1 and "line 2" in error and "class9/1.jpg" in error
+    assert (copy / "eval-linear.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "words", [("knn",), ("linear", "--epochs", 5), ("finetune", "--epochs", 2, "--precision", "fp32"), ("retrieve",)]
+)
+def test_two_processes_give_the_number_of_one(words, run, data, tmp_path, monkeypatch):
+    sets = ("--data", data.train, "--val-data", data.held_out, "--device", "cpu", "--threads", 1)
+    one, two = (shutil.copytree(run, tmp_path / name) for name in ("one", "two"))
+    assert runs.in_process(program, monkeypatch, words[0], "--run", one, *sets, *words[1:]) == 0
+    launch = "-m torch.distributed.run --standalone --nproc_per_node 2 -- eval.py"
+    done = runs.command(launch, words[0], "--run", two, *sets, *words[1:])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("written to") == 1
+    single, shared = (json.loads((folder / f"eval-{words[0]}.json").read_text()) for folder in (one, two))
+    assert (single["processes"], shared["processes"]) == (1, 2)
+    for figure in ("top1", "top5", "recall@1", "recall@10", "map"):
+        assert (figure in single) == (figure in shared)
+        assert single.get(figure) == pytest.approx(shared.get(figure), abs=1e-3)
+    assert single["per_class"] == shared["per_class"] or words[0] == "retrieve"
 
 
 def test_a_wrong_option_is_one_line(run, data, monkeypatch, capfd):

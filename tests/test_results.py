@@ -42,6 +42,20 @@ def test_tables_are_drawn_between_their_marks(tmp_path):
     assert results.main(["--readme", str(readme), "--check"]) == 0
 
 
+def test_seeds_are_drawn_as_mean_and_deviation(tmp_path, capsys):
+    for seed, knn in enumerate((30.0, 31.0, 32.0)):
+        budget = {"data": [1], "own_options": [], "options": ["--width", "8", "--seed", str(seed)]}
+        (tmp_path / f"{seed}.json").write_text(json.dumps(budget | {"rows": [ROW | {"knn": knn}]}))
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- drawn: seeds 0.json,1.json,2.json -->\n<!-- end -->\n")
+    assert results.main(["--readme", str(readme)]) == 0
+    assert "| moco | 3 | 31.00 ± 1.00 | 31.00 ± 0.00 |" in readme.read_text()
+    other = json.loads((tmp_path / "2.json").read_text()) | {"options": ["--width", "16", "--seed", "2"]}
+    (tmp_path / "2.json").write_text(json.dumps(other))
+    assert results.main(["--readme", str(readme)]) == 2
+    assert "differ in more than --seed" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("kind", "content", "message"),
     [("loader", None, "there is no"), ("step", "{}", "holds no table 'step'"), ("sweep", "no json", "holds no table")],

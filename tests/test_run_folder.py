@@ -5,7 +5,8 @@ import json
 import pytest
 
 from tools.options import Failure
-from tools.run_folder import RunFolder, refuse_another_run
+from tools.run_folder import RunFolder, commit
+from tools.run_state import refuse_another_run
 
 
 def lines(path):
@@ -25,6 +26,7 @@ def test_a_resumed_run_goes_back_to_the_rows_of_its_checkpoint(tmp_path):
         folder.log({"step": step})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "lo')  # a kill in the middle of a row
+    folder.close()
     again = RunFolder(tmp_path, True, True)
     again.rewind(3)
     assert [row["step"] for row in lines(tmp_path)] == [0, 1, 2] and again.rows == 3
@@ -38,9 +40,41 @@ def test_a_resumed_run_goes_back_to_the_rows_of_its_checkpoint(tmp_path):
 def test_a_folder_with_a_run_needs_resume(tmp_path):
     RunFolder(tmp_path, False, True)
     RunFolder(tmp_path, False, True).log({"step": 0})  # a start that logged nothing is no run
-    with pytest.raises(Failure, match="holds a run; go on with --resume, or take another --output"):
+    with pytest.raises(Failure, match="holds a run; go on with --resume, move it aside with --force, or take another"):
         RunFolder(tmp_path, False, True)
     assert RunFolder(tmp_path, True, True).path == tmp_path
+
+
+def test_force_moves_a_run_aside_and_loses_nothing(tmp_path):
+    run = tmp_path / "run"
+    for number in range(3):
+        folder = RunFolder(run, False, True, force=True)
+        folder.log({"number": number})
+        folder.write_config({"number": number})
+        folder.close()
+        assert folder.note == (f"moved the run that was in {run} to {run}-before-{number}" if number else "")
+    assert lines(run) == [{"number": 2}]
+    for number in (1, 2):
+        assert lines(tmp_path / f"run-before-{number}") == [{"number": number - 1}]
+        assert json.loads((tmp_path / f"run-before-{number}/config.json").read_text()) == {"number": number - 1}
+
+
+def test_two_runs_never_write_into_one_folder(tmp_path):
+    first = RunFolder(tmp_path, False, True)
+    first.log({"step": 0})
+    for resume, force in ((True, False), (False, True)):
+        with pytest.raises(Failure, match="is being written by another run; wait for its end, or take another"):
+            RunFolder(tmp_path, resume, True, force)
+    assert RunFolder(tmp_path, True, False).path == tmp_path  # the other processes of one run
+    first.close()
+    RunFolder(tmp_path, True, True).close()
+
+
+def test_the_commit_of_the_sources_is_told(monkeypatch, tmp_path):
+    found = commit()
+    assert found is None or len(found.removesuffix("+changes")) == 40
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert commit() is None  # no git
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

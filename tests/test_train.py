@@ -1,6 +1,5 @@
 """train.py as a program: what it leaves, kills and signals, accumulation, several processes."""
 
-import errno
 import json
 import random
 import shutil
@@ -18,6 +17,7 @@ import train
 from models import checkpoint
 from models.backbones import Backbone
 from models.method import Losses, Method
+from models.monitor import KnnMonitor
 from models.options import option
 from models.registry import REGISTRY, Entry
 from models.sources import ours
@@ -74,6 +74,16 @@ def test_a_finished_run_is_not_trained_again(whole, data, tmp_path, monkeypatch,
     assert_same_run(whole[0], run)
 
 
+def test_a_best_accuracy_is_saved_with_its_weights_although_no_checkpoint_is_due(data, tmp_path, monkeypatch):
+    run, measured = tmp_path / "run", iter([90.0, 50.0, 80.0, 60.0, 70.0, 65.0])  # that of the untrained one is none
+    monkeypatch.setattr(KnnMonitor, "measure", lambda self, backbone: next(measured))
+    words = runs.options(data, run, checkpoint_every=LAST, knn_every=2, keep=1, epochs=10)
+    assert runs.in_process(train, monkeypatch, *words) == 0
+    assert [row["knn_top1"] for row in runs.rows(run, "knn_top1")] == [90, 50, 80, 60, 70, 65]
+    assert runs.checkpoints(run) == ["step-00000012", "step-00000030"]
+    assert checkpoint.best(run / "checkpoints").state["knn_top1"] == 80
+
+
 # ---- kills and signals --------------------------------------------------------------------------------------------
 
 
@@ -125,20 +135,6 @@ def test_a_kill_while_a_checkpoint_is_written_falls_back_to_the_one_before(whole
     assert runs.checkpoints(run) == ["step-00000060"]  # whole again, and nothing left behind
 
 
-def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_last_checkpoint(data, tmp_path, monkeypatch, capfd):
-    run, real = tmp_path / "run", checkpoint.save_file
-
-    def full(tensors, path):
-        if "step-00000010" in str(path):
-            raise OSError(errno.ENOSPC, "No space left on device")
-        real(tensors, path)
-
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    assert runs.in_process(train, monkeypatch, *runs.options(data, run)) == 2
-    assert capfd.readouterr().err == "train.py: [Errno 28] No space left on device\n"
-    assert runs.checkpoints(run) == ["step-00000005"]
-
-
 # ---- accumulation -------------------------------------------------------------------------------------------------
 
 
@@ -179,7 +175,7 @@ def test_a_batch_in_parts_trains_as_the_whole_batch(optimizer, lr, data, tmp_pat
         assert runs.in_process(train, monkeypatch, *words, "--no-compile") == 0
         trained.append(weights(tmp_path / str(parts)))
     books = [
-        [(row["step"], row["epoch"], row["samples_seen"], row["lr"]) for row in runs.rows(tmp_path / str(parts))]
+        [(row["step"], row["epoch"], row["samples_seen"], row["lr"]) for row in runs.rows(tmp_path / str(parts), "lr")]
         for parts in (1, 2, 4)
     ]
     assert books[0] == books[1] == books[2] and len(books[0]) == 9

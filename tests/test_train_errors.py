@@ -96,7 +96,8 @@ def test_unlabelled_data_train_without_the_monitor(tmp_path, monkeypatch, capfd)
     assert runs.in_process(train, monkeypatch, *words) == 0
     assert "no labelled images for the kNN monitor; give them with --val-data" in capfd.readouterr().out
     assert json.loads((run / "summary.json").read_text())["knn_top1"] is None
-    assert len(runs.rows(run)) == len(runs.rows(run, "loss")) == 2  # and no partner rates
+    assert len(runs.rows(run, "loss")) == 2 and not runs.rows(run, "partner_chance")
+    assert [row["step"] for row in runs.rows(run, "feature_rank")] == [0, 2]  # quality needs no labels
 
 
 def test_an_output_that_cannot_be_written(data, tmp_path, monkeypatch, capfd):
@@ -114,7 +115,10 @@ def test_a_run_is_never_overwritten_or_mixed_with_another(whole, data, tmp_path,
         assert runs.in_process(train, monkeypatch, *words) == 2
         assert message in one_line(capfd)
 
-    fails(runs.options(data, run), f"{run} holds a run; go on with --resume, or take another --output")
+    fails(
+        runs.options(data, run),
+        f"{run} holds a run; go on with --resume, move it aside with --force, or take another --output",
+    )
     fails(
         runs.options(data, run, lr=0.1, resume=True),
         "the run was started with lr 0.06, not 0.1; give the same, or another --output",
@@ -138,9 +142,11 @@ def test_a_run_is_never_overwritten_or_mixed_with_another(whole, data, tmp_path,
 
 def test_a_start_that_failed_does_not_block_the_folder(data, tmp_path, monkeypatch, capfd):
     run = tmp_path / "run"
-    assert runs.in_process(train, monkeypatch, *runs.options(data, run, clusters=500, val_data=None)) == 2
+    assert runs.in_process(train, monkeypatch, *runs.options(data, run, clusters=500)) == 2
     one_line(capfd)
+    assert [row["step"] for row in runs.rows(run)] == [0]  # the untrained network was measured
     assert runs.in_process(train, monkeypatch, *runs.options(data, run, max_steps=1)) == 0
+    assert [row["step"] for row in runs.rows(run, "knn_top1")] == [0, 1]
 
 
 def test_a_tracker_that_is_not_installed(data, tmp_path, monkeypatch, capfd):

@@ -25,7 +25,7 @@ def banner(
     folder: Path,
     notes: Sequence[str],
 ) -> str:
-    """The lines of the banner; `notes` come last."""
+    """The lines of the banner; `notes` come last, empty ones not."""
     training, processes = recipe.training, accelerator.num_processes
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
     network = f"{training.backbone} (width {training.width}, {parameters / 1e6:.2f} M)"
@@ -40,4 +40,4 @@ def banner(
             f"warning: {meant} processes were asked for and one was started, as accelerate does on CPUs; "
             f"take torchrun --nproc_per_node {meant} train.py ..."
         )
-    return "\n".join([*lines, *notes])
+    return "\n".join([*lines, *filter(None, notes)])

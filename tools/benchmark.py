@@ -34,7 +34,9 @@ COMPARED = (
     "scikit-learn",
     "torchvision",
 )  # packages that benchmarks measure beside ours
-NAMES = ("loader", "conversion", "augment", "views", "hotpath", "selection", "step")
+NAMES = (
+    "loader", "conversion", "augment", "views", "hotpath", "selection", "step", "evaluation", "monitors", "checkpoint",
+)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -55,6 +55,10 @@ class Display:
         """Prints a line above the progress."""
         self._progress.console.print(text, highlight=False)
 
+    def warn(self, text: str) -> None:
+        """Prints a line that cannot be overlooked."""
+        self._progress.console.print(text, style="bold red", highlight=False, markup=False)
+
     def __enter__(self) -> Display:
         self._progress.start()
         return self

@@ -63,9 +63,14 @@ def use_compiler(enabled: bool, method: nn.Module, accelerator: Accelerator) -> 
     """
     compile_hot_path(enabled, accelerator.process_index)
     if enabled and accelerator.device.type == "cuda":
-        for module in method.modules():
-            if isinstance(module, Backbone):
-                module.compile(dynamic=False)  # in place: names in the state dict stay
+        compile_backbones(method)
+
+
+def compile_backbones(method: nn.Module) -> None:
+    """Compiles every backbone at its first use, in place: names in the state dict stay."""
+    for module in method.modules():
+        if isinstance(module, Backbone):
+            module.compile(dynamic=False)
 
 
 def use_threads(asked: int) -> int:

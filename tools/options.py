@@ -68,6 +68,7 @@ def _build(method: str | None, recipe: str | None) -> tuple[argparse.ArgumentPar
     add("--output", None, "folder of the run; none: runs/METHOD-DATA", str)
     add("--seed", 0, "fixes initialisation, order, crops and colours", int)
     add("--resume", False, "go on from the newest valid checkpoint of the run", bool)
+    add("--force", False, "start anew in a folder that holds a run, which is moved aside", bool)
     add("--max-steps", 0, "stop after this many steps; 0: at the end of the last epoch", int)
     loop = parser.add_argument_group("loop")
     add = _adder(loop)
@@ -94,6 +95,7 @@ def _build(method: str | None, recipe: str | None) -> tuple[argparse.ArgumentPar
     add("--knn-bank", 50000, "labelled training images in the kNN bank, at most", int)
     add("--peer-timeout", 300, "seconds without a sign of another process after which the run ends", int)
     add("--log-with", None, "tracker: tensorboard or wandb; none: metrics.jsonl only", str)
+    add("--images-every", 10, "epochs between pictures for the tracker; 0: none", int)
     chosen = [method] if method else sorted(REGISTRY)
     known = [("training", Training), *((f"method {name}", REGISTRY[name].settings) for name in chosen)]
     row = REGISTRY[method].rows.get(recipe or "", {}) if method else {}
@@ -156,11 +158,13 @@ def check_run(options: argparse.Namespace) -> None:
         if getattr(options, name) not in allowed:
             given = ", ".join(str(value) for value in allowed if value)
             raise Failure(f"--{name.replace('_', '-')} is '{getattr(options, name)}'; take one of {given}")
+    if options.resume and options.force:
+        raise Failure("--resume goes on with a run and --force starts a new one; give one of them")
     if options.log_with and find_spec(options.log_with) is None:
         raise Failure(f"--log-with {options.log_with} needs its package: pip install {options.log_with}")
     for name in ("accumulate", "log_every", "keep", "knn_bank", "peer_timeout"):
         if getattr(options, name) < 1:
             raise Failure(f"--{name.replace('_', '-')} is {getattr(options, name)}; give at least 1")
-    for name in ("max_steps", "checkpoint_every", "knn_every", "threads", "seed"):
+    for name in ("max_steps", "checkpoint_every", "knn_every", "images_every", "threads", "seed"):
         if getattr(options, name) < 0:
             raise Failure(f"--{name.replace('_', '-')} is {getattr(options, name)}; give 0 or more")

@@ -16,10 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
-from torch import Tensor
+from PIL import Image
 
 from models import build, checkpoint, resolve
 from models.mixture import cutmix
@@ -27,13 +25,11 @@ from models.recipes import recipe_for
 from models.registry import REGISTRY
 from pipelines import Dataset, View, make_loader, open_dataset
 from pipelines.damage import DecodeError
+from pipelines.pairing import Pairing
 from pipelines.views import evaluation
 from tools.options import Failure, OneLineParser
-
-_CELL, _GAP, _TOP = 112, 6, 18
-_SAME, _OTHER, _PAPER, _INK = (40, 160, 70), (210, 50, 50), (255, 255, 255), (30, 30, 30)
-
-Cell = tuple[Image.Image, tuple[int, int, int] | None]
+from tools.run_record import method_of
+from tools.sheet import CELL, Cell, frame, picture, pictures, sheet
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,33 +53,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         count = min(options.samples, dataset.number)
         if options.kind == "views":
             name = options.recipe or recipe_for(options.method, dataset.name, float(np.median(dataset.widths)))
-            sheet = views_sheet(dataset, options.method, name, count, options.seed)
+            method = build(options.method, resolve(options.method, name, backbone="resnet18", width=8))
+            drawn = views_sheet(dataset, method.views, count, options.seed)
         else:
-            sheet = partners_sheet(dataset, options.run, count, options.seed)
+            pairing = newest_with_partners(options.run, dataset)
+            query = method_of(json.loads((options.run / "config.json").read_text())).views[0]
+            anchors = some_anchors(np.flatnonzero(pairing.count > 0), count, options.seed)
+            drawn = partners_sheet(dataset, pairing, query, anchors, options.seed)
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(options.out)
+        drawn.save(options.out)
     except (Failure, ValueError, OSError, ModuleNotFoundError, DecodeError) as error:
         print(f"tools.preview: {error}", file=sys.stderr)
         return 2
-    print(f"{options.out}: {sheet.width} x {sheet.height}")
+    print(f"{options.out}: {drawn.width} x {drawn.height}")
     return 0
 
 
-def views_sheet(dataset: Dataset, method: str, recipe: str, count: int, seed: int) -> Image.Image:
-    """One row per sample: the whole image, then every view of the method."""
-    views = build(method, resolve(method, recipe, backbone="resnet18", width=8)).views
-    chosen = np.random.default_rng(seed).choice(dataset.number, count, replace=False)
-    whole = _images(dataset, evaluation(_CELL), chosen)
+def views_sheet(dataset: Dataset, views: Sequence[View], count: int, seed: int, epoch: int = 0) -> Image.Image:
+    """One row per sample: the whole image, then every view as `epoch` draws it."""
+    chosen = np.sort(np.random.default_rng(seed).choice(dataset.number, count, replace=False))
+    whole = pictures(dataset, evaluation(CELL), chosen)
     with make_loader(dataset, views, count, subset=chosen, shuffle=False, seed=seed) as loader:
-        batch = next(iter(loader.epoch(0)))
-    rows: list[list[Cell]] = [
-        [(whole[n], None), *((_image(view[n], dataset), None) for view in batch.views)] for n in range(count)
-    ]
-    return _sheet(rows, ["image"] + [f"view {n + 1}: {view.size} px" for n, view in enumerate(views)])
+        batch = next(iter(loader.epoch(epoch)))
+    rows = [[Cell(whole[n]), *(Cell(picture(view[n], dataset)) for view in batch.views)] for n in range(count)]
+    return sheet(rows, ["image"] + [f"view {n + 1}: {view.size} px" for n, view in enumerate(views)])
 
 
-def partners_sheet(dataset: Dataset, run: Path, count: int, seed: int) -> Image.Image:
-    """One row per anchor: the anchor, up to five of its partners, and a query mixed from anchor and partner.
+def newest_with_partners(run: Path, dataset: Dataset) -> Pairing:
+    """The partners in a run's newest checkpoint.
 
     Raises:
         Failure: the run has no checkpoint or no partners, or was trained on other data.
@@ -97,74 +94,36 @@ def partners_sheet(dataset: Dataset, run: Path, count: int, seed: int) -> Image.
         raise Failure(
             f"{run} has selected no partners at step {found.state['step']}; train past the method's start epoch"
         )
-    pairing = replace(found.pairing, mix_probability=1.0)
-    rng = np.random.default_rng(seed)
-    with_partners = np.flatnonzero(pairing.count > 0)
-    anchors = np.sort(rng.choice(with_partners, min(count, len(with_partners)), replace=False))
-    chosen = [pairing.pool[pairing.start[i] : pairing.start[i] + pairing.count[i]][:5] for i in anchors]
-    flat = np.unique(np.concatenate([anchors, *chosen]))
-    pictures = dict(zip(flat.tolist(), _images(dataset, evaluation(_CELL), flat.astype(np.int64)), strict=True))
+    return found.pairing
 
-    query = _views_of(run)[0]
+
+def some_anchors(able_M: NDArray[np.integer], count: int, seed: int) -> NDArray[np.int64]:
+    """At most `count` samples of those that have partners, ascending."""
+    chosen = np.random.default_rng(seed).choice(able_M, min(count, len(able_M)), replace=False)
+    return np.sort(chosen).astype(np.int64)
+
+
+def partners_sheet(
+    dataset: Dataset, pairing: Pairing, query: View, anchors: NDArray[np.int64], seed: int
+) -> Image.Image:
+    """One row per anchor: the anchor, up to five of its partners, and a query mixed from anchor and partner."""
+    pairing = replace(pairing, mix_probability=1.0)
+    chosen = [pairing.pool[pairing.start[i] : pairing.start[i] + pairing.count[i]][:5] for i in anchors]
+    flat = np.unique(np.concatenate([anchors, *chosen])).astype(np.int64)
+    shown = dict(zip(flat.tolist(), pictures(dataset, evaluation(CELL), flat), strict=True))
+
     with make_loader(dataset, [query], len(anchors), subset=anchors, shuffle=False, seed=seed) as loader:
         batch = next(iter(loader.epoch(1, pairing=pairing)))
     assert batch.partner is not None and batch.box is not None
     mixed, kept_B = cutmix(batch.views[0], batch.partner.views[0], batch.box)
 
-    rows: list[list[Cell]] = []
-    for n, anchor in enumerate(anchors):
-        row: list[Cell] = [(pictures[int(anchor)], None)]
-        row += [(pictures[int(j)], _frame(dataset.labels[anchor], dataset.labels[j])) for j in chosen[n]]
-        row += [(Image.new("RGB", (_CELL, _CELL), _PAPER), None)] * (6 - len(row))
-        rows.append([*row, (_image(mixed[n], dataset), None)])
-    return _sheet(rows, ["anchor", *[f"partner {n}" for n in range(1, 6)], f"mixed, keeps {float(kept_B[0]):.0%}"])
-
-
-def _views_of(run: Path) -> tuple[View, ...]:
-    """The views that a run was trained with."""
-    config = json.loads((run / "config.json").read_text())
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in config["recipe"].items()}
-    return build(config["method"], resolve(config["method"], config["recipe_name"], **values)).views
-
-
-def _frame(first: int, second: int) -> tuple[int, int, int] | None:
-    if min(first, second) < 0:
-        return None
-    return _SAME if first == second else _OTHER
-
-
-def _images(dataset: Dataset, view: View, numbers: NDArray[np.int64]) -> list[Image.Image]:
-    """Samples as they are stored, cut to a square."""
-    with make_loader(dataset, [view], len(numbers), subset=numbers, shuffle=False, drop_last=False) as loader:
-        batch = next(iter(loader.epoch(0)))
-    return [_image(picture, dataset) for picture in batch.views[0]]
-
-
-def _image(view: Tensor, dataset: Dataset) -> Image.Image:
-    """A normalised view [3, s, s] as a picture of the sheet's cell size."""
-    mean, std = torch.tensor(dataset.mean), torch.tensor(dataset.std)
-    pixels = (view.float().cpu().permute(1, 2, 0) * std + mean).clamp(0, 1) * 255
-    picture = Image.fromarray(pixels.round().to(torch.uint8).numpy())
-    # Small views are enlarged by whole pixels, so that one sees what the network gets.
-    return picture.resize(
-        (_CELL, _CELL), Image.Resampling.NEAREST if picture.width < _CELL else Image.Resampling.LANCZOS
-    )
-
-
-def _sheet(rows: list[list[Cell]], titles: list[str]) -> Image.Image:
-    step = _CELL + _GAP
-    sheet = Image.new("RGB", (len(titles) * step + _GAP, len(rows) * step + _GAP + _TOP), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for column, title in enumerate(titles):
-        draw.text((_GAP + column * step, 4), title, fill=_INK)
-    for n, row in enumerate(rows):
-        for column, (picture, frame) in enumerate(row):
-            corner = (_GAP + column * step, _TOP + _GAP + n * step)
-            sheet.paste(picture, corner)
-            if frame is not None:
-                box = (corner[0] - 2, corner[1] - 2, corner[0] + _CELL + 1, corner[1] + _CELL + 1)
-                draw.rectangle(box, outline=frame, width=3)
-    return sheet
+    labels = dataset.labels
+    rows: list[list[Cell | None]] = []
+    for n, anchor in enumerate(anchors.tolist()):
+        partners: list[Cell | None] = [Cell(shown[int(j)], frame(labels[anchor], labels[j])) for j in chosen[n]]
+        empty: list[Cell | None] = [None] * (5 - len(partners))
+        rows.append([Cell(shown[anchor]), *partners, *empty, Cell(picture(mixed[n], dataset))])
+    return sheet(rows, ["anchor", *[f"partner {n}" for n in range(1, 6)], f"mixed, keeps {float(kept_B[0]):.0%}"])
 
 
 if __name__ == "__main__":

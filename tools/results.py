@@ -3,8 +3,9 @@
     python -m tools.results            # rewrites the tables between their marks
     python -m tools.results --check    # says whether they are what the files hold
 
-A table stands between `<!-- drawn: KIND FILE -->` and `<!-- end -->`. KIND is `sweep` for what tools.sweep wrote, or
-the name of a benchmark for what `tools.benchmark --json` wrote. Nobody edits what is between the marks.
+A table stands between `<!-- drawn: KIND FILE -->` and `<!-- end -->`. KIND is `sweep` for what tools.sweep wrote,
+`seeds` for several such files of one budget and different seeds (FILE,FILE,...), or the name of a benchmark for what
+`tools.benchmark --json` wrote. Nobody edits what is between the marks.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,11 +56,14 @@ def draw_all(text: str, folder: Path) -> str:
     def table(mark: re.Match[str]) -> str:
         kind, name = mark[2], mark[3]
         try:
-            result = json.loads((folder / name).read_text())
-            rows = sweep_rows(result) if kind == "sweep" else benchmark_rows(result, kind)
+            results = [json.loads((folder / part).read_text()) for part in name.split(",")]
+            if kind == "seeds":
+                rows = seed_rows(results)
+            else:
+                rows = sweep_rows(results[0]) if kind == "sweep" else benchmark_rows(results[0], kind)
             return mark[1] + "".join(f"| {' | '.join(row)} |\n" for row in rows) + mark[4]
-        except OSError:
-            raise ValueError(f"there is no {folder / name}, from which a table is to be drawn") from None
+        except OSError as error:
+            raise ValueError(f"there is no {error.filename}, from which a table is to be drawn") from None
         except (KeyError, ValueError) as error:
             raise ValueError(f"{folder / name} holds no table '{kind}' ({type(error).__name__}: {error})") from None
 
@@ -78,6 +83,31 @@ def sweep_rows(result: dict[str, Any]) -> Iterator[list[str]]:
         ]  # fmt: skip
     yield ["*untrained*", f"{rows[0]['knn_untrained']:.2f}", *[""] * 5]
     yield ["*raw pixels*", f"{rows[0]['knn_pixels']:.2f}", *[""] * 5]
+
+
+def seed_rows(results: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
+    """Mean and standard deviation over the seeds of each method that every result has, the best kNN first.
+
+    Raises:
+        ValueError: the results differ in more than the seed.
+    """
+    budgets = [(result["data"], without_seed(result["options"]), result["own_options"]) for result in results]
+    if any(budget != budgets[0] for budget in budgets):
+        raise ValueError("the sweeps differ in more than --seed")
+    found = [{row["method"]: row for row in result["rows"]} for result in results]
+    yield ["method", "seeds", "kNN %", "linear %"]
+    yield ["---", *["---:"] * 3]
+    rows = []
+    for method in set.intersection(*(set(rows) for rows in found)):
+        columns = ([rows[method][name] for rows in found] for name in ("knn", "linear"))
+        rows.append([method, str(len(found)), *(f"{mean(values):.2f} ± {stdev(values):.2f}" for values in columns)])
+    yield from sorted(rows, key=lambda row: row[2], reverse=True)
+
+
+def without_seed(options: Sequence[str]) -> list[str]:
+    """Options of train.py but for `--seed N`."""
+    place = list(options).index("--seed") if "--seed" in options else len(options)
+    return [*options[:place], *options[place + 2 :]]
 
 
 def benchmark_rows(result: dict[str, Any], name: str) -> Iterator[list[str]]:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
+import itertools
 import json
 import os
 import platform
+import subprocess
+import weakref
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -29,23 +35,42 @@ class RunFolder:
         path: made where it does not exist.
         resume: go on in a folder that holds a run; without it, such a folder is refused.
         main: whether this process writes.
+        force: instead of refusing, move the folder aside.
+
+    Attributes:
+        rows: of metrics.jsonl, that this run stands on.
+        note: what was moved where, or nothing.
 
     Raises:
-        Failure: the folder holds a run already, or cannot be written.
+        Failure: the folder holds a run already, is being written by one, or cannot be written.
     """
 
-    def __init__(self, path: Path, resume: bool, main: bool) -> None:
+    def __init__(self, path: Path, resume: bool, main: bool, force: bool = False) -> None:
         self.path, self._main = path, main
         self.checkpoints = path / "checkpoints"
         self._metrics = path / "metrics.jsonl"
-        self.rows = 0  # of metrics.jsonl, that this run stands on
+        self._waiting: list[bytes] = []  # rows that the disk has refused
+        self.rows, self.note = 0, ""
         if not main:
             return
-        if not resume and self._metrics.exists() and self._metrics.stat().st_size:  # empty: it failed at its start
-            raise Failure(f"{path} holds a run; go on with --resume, or take another --output")
         try:
+            # A folder without is of a run that failed at its start.
+            holds_a_run = any(self.checkpoints.glob("step-*")) or _has_trained(self._metrics)
+            if holds_a_run and not resume and not force:
+                raise Failure(
+                    f"{path} holds a run; go on with --resume, move it aside with --force, or take another --output"
+                )
             path.mkdir(parents=True, exist_ok=True)
-            self._metrics.touch()
+            self._unlock = locked(path, self)
+            if holds_a_run and force:
+                aside = unused(path)
+                path.rename(aside)
+                self.note = f"moved the run that was in {path} to {aside}"
+                self.close()
+                path.mkdir()
+                self._unlock = locked(path, self)
+            with self._metrics.open("a" if resume else "w"):
+                pass
         except OSError as error:
             raise Failure(f"cannot write the run's folder {path}: {error.strerror}; take another --output") from None
 
@@ -54,11 +79,24 @@ class RunFolder:
         self._write("config.json", config)
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Appends a row to metrics.jsonl; it is on the disk's way before this returns, so that a kill loses no row."""
+        """Appends a row to metrics.jsonl; it is on the disk's way before this returns, so that a kill loses no row.
+
+        A full disk costs no row either: those that it refuses are kept, and written with the next one that it takes.
+        """
         if self._main:
-            with self._metrics.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            self._waiting.append((json.dumps(row) + "\n").encode())
             self.rows += 1
+            with contextlib.suppress(OSError):
+                self._append()
+
+    @property
+    def warnings(self) -> list[str]:
+        """A line, as long as there are rows that could not be written."""
+        if not self._waiting:
+            return []
+        return [
+            f"WARNING: {self._metrics} cannot be written; {len(self._waiting)} rows wait in memory: free some space"
+        ]
 
     def rewind(self, rows: int) -> None:
         """Keeps the first `rows` rows; a resumed run makes the others again."""
@@ -71,13 +109,40 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes summary.json: what came out."""
+        if self._main:
+            self._append()
         self._write("summary.json", summary)
+
+    def close(self) -> None:
+        """Lets other processes have the folder."""
+        if self._main:
+            self._unlock()
+
+    def _append(self) -> None:
+        """Writes the rows that wait; all of them, or none and raises OSError."""
+        if not self._waiting:
+            return
+        with self._metrics.open("ab", buffering=0) as file:
+            before, rows = file.tell(), b"".join(self._waiting)
+            try:
+                if file.write(rows) < len(rows):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(before)  # no half row
+                raise
+        self._waiting.clear()
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         if self._main:
             partial = self.path / f".{name}.partial"
             partial.write_text(json.dumps(content, indent=2) + "\n")
             partial.replace(self.path / name)
+
+
+def _has_trained(metrics: Path) -> bool:
+    """Whether a row is of a step behind the first: what comes before it can be made again in a moment."""
+    lines = metrics.read_text(errors="replace").splitlines() if metrics.exists() else []
+    return any('"step": 0,' not in line for line in lines if line)
 
 
 def run_config(options: Namespace, recipe: Recipe, dataset: Dataset, accelerator: Accelerator) -> dict[str, Any]:
@@ -96,23 +161,44 @@ def run_config(options: Namespace, recipe: Recipe, dataset: Dataset, accelerator
         "world_size": accelerator.num_processes,
         "device": str(accelerator.device),
         "versions": versions(),
+        "commit": commit(),
         "machine": machine(),
     }  # fmt: skip
 
 
-def refuse_another_run(checkpoint: dict[str, Any], asked: dict[str, Any]) -> None:
-    """Compares what a checkpoint's run was with what is asked for now.
+def locked(path: Path, owner: object) -> Callable[[], object]:
+    """Holds a folder for this process, until what is returned is called or `owner` is gone.
+
+    A file system without locks holds nothing.
 
     Raises:
-        Failure: another method, seed or recipe value, or other data.
+        Failure: another process that lives holds it.
     """
-    fixed = {name: asked[name] for name in ("method", "seed", "accumulate")}
-    for name, value in (fixed | asked["recipe"]).items():
-        was = (checkpoint | checkpoint["recipe"]).get(name)
-        if was != value:
-            raise Failure(f"the run was started with {name} {was}, not {value}; give the same, or another --output")
-    if checkpoint["data_checksum"] != asked["data_checksum"]:
-        raise Failure("the run was trained on other data than --data; give that, or another --output")
+    handle = os.open(path, os.O_RDONLY)
+    unlock = weakref.finalize(owner, os.close, handle)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        unlock()
+        raise Failure(f"{path} is being written by another run; wait for its end, or take another --output") from None
+    except OSError:
+        unlock()
+    return unlock
+
+
+def unused(path: Path) -> Path:
+    """The first of PATH-before-1, PATH-before-2, ... that does not exist."""
+    return next(other for n in itertools.count(1) if not (other := path.with_name(f"{path.name}-before-{n}")).exists())
+
+
+def commit() -> str | None:
+    """The commit of this source tree, with "+changes" where files differ from it; None where git knows none."""
+    words = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run([*words, "--dirty=+changes"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
 
 
 def versions(*further: str) -> dict[str, str]:

@@ -1,0 +1,102 @@
+"""Which labels are used: a share of every class drawn by a seed, or a published list of images.
+
+A split is a pure function of (labels, share, seed): each sample has a random number of its own, and of every class the
+samples with the smallest ones are taken. So 1 % lies within 10 % of the same seed, and another data set of the same
+length and labels has the same split.
+
+Shapes: N samples, M chosen ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.random_numbers import bits, key
+
+LABELS, HELD_OUT = range(2)  # what a split is for: two of one seed are independent
+
+
+def parse_share(text: str) -> float:
+    """The share that "1%", "10%" or "all" names, above 0 and at most 1.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    try:
+        share = 1.0 if text == "all" else float(text.removesuffix("%")) / 100
+        if (text != "all" and not text.endswith("%")) or not 0 < share <= 1:
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"--labels is '{text}'; give 'all' or a percentage such as 10%") from None
+    return share
+
+
+def balanced_split(labels_N: NDArray[np.int64], share: float, seed: int, purpose: int = LABELS) -> NDArray[np.int64]:
+    """[M] ascending numbers of the samples chosen: of every class round(share * its size), and at least one.
+
+    Args:
+        labels_N: -1 where unlabelled; such samples are never chosen.
+        share: above 0, at most 1.
+    """
+    number_N = np.flatnonzero(labels_N >= 0)
+    if share == 1:
+        return number_N
+    draw_N = bits(key(seed, purpose, number_N), 1)[:, 0]
+    order_N = np.lexsort((draw_N, labels_N[number_N]))  # by class, and within each by its random number
+    sorted_N = labels_N[number_N][order_N]
+    place_N = np.arange(len(sorted_N)) - np.searchsorted(sorted_N, sorted_N)  # within the class
+    size_N = np.bincount(sorted_N)[sorted_N]
+    wanted_N = np.maximum(1, np.floor(share * size_N + 0.5))
+    return np.sort(number_N[order_N[place_N < wanted_N]])
+
+
+def held_out_split(labels_N: NDArray[np.int64], share: float, seed: int) -> NDArray[np.int64]:
+    """`balanced_split` for choosing a setting: independent of it, and never a class's only label.
+
+    Raises:
+        ValueError: no class has a label to spare.
+    """
+    sizes = np.bincount(labels_N[labels_N >= 0])
+    spare_N = np.where((labels_N >= 0) & (sizes[labels_N] > 1), labels_N, -1)
+    if not (spare_N >= 0).any():
+        raise ValueError("no class has two labels, so none can be held out to choose a rate; give one --lr")
+    return balanced_split(spare_N, share, seed, HELD_OUT)
+
+
+def listed(path: Path, names: list[str], labels_N: NDArray[np.int64], source: Path) -> tuple[NDArray[np.int64], str]:
+    """The labelled images of a published list: file names, with or without folders and suffix, one a line.
+
+    Returns:
+        (their ascending numbers [M], a digest of what was chosen).
+
+    Raises:
+        ValueError: the data set keeps no names, or a line names no image, several, or one without a label.
+    """
+    if not names:
+        raise ValueError(f"{source} keeps no names of its images, which --label-list needs; convert it again")
+    known: dict[str, int] = {}  # -1: several images
+    for number, name in enumerate(names):
+        place = PurePosixPath(name)
+        for form in {name, place.name, place.stem, str(place.with_suffix(""))}:
+            known[form] = number if form not in known else -1
+    lines = enumerate(path.read_text(encoding="utf-8", errors="surrogateescape").splitlines(), 1)
+    chosen = set()
+    for line, text in lines:
+        if not (name := text.strip()):
+            continue
+        found = known.get(name, known.get(PurePosixPath(name).name))
+        if found is None:
+            raise ValueError(f"{path}, line {line}: {source} has no image '{name}'")
+        if found < 0:
+            raise ValueError(f"{path}, line {line}: {source} has several images '{name}'; name them with their folders")
+        if labels_N[found] < 0:
+            raise ValueError(f"{path}, line {line}: image '{name}' of {source} has no label")
+        chosen.add(found)
+    if not chosen:
+        raise ValueError(f"{path} names no image")
+    numbers = np.array(sorted(chosen), dtype=np.int64)
+    return numbers, hashlib.sha256(numbers.tobytes()).hexdigest()[:8]

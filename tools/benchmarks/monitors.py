@@ -1,0 +1,62 @@
+"""What the quality monitor costs: a measurement beside the epoch that it looks back on, data included in both.
+
+An epoch is reckoned from a few steps of 256 images. ResNet-18 at 32 px, bfloat16. `--data FILE` measures on a converted
+data set (its number of images decides how many the monitor looks at) instead of 50,000 images made for the purpose.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.quality_monitor import QualityMonitor
+from pipelines import open_dataset
+from pipelines.compiled import compile_hot_path
+from pipelines.views import evaluation
+from tools.benchmarks.loader import Images, converted
+from tools.benchmarks.measure import Case, Settings, synchronize, take_turns
+from tools.benchmarks.step import Sizes, fed, made, speed, trainer
+
+_PIXELS = 32
+
+
+def cases(settings: Settings) -> Iterator[Case]:
+    sizes = Sizes(width=16) if settings.device == "cpu" else Sizes(steps=50)
+    sizes = replace(sizes, steps=max(sizes.steps, 4))
+    compile_hot_path(True)  # as train.py does
+    with tempfile.TemporaryDirectory() as folder:
+        if settings.data is None:
+            dataset = converted(Images("", _PIXELS, 50_000, sizes.batch_size, ()), Path(folder))
+        else:
+            dataset = open_dataset(settings.data)
+        method = made("msvq", sizes, settings)
+        loading: dict[str, Any] = {"dtype": torch.bfloat16, "device": settings.device, "threads": settings.threads}
+        monitor = QualityMonitor(dataset, evaluation(_PIXELS), method.views[0], **loading)
+        batches = fed(method, dataset, sizes, settings)
+        train = trainer(method, settings.device)
+        train(next(batches))
+
+        def measurement() -> float:
+            started = time.perf_counter()
+            monitor.measure(method, sizes.batch_size)
+            synchronize(settings.device)
+            return time.perf_counter() - started
+
+        def epoch() -> float:
+            return dataset.number / speed(train, batches, sizes, settings.device)
+
+        measurement()
+        values = take_turns({"a measurement": measurement, "an epoch of training": epoch}, settings.repeats)
+        batches.close()
+        monitor.close()
+    name = f"msvq, {len(monitor.chosen_N):,} of {dataset.number:,} images looked at"
+    case = Case(name, "seconds", values)
+    share = 1 / case.ratio("an epoch of training")
+    facts = {"share of an epoch": round(share, 4), "network": f"ResNet-18, width {sizes.width}"}
+    yield Case(name, "seconds", values, facts=facts)

@@ -1,0 +1,130 @@
+"""Replays the step at which a run stopped because something was not finite, and shows where that begins.
+
+    python -m tools.replay runs/clim-photos/nonfinite-step-00000123
+
+Exit code 0: it happens here too. 1: all is finite here. 2: the folder cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from models import build, checkpoint, resolve
+from models.method import Method
+from pipelines import Batch
+from tools.launch import DTYPES
+from tools.nonfinite import unnamed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="tools.replay", description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="RUN/nonfinite-step-...")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
+    try:
+        facts, config = (json.loads((options.folder / name).read_text()) for name in ("step.json", "config.json"))
+        method = restored(options.folder, facts, config)
+        batches = saved_batches(options.folder, facts)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        print(f"tools.replay: {options.folder} cannot be replayed ({type(error).__name__}: {error})", file=sys.stderr)
+        return 2
+    print(f"step {facts['step']} of {config['method']}, in the run: {facts['reason']}")
+    return int(not replay(method.to(options.device), batches, facts["precision"], options.device))
+
+
+def restored(folder: Path, facts: Mapping[str, Any], config: Mapping[str, Any]) -> Method:
+    """The method as it was before the step."""
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in config["recipe"].items()}
+    method = build(config["method"], resolve(config["method"], config["recipe_name"], **values))
+    method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types do not know it alone
+    saved = checkpoint.load(folder / "before" / f"step-{facts['step'] - 1:08d}")
+    method.load_state_dict(saved.model)
+    method.begin(facts["step"] - 1, facts["steps_per_epoch"], config["recipe"]["epochs"])
+    return method.train()
+
+
+def saved_batches(folder: Path, facts: Mapping[str, Any]) -> list[Batch]:
+    """The parts of the step's global batch: sample m of process r of W is its sample m W + r."""
+    files = [load_file(folder / f"batch-process-{rank}.safetensors") for rank in range(facts["processes"])]
+    parts = []
+    for number, seed in enumerate(facts["seeds"]):
+        names = [name for name in files[0] if name.startswith(f"{number} ")]
+        joined = {name.split(" ", 1)[1]: torch.stack([f[name] for f in files], 1).flatten(0, 1) for name in names}
+        parts.append(unnamed(joined, seed))
+    return parts
+
+
+def replay(method: Method, batches: Sequence[Batch], precision: str, device: str) -> bool:
+    """Forward and backward of one step; prints what is not finite and returns whether anything is."""
+    show("before the step, of the tensors of the state", method.state_dict())
+    show(
+        "of the batch", {f"view {n} of part {p}": v for p, part in enumerate(batches) for n, v in enumerate(part.views)}
+    )
+    autocast = torch.autocast(device, DTYPES[precision], enabled=precision != "fp32")
+    found = False
+    for batch in batches:
+        with first_outputs(method) as first, autocast:
+            losses = method(moved(batch, device))
+        if first:
+            print(f"forward: {first[0]} is the first whose output is not finite")
+        parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.parts.items())
+        print(f"loss: {float(losses.total.detach()):g}{f' ({parts})' if parts else ''}")
+        torch.autograd.backward(losses.total)
+        found = found or bool(first) or not bool(losses.total.isfinite())
+    gradients = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
+    return show("of the gradients", gradients) or found
+
+
+def show(what: str, tensors: Mapping[str, Tensor]) -> bool:
+    """A line for each tensor with values that are not finite, at most ten; whether there is one."""
+    wrong = {name: int((~tensor.isfinite()).sum()) for name, tensor in tensors.items() if tensor.is_floating_point()}
+    wrong = {name: count for name, count in wrong.items() if count}
+    print(f"{what}: {len(wrong)} of {len(tensors)} are not finite" if wrong else f"{what}: all are finite")
+    for name, count in list(wrong.items())[:10]:
+        print(f"    {name}: {count} of {tensors[name].numel()} values")
+    return bool(wrong)
+
+
+@contextmanager
+def first_outputs(method: nn.Module) -> Iterator[list[str]]:
+    """Collects the innermost modules whose output is not finite, in the order in which they ran."""
+    found: list[str] = []
+
+    def looker(name: str) -> Any:
+        def look(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if isinstance(output, Tensor) and not bool(output.isfinite().all()):
+                came = all(bool(x.isfinite().all()) for x in inputs if isinstance(x, Tensor))
+                found.append(f"{name} ({type(module).__name__}; its input is {'' if came else 'not '}finite)")
+
+        return look
+
+    leaves = [(name, module) for name, module in method.named_modules() if not any(module.children())]
+    handles = [module.register_forward_hook(looker(name)) for name, module in leaves]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def moved(batch: Batch, device: str) -> Batch:
+    """The batch on a device, its views channels-last as the loader makes them."""
+    views = tuple(view.to(device, memory_format=torch.channels_last) for view in batch.views)
+    partner = None if batch.partner is None else moved(batch.partner, device)
+    box = None if batch.box is None else batch.box.to(device)
+    return Batch(views, batch.index.to(device), batch.label.to(device), batch.seed, partner, box)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
