@@ -119,14 +119,30 @@ class _Member(tarfile.TarInfo):
         return super()._proc_member(archive)  # type: ignore[misc]
 
 
+_WILD = (ValueError, OverflowError, RecursionError)  # from numbers and chains of records in a tar
+
+
+def _opened(path: Path) -> tarfile.TarFile:
+    return tarfile.open(path, "r:", encoding="utf-8", errors="surrogateescape", tarinfo=_Member)
+
+
+def is_tar(path: Path) -> bool:
+    """Whether a file begins as a tar that is not compressed."""
+    try:
+        with _opened(path):
+            return True
+    except (tarfile.TarError, *_WILD):
+        return False
+
+
 def tar_tree(path: Path, name: str, source: Path) -> Tree:
     tree = Tree(name)
-    if not tarfile.is_tarfile(path):
+    if not is_tar(path):
         raise SourceError(f"{shown(str(source))} is compressed but holds no tar; unpack it and give the result")
     try:
-        with tarfile.open(path, "r:", encoding="utf-8", errors="surrogateescape", tarinfo=_Member) as archive:
+        with _opened(path) as archive:
             _list_tar(archive, path, tree)
-    except (ValueError, OverflowError, RecursionError) as error:  # numbers and chains of records gone wild
+    except _WILD as error:
         raise tarfile.ReadError(str(error) or type(error).__name__) from None
     return tree
 

@@ -188,6 +188,8 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _stop(f"the disk of {out} is full; nothing was written. Free some space, or give another target")
+        if error.errno == errno.EFBIG:
+            return _stop(f"{out} would be larger than a file may be here (ulimit -f); nothing was written")
         return _stop(f"{error}; nothing was written")
     with contextlib.suppress(BrokenPipeError):  # the files are there, whoever stopped reading
         _summary(source, written, time.perf_counter() - started)

@@ -77,7 +77,7 @@ def open_tree(source: Path, scratch: Path, follow_links: bool = False) -> Tree:
         for magic, packing in archives.PACKED.items():
             if start.startswith(magic):
                 return archives.compressed_tar_tree(source, packing, scratch)
-        if tarfile.is_tarfile(source):
+        if archives.is_tar(source):
             return archives.tar_tree(source, source.name, source)
     except (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise SourceError(f"the archive {shown(str(source))} is damaged ({error}); get it again") from None
