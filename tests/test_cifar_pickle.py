@@ -103,7 +103,7 @@ def test_an_array_that_claims_more_than_it_brings() -> None:
             read(b"\x80\x02}(U\x01a" + bad[2:-1] + b"u.")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, database=None)
 @given(st.data())
 def test_any_bytes(draw: st.DataObject) -> None:
     """A harmed pickle is read or refused; nothing else is raised."""

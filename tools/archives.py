@@ -16,6 +16,7 @@ import struct
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -99,7 +100,7 @@ def compressed_tar_tree(source: Path, packing: str, scratch: Path) -> Tree:
 
 def _copy(stream: IO[bytes], file: IO[bytes], most: int, source: Path) -> None:
     done = 0
-    while block := stream.read(1 << 20):
+    while block := _next(stream, source):
         done += len(block)
         if done > most:
             raise SourceError(
@@ -107,6 +108,13 @@ def _copy(stream: IO[bytes], file: IO[bytes], most: int, source: Path) -> None:
                 "if you trust it, unpack it yourself"
             )
         file.write(block)
+
+
+def _next(stream: IO[bytes], source: Path) -> bytes:
+    try:
+        return stream.read(1 << 20)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:  # bz2 has none of its own
+        raise SourceError(f"the archive {shown(str(source))} is damaged ({error}); get it again") from None
 
 
 class _Member(tarfile.TarInfo):
