@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.beton_format import file_facts
-from pipelines.beton_writer import BetonWriter
+from pipelines.beton_writer import BetonWriter, page_size_for
 from pipelines.card import write_card
 from pipelines.dataset import open_dataset
 from pipelines.decode import decoder
@@ -158,7 +158,7 @@ class Images:
         rows = [(JPEG, 40, 50, encoded(Image.fromarray(picture(np.random.default_rng(i), 40, 50)), "JPEG"))
                 for i in range(GOOD)]  # fmt: skip
         rows.insert(VICTIM, (JPEG, height, width, data))
-        with BetonWriter(path, len(rows)) as writer:
+        with BetonWriter(path, len(rows), page_size_for(len(data))) as writer:
             for mode, high, wide, content in rows:
                 writer.add(mode, high, wide, 0, content)
         heights, widths = (np.array([row[column] for row in rows], dtype=np.int32) for column in (1, 2))
