@@ -178,6 +178,24 @@ def test_claimed_sizes_and_shared_bytes_in_a_zip(tmp_path: Path, capsys: pytest.
     assert "a/1.jpg: unpacks to 101 bytes or more, the archive says 100" in text
 
 
+def test_a_zip_whose_directory_is_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/0.jpg", PICTURE)
+        archive.writestr("a/1.jpg", PICTURE)
+    path.write_bytes(path.read_bytes().replace(b"x/0.jpg", b"\0/0.jpg"))  # which is read as a name of no letters
+    assert set(open_tree(path, tmp_path).files) == {"a/1.jpg"}
+    data = path.read_bytes()
+    at = data.index(b"PK\1\2")
+    for place in range(at, len(data)):  # each byte of the directory in turn
+        path.write_bytes(data[:place] + b"\xff" + data[place + 1 :])
+        try:
+            open_tree(path, tmp_path)
+        except SourceError as error:
+            message = str(error)
+            assert "\n" not in message and str(path) in message
+
+
 def test_links_out_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = class_folder(tmp_path / "photos")
     outside = class_folder(tmp_path / "secret")

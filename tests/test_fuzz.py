@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +51,16 @@ def test_a_few_cases(subject: str, tmp_path: Path, capsys: pytest.CaptureFixture
     text = capsys.readouterr().out
     assert text.startswith(f"48 mutated {subject} (seed 11, ")
     assert "refused" in text and "accepted" in text and (subject == "containers" or "replaced" in text)
+
+
+@pytest.mark.parametrize("parser", ["pickle", "index"])
+def test_guided(parser: str, tmp_path: Path) -> None:
+    pytest.importorskip("atheris", reason="atheris is not installed")
+    words = [sys.executable, "-m", "tools.fuzz_guided", parser, "--seconds", "1", "--keep", str(tmp_path)]
+    found = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr[-2000:]
+    assert "stat::number_of_executed_units" in found.stderr and "no interesting inputs" not in found.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_harm_is_drawn_by_its_seed_alone() -> None:

@@ -18,11 +18,14 @@ ROOT = Path(__file__).parents[1]
 FORBID = r"""
 import os, sys
 def watch(event, arguments):
-    inside = event in ("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg") and not isinstance(arguments[1], tuple)
-    if event.startswith("socket.") and event not in ("socket.__new__", "socket.gethostname") and not inside:
-        with open(os.environ["REACHED"], "a") as file:
-            file.write(f"{event} {arguments[1:]} {sys.argv}\n")
-        raise OSError("the network is forbidden here")
+    if not event.startswith("socket.") or event in ("socket.__new__", "socket.gethostname"):
+        return
+    spoken = ("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg")
+    if event in spoken and not isinstance(arguments[1], tuple):  # a path, or no address
+        return
+    with open(os.environ["REACHED"], "a") as file:
+        file.write(f"{event} {arguments[1:]} {sys.argv}\n")
+    raise OSError("the network is forbidden here")
 sys.addaudithook(watch)
 """
 

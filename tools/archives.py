@@ -48,39 +48,52 @@ def _clean(name: str, tree: Tree) -> str | None:
     return "/".join(parts)
 
 
+def is_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except (ValueError, struct.error, OverflowError):  # numbers that make it seek anywhere
+        return False
+
+
 def zip_tree(source: Path) -> Tree:
     tree = Tree(source.name)
-    with zipfile.ZipFile(source) as archive, open(source, "rb") as file:
-        end = 0
-        for member in sorted(archive.infolist(), key=lambda member: member.header_offset):
-            # Members that share bytes make a small zip unpack to any size.
-            overlaps, end = member.header_offset < end, max(end, member.header_offset + 30 + member.compress_size)
-            name = None if member.is_dir() else _clean(member.filename, tree)
-            if name is None:
-                continue
-            if overlaps:
-                tree.bad.append((name, "shares its bytes with another member of the zip"))
-                continue
-            if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
-                tree.bad.append((name, "is a link or special file in the zip"))
-                continue
-            if member.flag_bits & 1:
-                tree.bad.append((name, "is encrypted in the zip"))
-            elif member.compress_type not in (STORED, DEFLATED, BZIP2):
-                tree.bad.append((name, f"is packed by method {member.compress_type}; pack the zip again with deflate"))
-            else:
-                # The local header repeats the name and may have other extra fields than the central directory.
-                file.seek(member.header_offset)
-                header = file.read(30)
-                if len(header) < 30 or header[:4] != b"PK\3\4":
-                    tree.bad.append((name, "has no header in the zip"))
-                    continue
-                name_size, extra_size = struct.unpack("<HH", header[26:30])
-                start = member.header_offset + 30 + name_size + extra_size
-                tree.files[name] = Place(
-                    os.fspath(source), start, member.compress_size, member.compress_type, member.file_size, member.CRC
-                )
+    try:
+        with zipfile.ZipFile(source) as archive, open(source, "rb") as file:
+            _list_zip(archive, file, tree)
+    except (OSError, zipfile.BadZipFile):
+        raise
+    except Exception as error:  # a hostile directory makes zipfile raise anything
+        raise zipfile.BadZipFile(str(error) or type(error).__name__) from None
     return tree
+
+
+def _list_zip(archive: zipfile.ZipFile, file: IO[bytes], tree: Tree) -> None:
+    end = 0
+    for member in sorted(archive.infolist(), key=lambda member: member.header_offset):
+        # Members that share bytes make a small zip unpack to any size.
+        overlaps, end = member.header_offset < end, max(end, member.header_offset + 30 + member.compress_size)
+        name = None if member.filename.endswith("/") else _clean(member.filename, tree)
+        if name is None:
+            continue
+        if overlaps:
+            tree.bad.append((name, "shares its bytes with another member of the zip"))
+        elif stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
+            tree.bad.append((name, "is a link or special file in the zip"))
+        elif member.flag_bits & 1:
+            tree.bad.append((name, "is encrypted in the zip"))
+        elif member.compress_type not in (STORED, DEFLATED, BZIP2):
+            tree.bad.append((name, f"is packed by method {member.compress_type}; pack the zip again with deflate"))
+        else:
+            # The local header repeats the name and may have other extra fields than the central directory.
+            file.seek(member.header_offset)
+            header = file.read(30)
+            if len(header) < 30 or header[:4] != b"PK\3\4":
+                tree.bad.append((name, "has no header in the zip"))
+                continue
+            name_size, extra_size = struct.unpack("<HH", header[26:30])
+            start = member.header_offset + 30 + name_size + extra_size
+            packing, crc = member.compress_type, member.CRC
+            tree.files[name] = Place(file.name, start, member.compress_size, packing, member.file_size, crc)
 
 
 def compressed_tar_tree(source: Path, packing: str, scratch: Path) -> Tree:

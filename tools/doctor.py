@@ -1,6 +1,7 @@
 """What is installed, what works, which stage limits training on your data, and what mends it.
 
     python -m tools.doctor                                                     # the installation
+    python -m tools.doctor --data data/photos.beton --verify   # every image against its checksum
     python -m tools.doctor --data data/photos.beton -- --method clim --width 64   # and 30 seconds of each stage
 
 What follows `--` are options of train.py, so that what is probed is what will be trained.
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tools.doctor", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, metavar="FILE", help="a converted data set to probe")
     parser.add_argument("--seconds", type=float, default=30, help="of the probe, over all stages (default: 30)")
+    parser.add_argument("--verify", action="store_true", help="compare every image of --data with its checksum first")
     options = parser.parse_args(words[:cut])
     console = Console()
     found = [*checks(), *([file_cache(options.data)] if options.data and options.data.exists() else [])]
@@ -47,6 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.seconds <= 0:
             raise Failure(f"--seconds is {options.seconds:g}; give more than 0")
+        if options.verify and options.data is None:
+            raise Failure("--verify needs --data FILE")
+        if options.verify:
+            dataset = open_dataset(options.data, check="full")
+            console.print(f"all {dataset.number:,} images of {dataset.path} are those of its card", highlight=False)
         if options.data is not None:
             speeds, why, note = examine(options.data, words[cut + 1 :], options.seconds)
             report(speeds, why, note, console)

@@ -69,7 +69,7 @@ def open_tree(source: Path, scratch: Path, follow_links: bool = False) -> Tree:
     except OSError as error:
         raise SourceError(f"the source {shown(str(source))} cannot be read: {error.strerror}") from None
     try:
-        if zipfile.is_zipfile(source):
+        if archives.is_zip(source):
             return archives.zip_tree(source)
         for magic, packing in archives.PACKED.items():
             if start.startswith(magic):
