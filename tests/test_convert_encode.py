@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -174,3 +175,24 @@ def test_without_ffcv_every_readable_jpeg_is_kept(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(jpeg_check.ffcv_kernels, "load", missing)
     assert jpeg_check.decodes_cleanly(b"", 1, 1)
+
+
+def test_a_limit_on_pixels_before_they_are_decoded() -> None:
+    """A picture that says it has 9 billion pixels is refused by its header: nothing is allocated for it."""
+    data = bytearray(encoded(smooth(8, 8), "PNG"))
+    for at, side in ((16, 90_000), (20, 100_000)):
+        data[at : at + 4] = side.to_bytes(4, "big")
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    with pytest.raises(ValueError, match=r"has 90000 x 100000 pixels; at most 100,000,000 are decoded .--max-pixels"):
+        encode_bytes(bytes(data), Settings())
+    with pytest.raises(ValueError, match="has 20 x 30 pixels; at most 599 are decoded"):
+        encode_bytes(encoded(smooth(30, 20)), Settings(max_pixels=599))
+    assert encode_bytes(encoded(smooth(30, 20)), Settings(max_pixels=600)).height == 30
+
+
+def test_a_limit_on_scans() -> None:
+    data = encoded(smooth(16, 16), progressive=True)
+    assert encode_bytes(data, Settings()).width == 16
+    scan = data[data.index(b"\xff\xda") : -2]
+    with pytest.raises(ValueError, match="has more than 500 scans"):
+        encode_bytes(data[:-2] + scan * 501 + data[-2:], Settings())

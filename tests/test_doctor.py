@@ -89,3 +89,20 @@ def test_mistakes_are_one_line(words, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_every_image_is_compared(tmp_path, capsys, monkeypatch):
+    from tests.datasets import converted
+    from tests.images import class_folder
+
+    monkeypatch.setattr(doctor, "examine", lambda *words: (None, None, None))
+    monkeypatch.setattr(doctor, "report", lambda *words: None)
+    dataset = converted(class_folder(tmp_path / "photos", each=50), tmp_path / "p.beton")
+    assert doctor.main(["--data", str(dataset.path), "--verify"]) != 2
+    assert "all 100 images" in capsys.readouterr().out
+    with open(dataset.path, "r+b") as file:
+        file.seek(int(dataset.table.offset[2]) + 300)  # not among those that are compared at opening
+        file.write(b"\0\1\2")
+    assert doctor.main(["--data", str(dataset.path), "--verify"]) == 2
+    assert "are damaged (content checksum" in capsys.readouterr().err
+    assert doctor.main(["--verify"]) == 2
