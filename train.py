@@ -57,7 +57,7 @@ def main() -> int:
     try:
         options, overrides = parse()
         check_run(options)
-        dataset = open_dataset(options.data)
+        dataset = open_dataset(options.data, options.verify)
         name = options.recipe or recipe_for(options.method, dataset.name, float(np.median(dataset.widths)))
         recipe = resolve(options.method, name, **overrides)
         state: dict[str, Any] = {"step": 0}

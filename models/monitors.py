@@ -21,6 +21,7 @@ class Monitors:
         view: the evaluation view.
         held_out: labelled images; None: a split beside the training images, where there is one.
         bank: labelled training images that kNN asks, at most.
+        check: of the held-out images, as in `open_dataset`.
         loading: keywords of `make_loader`.
 
     Raises:
@@ -34,12 +35,13 @@ class Monitors:
         view: View,
         held_out: str | PathLike[str] | None,
         bank: int,
+        check: str = "sample",
         **loading: object,
     ) -> None:
         self.quality = QualityMonitor(train, view, method.views[0], **loading)  # type: ignore[arg-type]  # passed on as they are
         self.knn: KnnMonitor | None = None
         if (path := held_out or held_out_beside(train)) is not None:
-            self.knn = KnnMonitor(train, open_dataset(path), view, bank, **loading)  # type: ignore[arg-type]
+            self.knn = KnnMonitor(train, open_dataset(path, check), view, bank, **loading)  # type: ignore[arg-type]
 
     @property
     def notes(self) -> list[str]:

@@ -93,6 +93,7 @@ def test_what_the_parser_refuses_is_one_line(words, message):
     ("words", "message"),
     [
         ("--precision half", "--precision is 'half'; take one of bf16, fp16, fp32"),
+        ("--verify most", "--verify is 'most'; take one of sample, full, none"),
         ("--loader tape", "--loader is 'tape'; take one of auto"),
         ("--log-with paper", "--log-with is 'paper'; take one of tensorboard, wandb"),
         ("--accumulate 0", "--accumulate is 0; give at least 1"),

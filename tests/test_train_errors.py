@@ -165,7 +165,9 @@ def test_a_damaged_image_is_told_in_one_line_and_counted_in_the_metrics(tmp_path
         file.write(bytes(200))
     words = runs.arguments(dataset.path, output=tmp_path / "run", start_epoch=100, log_every=1)
     capfd.readouterr()
-    assert runs.in_process(train, monkeypatch, *words) == 0
+    assert runs.in_process(train, monkeypatch, *words) == 2
+    assert "--verify none" in one_line(capfd)
+    assert runs.in_process(train, monkeypatch, *words, "--verify", "none") == 0
     told = [line for line in capfd.readouterr().err.splitlines() if "damaged" in line]
     assert len(told) == 1 and f"{dataset.path}: image 20 is damaged and cannot be decoded; a grey one" in told[0]
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]

@@ -56,7 +56,7 @@ def open_data_path(
     whole_set = open_parts.enter_context(
         make_loader(dataset, [view], _FEATURE_BATCH, shuffle=False, drop_last=False, **loading)
     )
-    looking = (method, view, options.val_data, options.knn_bank)
+    looking = (method, view, options.val_data, options.knn_bank, options.verify)
     monitors = open_parts.enter_context(Monitors(dataset, *looking, **loading))
     steps = loader.steps // options.accumulate
     if steps == 0:

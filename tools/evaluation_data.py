@@ -49,7 +49,8 @@ def open_images(options: Namespace, encoder: Encoder) -> Images:
         Failure: images without labels, or classes that differ.
         ValueError: a data set or a list that cannot be used.
     """
-    bank, queries = (as_trained(open_dataset(path), encoder) for path in (options.data, options.val_data))
+    paths = (options.data, options.val_data)
+    bank, queries = (as_trained(open_dataset(path, options.verify), encoder) for path in paths)
     check_labels(bank, queries)
     if (path := getattr(options, "label_list", None)) is not None:
         numbers, digest = listed(path, image_names(bank), bank.labels, bank.path)

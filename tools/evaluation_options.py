@@ -10,6 +10,7 @@ from pathlib import Path
 from models.label_split import parse_share
 from models.protocols import FinetuneProtocol, KnnProtocol, LinearProtocol, Protocol, RetrieveProtocol
 from models.tables.probes import LINEAR, published
+from pipelines.dataset import CHECKS
 from pipelines.executors import LOADERS
 from tools.options import Failure, OneLineParser
 
@@ -93,6 +94,9 @@ def _common() -> OneLineParser:
     add("--seed", type=int, default=0, help="where --seeds is not given (default: %(default)s)")
     add("--images", type=positive, default=512, help="images of a forward pass (default: %(default)s)")
     add("--loader", choices=LOADERS, default="auto", help="data path (default: %(default)s)")
+    add(
+        "--verify", choices=CHECKS, default="sample", help="images compared with checksums first (default: %(default)s)"
+    )
     add("--precision", choices=("fp32", "bf16"), help="of the network (default: fp32; fine-tuning bf16)")
     add("--threads", type=positive, help="of each process (default: its share of the cores)")
     add("--device", help="cpu or cuda (default: cuda where there is one)")

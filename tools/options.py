@@ -11,6 +11,7 @@ from typing import Any
 from models.options import describe
 from models.recipes import Training, names
 from models.registry import REGISTRY
+from pipelines.dataset import CHECKS
 from pipelines.executors import LOADERS
 
 _EPILOG = """\
@@ -64,6 +65,7 @@ def _build(method: str | None, recipe: str | None) -> tuple[argparse.ArgumentPar
     run.add_argument("--method", choices=sorted(REGISTRY), help="what to train (required)")
     run.add_argument("--data", metavar="FILE", help="converted training images (required)")
     add("--val-data", None, "converted labelled images for the kNN monitor; none: FILE-test or FILE-val, if there", str)
+    add("--verify", "sample", "images compared with their checksums at the start: sample (64), full or none", str)
     add("--recipe", None, "row of hyper-parameters; none: by the data set's source and size", str)
     add("--output", None, "folder of the run; none: runs/METHOD-DATA", str)
     add("--seed", 0, "fixes initialisation, order, crops and colours", int)
@@ -153,7 +155,12 @@ def check_run(options: argparse.Namespace) -> None:
     Raises:
         Failure: naming the option, its value and what it may be.
     """
-    choices = {"precision": ("bf16", "fp16", "fp32"), "log_with": (None, "tensorboard", "wandb"), "loader": LOADERS}
+    choices = {
+        "precision": ("bf16", "fp16", "fp32"),
+        "log_with": (None, "tensorboard", "wandb"),
+        "loader": LOADERS,
+        "verify": CHECKS,
+    }
     for name, allowed in choices.items():
         if getattr(options, name) not in allowed:
             given = ", ".join(str(value) for value in allowed if value)
