@@ -168,6 +168,7 @@ def test_the_best_checkpoint_stands_beside_the_newest(run, data, tmp_path, monke
     save_file(weights, earlier / "model.safetensors")
     state = json.loads((earlier / "state.json").read_text())
     (earlier / "state.json").write_text(json.dumps(state | {"step": 7, "knn_step": 7, "knn_top1": 100.0}))
+    checkpoint.seal(earlier)
     sets = ("--run", copy, "--data", data.train, "--val-data", data.held_out, "--device", "cpu")
     assert runs.in_process(program, monkeypatch, "knn", *sets) == 0
     both = json.loads((copy / "eval-knn.json").read_text())
