@@ -66,7 +66,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "mixed": dataset("mixed", unlabelled=30), "other": dataset("other", classes=("a", "b", "d")),
         "order": dataset("order", classes=("b", "a", "c")),
     }  # fmt: skip
-    monkeypatch.setattr("tools.evaluation_data.open_dataset", lambda path: sets[str(path)])
+    monkeypatch.setattr("tools.evaluation_data.open_dataset", lambda path, check: sets[str(path)])
     monkeypatch.setattr("models.passes.make_loader", FakeLoader)
     FakeLoader.normalised_by.clear()
     return write_run(tmp_path / "run")

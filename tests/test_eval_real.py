@@ -82,7 +82,7 @@ def test_an_unlabelled_part_of_the_bank_changes_nothing(run, data, tmp_path, mon
     labels = np.where(np.arange(48) % 2 == 0, bank.labels, -1)
     mixed = replace(bank, labels=labels)
     opened = {str(data.train): mixed, str(data.held_out): queries}
-    monkeypatch.setattr("tools.evaluation_data.open_dataset", lambda path: opened[path])
+    monkeypatch.setattr("tools.evaluation_data.open_dataset", lambda path, check: opened[path])
     copy = shutil.copytree(run, tmp_path / "run")
     words = ("knn", "--run", copy, "--data", data.train, "--val-data", data.held_out, "--device", "cpu")
     assert runs.in_process(program, monkeypatch, *words) == 0
@@ -130,7 +130,8 @@ def test_errors_are_one_line_and_exit_code_2(run, data, tmp_path, monkeypatch, c
         file.seek(int(damaged.table.offset[5]))
         file.write(bytes(200))
     words = ("knn", "--run", run, "--data", data.train, "--val-data", damaged.path)
-    assert runs.in_process(program, monkeypatch, *words) == 2
+    fails("are not those of its card", queries=damaged.path)
+    assert runs.in_process(program, monkeypatch, *words, "--verify", "none") == 2
     named, refused = capfd.readouterr().err.splitlines()
     assert "image 5 is damaged" in named and "eval.py: 1 image of" in refused and "convert" in refused
 

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         one.add_argument("--seed", type=int, default=0, help="which samples and crops (default: 0)")
     try:
         options = parser.parse_args(arguments)
-        dataset = open_dataset(options.data)
+        dataset = open_dataset(options.data, "none")  # damage is to be seen too
         count = min(options.samples, dataset.number)
         if options.kind == "views":
             name = options.recipe or recipe_for(options.method, dataset.name, float(np.median(dataset.widths)))
