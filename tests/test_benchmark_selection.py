@@ -9,7 +9,7 @@ import torch
 from models.distributed import world
 from models.part import rows_of_all
 from tools import benchmark
-from tools.benchmarks import selection
+from tools.benchmarks import search, selection
 from tools.benchmarks.measure import Settings
 
 
@@ -31,16 +31,29 @@ def test_cases_compare_and_tell_the_growth(monkeypatch, tmp_path, capsys):
     out = tmp_path / "selection.json"
     words = ["selection", "--sizes", "600,1200", "--repeats", "1", "--threads", "1", "--json", str(out)]
     assert benchmark.main(words) == 0
-    first, second, *parts = json.loads(out.read_text())["benchmarks"]["selection"]
+    first, second = json.loads(out.read_text())["benchmarks"]["selection"]
     assert next(iter(first["contenders"])) == "ours" and list(second["contenders"]) == ["ours"]
     assert second["cpu_seconds"] > 0 and second["contenders"]["ours"]["peak_mib"] > 0
-    if len(first["contenders"]) > 1:  # the others take part in the parts of what is too much for them
-        assert [part["case"] for part in parts] == ["neighbours of 1,200 among 1,200", "k-means of 1,200"]
-        assert all(part["contenders"].keys() == first["contenders"].keys() for part in parts)
     assert "growth" not in first and "for 2 times the samples (N^" in second["growth"]
     assert first["samples"] == 600 and first["contenders"]["ours"]["median"] > 0
     assert benchmark.main(["selection", "--sizes", "0"]) == 2
     assert "--sizes must be at least 1" in capsys.readouterr().err
+
+
+def test_the_parts_are_compared_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(search, "CLUSTERS", 16)
+    monkeypatch.setattr(search, "QUERIES", 300)
+    out = tmp_path / "search.json"
+    assert benchmark.main(["search", "--sizes", "600", "--repeats", "1", "--threads", "1", "--json", str(out)]) == 0
+    cases = json.loads(out.read_text())["benchmarks"]["search"]
+    assert [case["case"] for case in cases] == ["neighbours of 300 among 600", "k-means of 600"]
+    assert all(next(iter(case["contenders"])) == "ours" for case in cases)
+    part = selection.mixture(600, "cpu")
+    for rival in selection.rivals(part.features_MD, 1):
+        theirs = rival.search(part.features_MD[:300].numpy(), 11)[:, 1:]
+        assert (
+            search.neighbors(part.features_MD, part.number_M).sort(1).values == theirs.sort(1).values
+        ).float().mean() > 0.999
 
 
 def test_the_others_find_what_ours_finds(monkeypatch):

@@ -35,7 +35,8 @@ COMPARED = (
     "torchvision",
 )  # packages that benchmarks measure beside ours
 NAMES = (
-    "loader", "conversion", "augment", "views", "hotpath", "selection", "step", "evaluation", "monitors", "checkpoint",
+    "loader", "conversion", "augment", "views", "hotpath", "selection", "search", "step", "evaluation", "monitors",
+    "checkpoint",
 )  # fmt: skip
 
 

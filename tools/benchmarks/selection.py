@@ -1,15 +1,14 @@
 """CLIM's selection: 10 nearest neighbours, 1,000 clusters, the centre-wise rule, for a mixture of Gaussians in 128-d.
 
 Beside it faiss (flat index, k-means) and scikit-learn (brute force, Lloyd) with as many iterations of k-means, on unit
-vectors; the rule is ours for all. Up to 50,000 samples each does the whole selection. Above, ours does it alone, once
-where it takes minutes, and the others are compared in its parts: neighbours of 20,000 samples among all, and k-means.
-The peak is that of the process that needs most. CPU seconds, of all threads and processes, tell how busy the machine
-was with other things: on an idle one they are the seconds times the threads.
+vectors; the rule is ours for all. Above 50,000 samples ours does it alone, once where it takes minutes; `search.py`
+compares its parts there. The peak is that of the process that needs most. CPU seconds, of all threads and processes,
+tell how busy the machine was with other things.
 
     python -m tools.benchmark selection --sizes 50000,100000,1000000
     torchrun --nproc_per_node 2 -m tools.benchmark selection --sizes 1000000 --threads 1      ours by two processes
 
-N samples, M of this process, Q queries, D dimensions.
+N samples, M of this process, D dimensions.
 """
 
 from __future__ import annotations
@@ -24,8 +23,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from models.distributed import everyones, world
-from models.kmeans import lloyd
-from models.nearest import PIECE, Nearest
 from models.neighbors import center_wise
 from models.part import Part
 from models.selection import select
@@ -36,7 +33,6 @@ NEIGHBORS, CLUSTERS, ITERATIONS = 10, 1000, 10
 DIMENSIONS, GROUPS, NOISE = 128, 300, 1.5  # fewer groups than clusters: k-means takes more iterations to settle
 COMPARED = 50_000  # samples up to which the others do the whole selection
 REPEATED = 100_000  # samples up to which a selection is made more than once
-QUERIES = 20_000  # whose neighbours are searched among more samples than that
 _CHUNK = 4096  # samples that are drawn together
 
 
@@ -44,12 +40,10 @@ def cases(settings: Settings) -> Iterator[Case]:
     before: Case | None = None
     for number in settings.sizes:
         part = mixture(number, settings.device)
-        others = rivals(part.features_MD, settings.threads) if world()[1] == 1 and settings.device == "cpu" else []
-        case = selection(part, settings, others if number <= COMPARED else [], before)
+        alone = world()[1] == 1 and settings.device == "cpu" and number <= COMPARED
+        case = selection(part, settings, rivals(part.features_MD, settings.threads) if alone else [], before)
         yield case
         before = case
-        if others and number > COMPARED:
-            yield from parts(part, settings, others)
 
 
 def selection(part: Part, settings: Settings, others: list[Rival], before: Case | None) -> Case:
@@ -59,7 +53,7 @@ def selection(part: Part, settings: Settings, others: list[Rival], before: Case 
     }
     contenders |= {rival.name: lambda rival=rival: by(rival, part.features_MD) for rival in others}  # type: ignore[misc]
     used = _processor_seconds()
-    values, peaks = _measured(contenders, settings, settings.repeats if part.total <= REPEATED else 0)
+    values, peaks = measured(contenders, settings, settings.repeats if part.total <= REPEATED else 0)
     facts: dict[str, object] = {
         "samples": part.total, "processes": world()[1], "features_mib": round(part.features_MD.nbytes / 2**20, 1),
     }  # fmt: skip
@@ -79,28 +73,6 @@ def by(rival: Rival, features_ND: Tensor) -> Tensor:
     return center_wise(features_ND, neighbors_Nk, *rival.cluster(CLUSTERS, ITERATIONS))
 
 
-def parts(part: Part, settings: Settings, others: list[Rival]) -> Iterator[Case]:
-    """Search and k-means alone, by everyone."""
-    features_ND, number_N = part.features_MD, part.number_M
-    queries = min(QUERIES, part.total)
-
-    def search() -> Tensor:
-        found = Nearest(features_ND[:queries], NEIGHBORS, number_N[:queries])
-        for number_P, rows_PD in zip(torch.split(number_N, PIECE), torch.split(features_ND, PIECE), strict=True):
-            found.look_at(number_P, rows_PD)
-        return found.number_Nk
-
-    searches: dict[str, Callable[[], object]] = {"ours": search}
-    clusterings: dict[str, Callable[[], object]] = {"ours": lambda: lloyd(features_ND, CLUSTERS, ITERATIONS)}
-    for rival in others:
-        searches[rival.name] = lambda one=rival: one.search(features_ND[:queries].numpy(), NEIGHBORS + 1)  # type: ignore[misc]
-        clusterings[rival.name] = lambda one=rival: one.cluster(CLUSTERS, ITERATIONS)  # type: ignore[misc]
-    yield Case(
-        f"neighbours of {queries:,} among {part.total:,}", "seconds", *_measured(searches, settings, settings.repeats)
-    )
-    yield Case(f"k-means of {part.total:,}", "seconds", *_measured(clusterings, settings, settings.repeats))
-
-
 def mixture(number: int, device: str) -> Part:
     """This process's part of a mixture that is the same for any number of processes: every W-th chunk."""
     centre = torch.randn(GROUPS, DIMENSIONS, generator=torch.Generator().manual_seed(0))
@@ -116,7 +88,7 @@ def mixture(number: int, device: str) -> Part:
     return Part(torch.cat(numbers).to(device), torch.cat(rows).to(device), number)
 
 
-def _measured(
+def measured(
     contenders: Mapping[str, Callable[[], object]], settings: Settings, repeats: int
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Seconds and MiB of each; without repeats those of the one run whose memory is watched."""
