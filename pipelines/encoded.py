@@ -45,7 +45,7 @@ class EncodedImages:
 
     def __getitem__(self, number: int) -> NDArray[np.uint8]:
         start = int(self._table.offset[number])
-        return self._file(int(self._table.file[number]))[start : start + int(self._table.size[number])]
+        return self.file(int(self._table.file[number]))[start : start + int(self._table.size[number])]
 
     def image_file(self, number: int) -> NDArray[np.uint8]:
         """The image as a file [bytes] that every decoder reads; raw pixels become a PPM, which is a copy."""
@@ -58,11 +58,12 @@ class EncodedImages:
     def places(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[NDArray[np.uint8]]]:
         """For compiled code: addresses [S] of the images' first bytes, and the mapped files to hold meanwhile."""
         files, which_S = np.unique(self._table.file[numbers], return_inverse=True)
-        mapped = [self._file(int(file)) for file in files]
+        mapped = [self.file(int(file)) for file in files]
         base = np.array([data.ctypes.data for data in mapped], dtype=np.int64)
         return base[which_S] + self._table.offset[numbers], mapped
 
-    def _file(self, number: int) -> NDArray[np.uint8]:
+    def file(self, number: int) -> NDArray[np.uint8]:
+        """A file of the data set, whole and mapped."""
         with self._lock:
             data = self._mapped.get(number)
             if data is None:

@@ -4,7 +4,8 @@
   part of the target only, and the rest is what the memory held before.
 - Its bytes are those that were converted, where the data set keeps a digest of each image (shards do).
 
-An image that fails is damaged (`damage.py`). Each is looked at once, so later epochs pay nothing.
+An image that fails is damaged (`damage.py`). Each is looked at once, so later epochs pay nothing. Headers are walked by
+one compiled function for all images of a file; digests are one call each.
 """
 
 from __future__ import annotations
@@ -17,32 +18,13 @@ from pipelines.digests import image_digest
 from pipelines.encoded import EncodedImages
 from pipelines.image_table import JPEG
 
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that begin with the picture's sides
-_ALONE = frozenset((0x01, *range(0xD0, 0xD9)))  # markers without a length
-_PIXELS_BEGIN = (0xD9, 0xDA)
-
 
 def jpeg_sides(data: memoryview) -> tuple[int, int] | None:
     """Height and width that a JPEG's header states; None where it states none."""
-    at, end = 2, len(data) - 8
-    if end < at or data[0] != 0xFF or data[1] != 0xD8:
-        return None
-    while at < end:
-        if data[at] != 0xFF:
-            at += 1
-            continue
-        marker = data[at + 1]
-        if marker in _FRAMES:
-            return data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
-        if marker in _PIXELS_BEGIN:
-            return None
-        if marker == 0xFF:
-            at += 1
-        elif marker in _ALONE or marker == 0:
-            at += 2
-        else:
-            at += 2 + max(2, data[at + 2] << 8 | data[at + 3])
-    return None
+    from pipelines.jpeg_header import NONE, sides_from  # here, because Numba takes its time to be imported
+
+    found: tuple[int, int] = sides_from(np.frombuffer(data, dtype=np.uint8), 0, len(data))
+    return None if found == NONE else found
 
 
 class Inspection:
@@ -55,14 +37,25 @@ class Inspection:
 
     def damaged(self, numbers_S: NDArray[np.int64]) -> NDArray[np.bool_]:
         """[S] whether each of these images is none, or not the one that was converted."""
-        for number in numbers_S[~self._seen_N[numbers_S]].tolist():
-            self._bad_N[number] = not self._is_good(number)
-            self._seen_N[number] = True
+        new_S = numbers_S[~self._seen_N[numbers_S]]
+        if len(new_S):
+            self._look_at(new_S)
         bad_S: NDArray[np.bool_] = self._bad_N[numbers_S]
         return bad_S
 
-    def _is_good(self, number: int) -> bool:
-        table, data = self._table, self._images[number]
-        if table.mode[number] == JPEG and jpeg_sides(data.data) != (table.height[number], table.width[number]):
-            return False
-        return table.digest is None or image_digest(data.data) == table.digest[number].tobytes()
+    def _look_at(self, numbers_S: NDArray[np.int64]) -> None:
+        from pipelines.jpeg_header import compare_sides
+
+        table, digest_N = self._table, self._table.digest
+        for file in np.unique(table.file[numbers_S]):
+            own_S = numbers_S[table.file[numbers_S] == file]
+            bad_S = np.zeros(len(own_S), dtype=np.bool_)
+            compare_sides(
+                self._images.file(int(file)), table.offset[own_S].astype(np.int64), table.size[own_S].astype(np.int64),
+                table.mode[own_S] == JPEG, table.height[own_S], table.width[own_S], bad_S,
+            )  # fmt: skip
+            if digest_N is not None:
+                same = [image_digest(self._images[number].data) == digest_N[number].tobytes() for number in own_S]
+                bad_S |= ~np.array(same, dtype=np.bool_)
+            self._bad_N[own_S] = bad_S
+        self._seen_N[numbers_S] = True
