@@ -11,9 +11,7 @@ from torch import nn
 
 from models.distributed import sum_over_processes
 from models.features import extract_part
-from models.knn import hits, vote
-from models.nearest import PIECE, Nearest
-from models.part import pieces
+from models.knn import hits, predict_part
 from models.protocols import KnnProtocol
 from pipelines import Dataset, View, make_loader, open_dataset
 
@@ -59,13 +57,9 @@ class KnnMonitor:
     def measure(self, backbone: nn.Module) -> float:
         """Top-1 accuracy in percent; every process must call it, and every process gets the result."""
         bank, queries = (extract_part(backbone, loader) for loader in self._loaders)
-        search = Nearest(queries.features_MD, min(self.protocol.k, bank.total))
-        for number_P, bank_PD in pieces(bank, PIECE):
-            search.look_at(number_P, bank_PD)
         bank_labels, labels = (every.to(queries.features_MD.device) for every in self._labels)
-        neighbors_Bk = bank_labels[search.number_Nk]
-        scores_BC = vote(search.similarity_Nk, neighbors_Bk, self.protocol.temperature, self._classes)
-        right = hits(scores_BC, labels[queries.number_M], 1).sum()
+        scores_MC = predict_part(queries, bank, bank_labels, self.protocol.k, self.protocol.temperature, self._classes)
+        right = hits(scores_MC, labels[queries.number_M], 1).sum()
         return 100 * float(sum_over_processes(right)) / queries.total
 
     def close(self) -> None:

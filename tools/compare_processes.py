@@ -16,19 +16,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tools.options import own_and_passed_on
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    split = words.index("--") if "--" in words else len(words)
+    own, passed_on = own_and_passed_on(arguments)
     parser = argparse.ArgumentParser(prog="tools.compare_processes", description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=100, help="of training (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="of the second run (default: %(default)s)")
     parser.add_argument("--tolerance", type=float, default=2e-2, help="of a loss (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the two runs")
-    options = parser.parse_args(words[:split])
-    given = [*words[split + 1 :], "--max-steps", str(options.steps), "--log-every", "1", "--precision", "fp32"]
+    options = parser.parse_args(own)
+    given = [*passed_on, "--max-steps", str(options.steps), "--log-every", "1", "--precision", "fp32"]
     losses = []
     for processes in (1, options.processes):
         run = options.out / f"{processes}-processes"

@@ -29,20 +29,19 @@ from pipelines import open_dataset
 from pipelines.compiled import compile_hot_path
 from tools.installation import Check, checks, file_cache
 from tools.launch import DTYPES, use_threads
-from tools.options import Failure, check_run, parse
+from tools.options import Failure, check_run, own_and_passed_on, parse
 from tools.probe import Speeds, Verdict, probe, verdict
 
 _COLOURS = {"ok": "green", "slow": "yellow", "missing": "red"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    cut = words.index("--") if "--" in words else len(words)
+    own, passed_on = own_and_passed_on(arguments)
     parser = argparse.ArgumentParser(prog="tools.doctor", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, metavar="FILE", help="a converted data set to probe")
     parser.add_argument("--seconds", type=float, default=30, help="of the probe, over all stages (default: 30)")
     parser.add_argument("--verify", action="store_true", help="compare every image of --data with its checksum first")
-    options = parser.parse_args(words[:cut])
+    options = parser.parse_args(own)
     console = Console()
     found = [*checks(), *([file_cache(options.data)] if options.data and options.data.exists() else [])]
     show(found, console)
@@ -55,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             dataset = open_dataset(options.data, check="full")
             console.print(f"all {dataset.number:,} images of {dataset.path} are those of its card", highlight=False)
         if options.data is not None:
-            speeds, why, note = examine(options.data, words[cut + 1 :], options.seconds)
+            speeds, why, note = examine(options.data, passed_on, options.seconds)
             report(speeds, why, note, console)
     except (Failure, ValueError, OSError, ModuleNotFoundError) as error:
         print(f"tools.doctor: {error}", file=sys.stderr)

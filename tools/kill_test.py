@@ -28,6 +28,7 @@ from typing import Any
 import torch
 
 from models import checkpoint
+from tools.options import own_and_passed_on
 from tools.signals import STOPPED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,8 +36,7 @@ CLOCK = ("samples_per_s", "wait_share", "first_step_s")  # fields of a row that 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    split = words.index("--") if "--" in words else len(words)
+    own, given = own_and_passed_on(arguments)
     parser = argparse.ArgumentParser(prog="tools.kill_test", description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=100, help="how often (default: %(default)s)")
     parser.add_argument("--signal", choices=["KILL", "TERM", "INT", "USR1"], default="KILL", help="(default: KILL)")
@@ -44,9 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
     parser.add_argument("--timeout", type=float, default=600, help="seconds of one start (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the two runs; must not hold any")
-    options = parser.parse_args(words[:split])
+    options = parser.parse_args(own)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no run is left behind
-    given = words[split + 1 :]
     try:
         whole, killed = options.out / "whole", options.out / "killed"
         if whole.exists() or killed.exists():

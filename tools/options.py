@@ -33,6 +33,13 @@ class OneLineParser(argparse.ArgumentParser):
         raise Failure(message)
 
 
+def own_and_passed_on(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """A command line, or the program's own, up to `--` and behind it: for programs that hand options to train.py."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    cut = words.index("--") if "--" in words else len(words)
+    return words[:cut], words[cut + 1 :]
+
+
 def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The run's options, and the recipe's fields that were given a value.
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from tools.options import own_and_passed_on
 from tools.signals import STOPPED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,19 +33,18 @@ _SLOWER = 0.05
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    split = words.index("--") if "--" in words else len(words)
+    own, passed_on = own_and_passed_on(arguments)
     parser = argparse.ArgumentParser(prog="tools.soak", description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=30, help="of training (default: %(default)s)")
     parser.add_argument("--warm-up", type=float, default=3, help="minutes that do not count (default: %(default)s)")
     parser.add_argument("--every", type=float, default=2, help="seconds between samples (default: %(default)s)")
     parser.add_argument("--grow", type=float, default=60, help="MiB an hour that pass as flat (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the run and the samples")
-    options = parser.parse_args(words[:split])
+    options = parser.parse_args(own)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no run is left behind
     options.out.mkdir(parents=True, exist_ok=True)
     run, log = options.out / "run", options.out / "run.txt"
-    line = [sys.executable, str(ROOT / "train.py"), *words[split + 1 :], "--output", str(run), "--epochs", "100000"]
+    line = [sys.executable, str(ROOT / "train.py"), *passed_on, "--output", str(run), "--epochs", "100000"]
     with log.open("wb") as output:
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(line, env=environment, stdout=output, stderr=output)

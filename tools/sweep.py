@@ -28,22 +28,21 @@ from models.features import extract
 from models.registry import REGISTRY
 from pipelines import make_loader, open_dataset
 from pipelines.views import evaluation
-from tools.options import Failure
+from tools.options import Failure, own_and_passed_on
 from tools.run_folder import machine, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    cut = given.index("--") if "--" in given else len(given)
+    words, passed_on = own_and_passed_on(arguments)
     parser = argparse.ArgumentParser(prog="tools.sweep", description="Train several methods under one budget.")
     parser.add_argument("--data", required=True, help="converted training images")
     parser.add_argument("--val-data", required=True, help="converted labelled images to classify")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--methods", default=",".join(sorted(REGISTRY)), help="names, by commas (default: all)")
     parser.add_argument("--set", action="append", default=[], metavar="METHOD:OPTION=VALUE", help="for one method")
-    options = parser.parse_args(given[:cut])
+    options = parser.parse_args(words)
     methods = options.methods.split(",")
     try:
         for method in methods:
@@ -52,11 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         own = {method: own_options(method, options.set) for method in methods}
         asked = {
             "data": [describe_data(options.data), describe_data(options.val_data)],
-            "options": given[cut + 1 :], "own_options": options.set,
+            "options": passed_on, "own_options": options.set,
         }  # fmt: skip
         rows = []
         for method in methods:
-            train(method, options, [*given[cut + 1 :], *own[method]])
+            train(method, options, [*passed_on, *own[method]])
             rows.append(describe(method, options))
             result = {"rows": rows, "machine": machine(), "versions": versions(), **asked}
             (options.out / "sweep.json").write_text(json.dumps(result, indent=2) + "\n")
