@@ -81,6 +81,7 @@ def test_nothing_is_called(tmp_path: Path, protocol: int) -> None:
         (b"\x80\x02" + b"I" + b"9" * 5000 + b"\n.", "is damaged"),
         (b"\x80\x0200000.", "is damaged|POP"),
         (b"\x80\x02}h\x07s.", "is damaged"),
+        (b"\x80\x02}c_codecs\n\\nen\x1bode\n)Rs.", r"asks for _codecs\.\\nen\\x1bode"),
     ],
 )
 def test_refused(data: bytes, message: str) -> None:

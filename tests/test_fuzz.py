@@ -56,7 +56,7 @@ def test_a_few_cases(subject: str, tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize("parser", ["pickle", "index"])
 def test_guided(parser: str, tmp_path: Path) -> None:
     pytest.importorskip("atheris", reason="atheris is not installed")
-    words = [sys.executable, "-m", "tools.fuzz_guided", parser, "--seconds", "1", "--keep", str(tmp_path)]
+    words = [sys.executable, "-m", "tools.fuzz_guided", parser, "--number", "5000", "--keep", str(tmp_path)]
     found = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert found.returncode == 0, found.stderr[-2000:]
     assert "stat::number_of_executed_units" in found.stderr and "no interesting inputs" not in found.stderr

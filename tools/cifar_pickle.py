@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tools.trees import shown
+
 _MARK = object()
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
@@ -83,7 +85,8 @@ def _call(name: Any, arguments: Any) -> Any:
         made = _Array()
         made.value = _array(*arguments[:3])
         return made
-    raise PickleError(f"asks for {str(name).replace(' ', '.')}, which a CIFAR batch has no use for")
+    asked = shown(name.replace(" ", ".")[:120])
+    raise PickleError(f"asks for {asked}, which a CIFAR batch has no use for")
 
 
 class _Machine:

@@ -54,8 +54,8 @@ def _file(name: str, read: Callable[[Path], object]) -> Parser:
 
 
 def _one_line(error: ValueError) -> None:
-    if "\n" in str(error):
-        raise RuntimeError(f"more than one line: {error}")
+    if not str(error).isprintable():
+        raise RuntimeError(f"more than one printable line: {error!r}")
 
 
 def parser_of(name: str) -> Parser:
@@ -147,6 +147,7 @@ def main() -> int:
     )
     parser.add_argument("parser", choices=NAMES)
     parser.add_argument("--seconds", type=int, default=60, metavar="T", help="how long (default: %(default)s)")
+    parser.add_argument("--number", type=int, default=-1, metavar="N", help="inputs to stop at, if that comes first")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the changes (default: %(default)s)")
     parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"), metavar="FOLDER", help="for crashes")
     options = parser.parse_args()
@@ -160,7 +161,8 @@ def main() -> int:
     corpus = Path(tempfile.mkdtemp(prefix="corpus-"))
     for number, data in enumerate(seeds(options.parser)):
         (corpus / str(number)).write_bytes(data)
-    words = [f"-max_total_time={options.seconds}", f"-seed={options.seed}", "-rss_limit_mb=2048", "-timeout=20"]
+    words = [f"-max_total_time={options.seconds}", f"-runs={options.number}", f"-seed={options.seed}"]
+    words += ["-rss_limit_mb=2048", "-timeout=20"]
     words += [f"-artifact_prefix={options.keep}{os.sep}", "-max_len=20000", "-print_final_stats=1", str(corpus)]
     atheris.Setup([sys.argv[0], *words], parse)
     atheris.Fuzz()
