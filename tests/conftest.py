@@ -1,7 +1,8 @@
-"""What several test files share: a tiny data set, and a run on it that nothing disturbed."""
+"""What several test files share: a tiny data set, a run on it that nothing disturbed, and a small disk."""
 
 import contextlib
 import io
+import subprocess
 
 import pytest
 
@@ -34,3 +35,20 @@ def whole(data, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
         assert runs.in_process(train, patch, *runs.options(data, run)) == 0
     return run, output.getvalue()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function that mounts a file system of so many bytes, or changes its size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def sized(size, *more):
+        line = ["mount", "-t", "tmpfs", "-o", ",".join([f"size={size}", *more]), "tmpfs", str(folder)]
+        done = subprocess.run(line, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
+        return folder
+
+    yield sized
+    subprocess.run(["umount", str(folder)], capture_output=True)

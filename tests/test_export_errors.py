@@ -82,3 +82,17 @@ def test_a_full_disk_leaves_earlier_files(run, tmp_path):
     assert "tools.export: " in done.stderr and "File too large" in done.stderr
     assert (out.read_bytes(), out.with_suffix(".md").read_bytes()) == earlier
     assert files(tmp_path) == ["w.md", "w.safetensors"]
+
+
+def test_a_small_disk_leaves_earlier_files(run, small_disk, capsys):
+    disk = small_disk(1 << 30)
+    out, onnx = disk / "w.safetensors", disk / "w.onnx"
+    words = [str(run), str(out), "--onnx", str(onnx)]
+    assert main(words) == 0
+    earlier = {path.name: path.read_bytes() for path in disk.iterdir()}
+    small_disk(int(1.5 * sum(map(len, earlier.values()))), "remount")
+    capsys.readouterr()
+    assert main([*words, "--force"]) == 2
+    told = f"tools.export: {out} cannot be written: No space left on device; what was there before is as it was\n"
+    assert capsys.readouterr().err == told
+    assert {path.name: path.read_bytes() for path in disk.iterdir()} == earlier

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import subprocess
 
 import pytest
 
@@ -32,23 +31,6 @@ def test_a_checkpoint_that_does_not_fit_costs_no_step(whole, data, tmp_path, mon
     assert [row.pop("failed_checkpoints", 0) for row in rows] == [0] * 10 + [1] * (LAST - 10)  # told from the next on
     assert rows == runs.rows(whole[0], "loss")
     assert runs.checkpoints(run) == runs.checkpoints(whole[0])
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A function that mounts a file system of so many bytes, or changes its size."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def sized(size, *more):
-        line = ["mount", "-t", "tmpfs", "-o", ",".join([f"size={size}", *more]), "tmpfs", str(folder)]
-        done = subprocess.run(line, capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
-        return folder
-
-    yield sized
-    subprocess.run(["umount", str(folder)], capture_output=True)
 
 
 def size_of(folder):
