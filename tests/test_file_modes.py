@@ -8,7 +8,9 @@ pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 import train
 from tests import runs
+from tools import export
 from tools.convert import main
+from tools.report_folder import PAGE, publish
 
 
 @pytest.fixture
@@ -37,3 +39,14 @@ def test_data_sets_and_runs(tmp_path, umask, monkeypatch):
     bad = runs.options(data, tmp_path / "bad", lr=1e18, warmup_epochs=0, knn_every=0)
     assert runs.in_process(train, monkeypatch, *bad) == 2
     assert list((tmp_path / "bad").glob("nonfinite-*")) and modes(tmp_path / "bad") == ({"0o640"}, {"0o750"})
+
+
+def test_what_is_made_of_a_run(tmp_path, umask, monkeypatch):
+    data = runs.make_data(tmp_path / "data")
+    words = runs.options(data, tmp_path / "run", max_steps=2, checkpoint_every=2, knn_every=0)
+    assert runs.in_process(train, monkeypatch, *words) == 0
+    for _ in range(2):
+        publish(tmp_path / "made" / "report", {PAGE: b"page"})
+    assert export.main([str(tmp_path / "run"), str(tmp_path / "made" / "w.safetensors")]) == 0
+    assert modes(tmp_path / "made") == ({"0o640"}, {"0o750"})
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == ["report", "w.md", "w.safetensors"]

@@ -48,19 +48,17 @@ def publish(out: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _replace(out: Path, files: Mapping[str, bytes]) -> None:
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    partial, before = scratch / "report", scratch / "before"
     try:
-        partial.chmod(0o755)
+        partial.mkdir()  # unlike mkdtemp's, one for those whom the user's umask admits
         for name, content in files.items():
             (partial / name).write_bytes(content)
         (partial / LIST).write_text(json.dumps({"made_by": "tools.report", "files": sorted(files)}) + "\n")
         if out.exists():
-            before = partial.with_name(f"{partial.name}-before")
             out.rename(before)
-            partial.rename(out)
-            shutil.rmtree(before, ignore_errors=True)
-        else:
-            partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        partial.rename(out)
+    finally:
+        if before.exists() and not out.exists():
+            before.rename(out)
+        shutil.rmtree(scratch, ignore_errors=True)
