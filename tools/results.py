@@ -81,8 +81,8 @@ def sweep_rows(result: dict[str, Any]) -> Iterator[list[str]]:
             f"{row['first_loss']:.3f} to {row['last_loss']:.3f}", f"{row['spread']:.2f}", f"{row['rank']:.1f}",
             f"{row['images_seen']:,}",
         ]  # fmt: skip
-    yield ["*untrained*", f"{rows[0]['knn_untrained']:.2f}", *[""] * 5]
-    yield ["*raw pixels*", f"{rows[0]['knn_pixels']:.2f}", *[""] * 5]
+    for name, title in (("untrained", "*untrained*"), ("pixels", "*raw pixels*")):
+        yield [title, *(f"{rows[0][f'{protocol}_{name}']:.2f}" for protocol in ("knn", "linear")), *[""] * 4]
 
 
 def seed_rows(results: Sequence[dict[str, Any]]) -> Iterator[list[str]]:

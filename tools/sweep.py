@@ -101,7 +101,7 @@ def train(method: str, options: argparse.Namespace, rest: Sequence[str]) -> None
         call(["train.py", "--method", method, *data, "--output", str(run), *rest, *resume])
     for name in ("knn", "linear"):
         if not (run / f"eval-{name}.json").exists():
-            call(["eval.py", name, "--run", str(run), *data, *(["--baselines"] if name == "knn" else [])])
+            call(["eval.py", name, "--run", str(run), *data, "--baselines"])
 
 
 def call(command: Sequence[str]) -> None:
@@ -121,13 +121,17 @@ def describe(method: str, options: argparse.Namespace) -> dict[str, Any]:
         features_ND = extract(encoder.backbone, loader)
     losses = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in losses if "loss" in row]
+    baselines = {
+        f"{name}_{short}": found["baselines"][long]["top1"]
+        for name, found in (("knn", knn), ("linear", linear))
+        for short, long in (("untrained", "untrained network"), ("pixels", "raw pixels"))
+    }
     return {
         "method": method, "steps": summary["step"], "images_seen": summary["samples_seen"],
         "seconds": summary["seconds"], "first_loss": losses[0], "last_loss": losses[-1],
         "knn_protocol": knn["protocol"]["id"], "knn": knn["top1"],
-        "knn_untrained": knn["baselines"]["untrained network"]["top1"],
-        "knn_pixels": knn["baselines"]["raw pixels"]["top1"],
         "linear_protocol": linear["protocol"]["id"], "linear": linear["top1"],
+        **baselines,
         "spread": round(feature_spread(features_ND), 4), "rank": round(effective_rank(features_ND), 1),
     }  # fmt: skip
 
