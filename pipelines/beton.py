@@ -14,7 +14,7 @@ Memory: one decode buffer of the largest image per thread, and the batches that 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from functools import cache
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -27,6 +27,7 @@ from torch import Tensor
 from pipelines import ffcv_kernels
 from pipelines.damage import GREY, Damage
 from pipelines.dataset import Dataset
+from pipelines.decode import decoding_threads
 from pipelines.encoded import EncodedImages
 from pipelines.image_table import JPEG, RAW
 from pipelines.inspection import Inspection
@@ -89,7 +90,8 @@ class BetonExecutor:
         self._scratch: SimpleQueue[NDArray[np.uint8]] = SimpleQueue()  # a decode buffer for each thread
         for _ in range(threads):
             self._scratch.put(np.empty(largest, dtype=np.uint8))
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="likeness-decode")
+        self._threads = decoding_threads(threads)
+        self._slices: list[Future[None]] = []  # of batches that are being made
 
     def start(self, plan: BatchPlan) -> Callable[[], list[Tensor]]:
         """Hands a batch to the threads; the returned function waits for it.
@@ -121,6 +123,7 @@ class BetonExecutor:
 
         step = max(1, -(-samples // (self._count * _SLICES)))
         slices = [self._threads.submit(work, start, min(start + step, samples)) for start in range(0, samples, step)]
+        self._slices = [part for part in self._slices if not part.done()] + slices
 
         def finish() -> list[Tensor]:
             nonlocal held
@@ -136,8 +139,10 @@ class BetonExecutor:
         return finish
 
     def close(self) -> None:
-        """Ends the decoding threads and lets the images go."""
-        self._threads.shutdown(wait=True)
+        """Waits for what is being decoded and lets the images go."""
+        for part in self._slices:
+            part.cancel()
+        wait(self._slices)
         del self._images
         self._inspection = None
 

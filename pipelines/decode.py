@@ -1,9 +1,14 @@
-"""One encoded image to RGB pixels, for who decodes each image once: by FFCV, or by Pillow where FFCV is missing."""
+"""One encoded image to RGB pixels, for who decodes each image once: by FFCV, or by Pillow where FFCV is missing.
+
+And the threads in which images are decoded, here and in `beton.py`.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,3 +43,17 @@ def with_pillow(encoded: NDArray[np.uint8], target_HW3: NDArray[np.uint8]) -> bo
         return False
     target_HW3[:] = pixels
     return True
+
+
+@cache
+def decoding_threads(number: int) -> ThreadPoolExecutor:
+    """As many threads, for all of this process: FFCV's decoder keeps 10 KB for each thread that ever used it."""
+    return ThreadPoolExecutor(number, thread_name_prefix="likeness-decode")
+
+
+def decode_all(work: Callable[[int], None], starts: Iterable[int], threads: int) -> None:
+    """Does `work` from every start on, side by side; returns, or raises what one of them raised, when none runs."""
+    parts = [decoding_threads(threads).submit(work, start) for start in starts]
+    wait(parts)
+    for part in parts:
+        part.result()

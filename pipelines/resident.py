@@ -14,7 +14,6 @@ Memory: height x width x 3 bytes an image; on CUDA also the temporaries of one b
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 from weakref import WeakValueDictionary
@@ -27,7 +26,7 @@ from torch import Tensor
 from pipelines.area_resize import padded, resize_crops
 from pipelines.damage import GREY, Damage
 from pipelines.dataset import Dataset
-from pipelines.decode import Decoder, decoder
+from pipelines.decode import Decoder, decode_all, decoder
 from pipelines.encoded import EncodedImages
 from pipelines.image_table import RAW
 from pipelines.inspection import Inspection
@@ -61,7 +60,7 @@ class DecodedImages:
         decode, on_gpu = decoder(), device.type == "cuda"
         chunk = _CHUNK if on_gpu else self.pixels_P3.nbytes
         starts = np.unique(np.searchsorted(last_N * 3, np.arange(0, int(last_N[-1]) * 3, chunk)))
-        with EncodedImages(dataset) as images, ThreadPoolExecutor(threads) as pool:
+        with EncodedImages(dataset) as images:
             inspection = Inspection(dataset, images)
             for start, stop in zip(starts, [*starts[1:], dataset.number], strict=True):
                 base, end = int(self.first_N[start]), int(last_N[stop - 1])
@@ -80,7 +79,7 @@ class DecodedImages:
                             target[:] = GREY
                             self.mode[number] = DAMAGED
 
-                list(pool.map(work, range(start, stop, _SLICE)))
+                decode_all(work, range(start, stop, _SLICE), threads)
                 if on_gpu:
                     target_P3.copy_(host_P3)  # returns when it is there: every stream may read it then
 

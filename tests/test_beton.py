@@ -1,8 +1,10 @@
 """The FFCV executor against Pillow and OpenCV, in any order, with any number of threads, and with damaged files."""
 
+import gc
 import io
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -56,6 +58,22 @@ def test_views_are_the_planned_boxes_resized_by_area(dataset, executor):
             difference = np.abs(views[v][sample].permute(1, 2, 0).numpy().astype(int) - expected)
             # libjpeg-turbo's fast transform, which FFCV asks for, and Pillow's exact one differ by a few levels.
             assert difference.max() <= 8 and difference.mean() < 1.5
+
+
+def test_hundreds_of_executors_take_no_memory(dataset):
+    """FFCV's decoder keeps 10 KB for every thread that ever used it: they must not be new ones each time."""
+    batch = plan_of(dataset, batch_size=8).batch(0, 0)
+
+    def grown(times):
+        for _ in range(times):
+            running = BetonExecutor(dataset, VIEWS, threads=4)
+            running.start(batch)()
+            running.close()
+        gc.collect()
+        return psutil.Process().memory_info().rss
+
+    before = grown(100)
+    assert grown(400) - before < 4 * 2**20  # would be 14 MiB
 
 
 def test_pixels_do_not_depend_on_order_or_threads(dataset, executor):
