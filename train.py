@@ -35,6 +35,7 @@ from models.recipes import Recipe, recipe_for
 from pipelines import Batch, Dataset, open_dataset
 from pipelines.books import IndexCount
 from pipelines.damage import DecodeError
+from pipelines.memory import give_back
 from pipelines.pairing import same_class_rates
 from tools.alarms import Alarms
 from tools.banner import banner
@@ -218,6 +219,7 @@ class Trainer:
         if self.method.pairing is not None and self.method.pairing is not before and self.dataset.classes:
             rates = same_class_rates(self.method.pairing, self.dataset.labels)
             self.log({f"partner_{name}": round(rate, 5) for name, rate in rates.items()})
+        give_back()
 
     def measure(self) -> bool:
         """Quality of the student's features now and its kNN accuracy; whether a trained network was never better."""

@@ -10,6 +10,7 @@ from models.monitor import KnnMonitor, held_out_beside
 from models.norm import average_running_statistics
 from models.quality_monitor import QualityMonitor
 from pipelines import Dataset, View, open_dataset
+from pipelines.memory import give_back
 
 
 class Monitors:
@@ -54,6 +55,7 @@ class Monitors:
         row: dict[str, Any] = self.quality.measure(method, batch_size)
         if self.knn is not None:
             row |= {"knn_top1": round(self.knn.measure(method.encoder()), 4), "knn_protocol": self.knn.protocol.id}
+        give_back()
         return row
 
     def __enter__(self) -> Monitors:

@@ -1,7 +1,9 @@
-"""How much memory is free for this process, on the host or on a GPU."""
+"""How much memory is free for this process, on the host or on a GPU, and giving back what it has freed itself."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 from pathlib import Path
 
@@ -31,3 +33,12 @@ def _left_in_container() -> float:
     except OSError:
         return float("inf")
     return float("inf") if limit == "max" else max(0, int(limit) - int(used))
+
+
+def give_back() -> None:
+    """Gives the memory that this process has freed back to the system.
+
+    glibc keeps it in pieces, and a pass over a data set finds them too small: training grew by 35 MiB an epoch.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library has no such function
+        ctypes.CDLL(None).malloc_trim(0)

@@ -6,8 +6,6 @@ shared and their speed changes from minute to minute, so numbers of two runs are
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import re
 import statistics
@@ -18,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from pipelines.memory import give_back
 
 NOISY = 0.25  # spread of the repeats, (largest - smallest) / median, above which a measurement is flagged
 _MIB = 2**20
@@ -124,8 +124,7 @@ def peak_memory(function: Callable[[], object], device: str = "cpu") -> float:
         function()
         torch.cuda.synchronize()
         return float(torch.cuda.max_memory_allocated() - before) / _MIB
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # glibc: what is freed but kept would hide as much of what is needed
+    give_back()  # what is freed but kept would hide as much of what is needed
     Path("/proc/self/clear_refs").write_text("5")  # the kernel starts the process's peak anew
     before = _resident("VmRSS")
     function()
