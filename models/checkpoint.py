@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from models.snapshot import HostCopy, Snapshot
 from pipelines.pairing import Pairing
 
 _MANIFEST = "manifest.json"
+_NAME = re.compile(r"step-\d{8,}(-before)?")
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
 
 
@@ -155,8 +157,9 @@ def load(path: Path) -> Checkpoint:
 
 
 def _found(folder: Path) -> list[Path]:
-    """Checkpoints, newest first."""
-    return sorted(folder.glob("step-*"), reverse=True) if folder.is_dir() else []
+    """Checkpoints, newest first; a folder that somebody has named otherwise is nobody's business here."""
+    named = (path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
+    return sorted(named, reverse=True) if folder.is_dir() else []
 
 
 def _by_accuracy(paths: list[Path]) -> list[Path]:

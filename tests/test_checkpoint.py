@@ -241,3 +241,12 @@ def test_another_network_is_refused(tmp_path):
     method = Toy(width=7)
     with pytest.raises(RuntimeError, match="size mismatch"):
         checkpoint.load(path).apply(method, build_optimizer(method.named_parameters(), "sgd", 0.1))
+
+
+def test_a_folder_of_another_name_is_neither_loaded_nor_removed(tmp_path):
+    for name in ("step-best", "step-00000003-mine"):
+        shutil.copytree(save(tmp_path, 3), tmp_path / name)
+    for step in (4, 5):
+        save(tmp_path, step, keep=1)
+    assert checkpoint.newest(tmp_path)[0].state["step"] == 5
+    assert names(tmp_path) == ["step-00000003-mine", "step-00000005", "step-best"]

@@ -196,3 +196,9 @@ def test_a_limit_on_scans() -> None:
     scan = data[data.index(b"\xff\xda") : -2]
     with pytest.raises(ValueError, match="has more than 500 scans"):
         encode_bytes(data[:-2] + scan * 501 + data[-2:], Settings())
+
+
+def test_pixels_are_no_scans() -> None:
+    """Three bytes of a bitmap that look like the marker of a scan, a thousand times."""
+    pixels = np.frombuffer(b"\xff\xda\x00" * 1600, dtype=np.uint8).reshape(40, 40, 3)[:, :, ::-1]
+    assert encode_bytes(encoded(pixels, "BMP"), Settings()).width == 40

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import signal
 from dataclasses import dataclass
@@ -222,3 +223,15 @@ def test_two_processes_train_as_one(data, tmp_path, monkeypatch):
     for name in left:
         torch.testing.assert_close(right[name], left[name], rtol=0, atol=0.1)
     assert torch.equal(right["queue.pointer"], left["queue.pointer"])
+
+
+def test_a_run_of_which_no_checkpoint_can_be_read_is_left_as_it_is(whole, data, tmp_path, monkeypatch, capsys):
+    run = shutil.copytree(whole[0], tmp_path / "run")
+    for path in (run / "checkpoints").glob("*/model.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1])
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert runs.in_process(train, monkeypatch, *runs.options(data, run), "--resume") == 2
+    error = capsys.readouterr().err
+    assert re.match(r"train\.py: none of the \d checkpoints in .* can be read: step-00000060 is damaged", error)
+    assert error.endswith("start anew with --force instead of --resume\n") and error.count("\n") == 1
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

@@ -183,7 +183,7 @@ def encode_bytes(data: bytes, settings: Settings) -> Encoded:
             raise ValueError(
                 f"has {width} x {height} pixels; at most {settings.max_pixels:,} are decoded (--max-pixels)"
             )
-        if data.count(SCAN) > MAX_SCANS:
+        if image.format in ("JPEG", "MPO") and data.count(SCAN) > MAX_SCANS:  # elsewhere these bytes are pixels
             raise ValueError(f"has more than {MAX_SCANS} scans, each of which costs as much as a whole picture")
         image.load()
         plain = (

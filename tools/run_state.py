@@ -50,9 +50,14 @@ def go_on(
     """Restores the newest valid checkpoint into method, optimizer, fp16's scaler and `state`; what to tell about it.
 
     Raises:
-        Failure: it is of another run.
+        Failure: it is of another run; or there are checkpoints, and none can be read: nothing is touched then.
     """
     found, notes = checkpoint.newest(folder.checkpoints)
+    if found is None and notes:
+        raise Failure(
+            f"none of the {len(notes)} checkpoints in {folder.checkpoints} can be read: {notes[0]}; "
+            "mend that, or start anew with --force instead of --resume"
+        )
     if found is None:
         folder.rewind(0)
         return [*notes, f"{folder.checkpoints} holds no checkpoint; starting from the first step"]
