@@ -25,7 +25,7 @@ from tools.evaluation_data import Images, described, open_images
 from tools.evaluation_measure import Measure
 from tools.evaluation_options import protocol_of
 from tools.evaluation_tables import show, show_classes
-from tools.launch import DTYPES, use_threads
+from tools.launch import DTYPES, device_of, use_threads
 from tools.peers import check_agreement
 from tools.run_folder import versions
 
@@ -73,11 +73,15 @@ def evaluate(options: Namespace, console: Console) -> None:
 
 
 def join_processes(asked: str | None) -> torch.device:
-    """This process's device, after it has met the others of a torchrun."""
-    device = torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """This process's device, after it has met the others of a torchrun.
+
+    Raises:
+        Failure: this machine has no such device.
+    """
+    device = device_of(asked)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         if device.type == "cuda":
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            device = device_of(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return device

@@ -15,8 +15,27 @@ from models.backbones import Backbone
 from models.recipes import Training
 from pipelines.compiled import compile_hot_path
 from tools.options import Failure
+from tools.trees import shown
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def device_of(text: str | None) -> torch.device:
+    """The device that `--device` names; where nothing is named, the GPU, or the CPU of a machine without one.
+
+    Raises:
+        Failure: this machine has no such device.
+    """
+    count = torch.cuda.device_count()
+    try:
+        device = torch.device(text or ("cuda" if count else "cpu"))
+    except RuntimeError:
+        raise Failure(f"--device is '{shown(text or '')}'; take cpu or cuda") from None
+    if device.type not in ("cpu", "cuda"):
+        raise Failure(f"--device is '{device}'; take cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise Failure(f"--device is '{device}', but torch finds no such GPU here; take cpu, or ask tools.doctor")
+    return device
 
 
 def make_accelerator(options: Namespace) -> Accelerator:
