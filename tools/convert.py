@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from pipelines.card import card_path
 from tools.convert_options import check_usage, parser
 from tools.encode import Settings
+from tools.pool import WorkerError
 from tools.source import TRAIN, Source
 from tools.staging import Staging, TargetError
 from tools.trees import SourceError, Tree, open_tree, shown
-from tools.workers import WorkerError
 
 if TYPE_CHECKING:
     from tools.conversion import Written

@@ -103,7 +103,7 @@ class Images:
     def _converted(self, data: bytes) -> Outcome:
         path = self.folder / "image.jpg"
         path.write_bytes(data)
-        (made,) = encode_chunk([Item("image", 0, Place(str(path)))], Settings()).images
+        (made,) = encode_chunk(([Item("image", 0, Place(str(path)))], Settings())).images
         if isinstance(made, str):
             if made == "cannot be decoded: MemoryError":
                 return "conversion", "MEMORY", made
