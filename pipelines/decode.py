@@ -6,6 +6,7 @@ And the threads in which images are decoded, here and in `beton.py`.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
@@ -49,6 +50,9 @@ def with_pillow(encoded: NDArray[np.uint8], target_HW3: NDArray[np.uint8]) -> bo
 def decoding_threads(number: int) -> ThreadPoolExecutor:
     """As many threads, for all of this process: FFCV's decoder keeps 10 KB for each thread that ever used it."""
     return ThreadPoolExecutor(number, thread_name_prefix="likeness-decode")
+
+
+os.register_at_fork(after_in_child=decoding_threads.cache_clear)  # threads do not come along
 
 
 def decode_all(work: Callable[[int], None], starts: Iterable[int], threads: int) -> None:
