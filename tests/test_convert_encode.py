@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.images import encoded, smooth
-from tools import jpeg_check
+from tools import encode, jpeg_check
 from tools.encode import JPEG, RAW, REENCODED, STORED_RAW, UNTOUCHED, Encoded, Settings, encode_array, encode_bytes
 
 PLAIN = Settings()
@@ -188,6 +190,59 @@ def test_a_limit_on_pixels_before_they_are_decoded() -> None:
     with pytest.raises(ValueError, match="has 20 x 30 pixels; at most 599 are decoded"):
         encode_bytes(encoded(smooth(30, 20)), Settings(max_pixels=599))
     assert encode_bytes(encoded(smooth(30, 20)), Settings(max_pixels=600)).height == 30
+
+
+@pytest.mark.parametrize(("kind", "times"), [("PNG", 1), ("WEBP", 2), ("JPEG2000", 4)])
+def test_fewer_pixels_where_decoders_hold_more(kind: str, times: int) -> None:
+    data = encoded(smooth(30, 20), kind)
+    assert encode_bytes(data, Settings(max_pixels=600 * times)).height == 30
+    with pytest.raises(ValueError, match="has 20 x 30 pixels; at most 599 are decoded"):
+        encode_bytes(data, Settings(max_pixels=600 * times - 1))
+
+
+def peak_memory(data: bytes) -> int:
+    """Bytes that encoding took at most beyond what this process has."""
+
+    def status(key: str) -> int:
+        text = Path("/proc/self/status").read_text()
+        return int(text[text.index(key) :].split()[1]) << 10
+
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from now on
+    before = status("VmRSS")
+    encode_bytes(data, PLAIN)
+    return status("VmHWM") - before
+
+
+def deep_png(channels: int, side: int) -> bytes:
+    """Sixteen bits a channel: 2 are grey and transparency, 4 colours and transparency."""
+    rows = zlib.compress(bytes(1 + side * channels * 2) * side, 1)
+    header = struct.pack(">IIBBBBB", side, side, 16, {1: 0, 2: 4, 4: 6}[channels], 0, 0, 0)
+    parts = (b"IHDR" + header, b"IDAT" + rows, b"IEND")
+    chunks = (struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_memory_on_the_way_to_rgb(channels: int) -> None:
+    """Twelve bytes a pixel, also where the steps to 8 bits, to RGB and over white would hold twenty."""
+    side = 2500
+    assert peak_memory(deep_png(channels, side)) < 12 * side * side
+
+
+def test_strips_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    colours = Image.fromarray(rng.integers(0, 256, (50, 40, 3), dtype=np.uint8))
+    clear = Image.fromarray(rng.integers(0, 256, (50, 40), dtype=np.uint8))
+    grey = Image.fromarray(rng.integers(0, 65536, (50, 40), dtype=np.uint16))
+    laid = colours.copy()
+    laid.putalpha(clear)
+    palette = colours.convert("P", palette=Image.Palette.ADAPTIVE)
+    files = [encoded(image, "PNG") for image in (laid, laid.convert("LA"), grey, palette, colours.convert("1"))]
+    files += [encoded(palette, "PNG", transparency=3), encoded(colours, "PNG", transparency=colours.getpixel((0, 0)))]
+    files += [encoded(colours.convert("CMYK"), "TIFF"), encoded(palette, "GIF", transparency=2)]
+    whole = [encode_bytes(data, PLAIN).data for data in files]
+    monkeypatch.setattr(encode, "STRIP", 130)  # three rows
+    assert [encode_bytes(data, PLAIN).data for data in files] == whole
 
 
 def test_a_limit_on_scans() -> None:

@@ -111,8 +111,9 @@ def parser() -> argparse.ArgumentParser:
         type=_whole(1, PIXEL_BOUND),
         default=MAX_PIXELS,
         metavar="N",
-        help="images of more pixels are bad files; known from their header, before they are decoded (default: "
-        "%(default)s, which takes 300 MB in each process)",
+        help="images of more pixels are bad files, known from their header before they are decoded; half as many for "
+        "WebP, a quarter for JPEG 2000, whose decoders hold more (default: %(default)s, which takes up to 1.2 GB in "
+        "each process)",
     )
     made.add_argument("--skip-bad", action="store_true", help="leave out files that cannot be converted, and list them")
     return made

@@ -22,8 +22,10 @@ JPEG, RAW = 0, 1  # the file format's numbers, repeated so that workers need not
 UNTOUCHED, REENCODED, STORED_RAW = 0, 1, 2
 KINDS = ("untouched", "re-encoded", "raw")
 
-MAX_PIXELS = 100_000_000  # larger ones are taken for decompression bombs: 300 MB each when decoded
+MAX_PIXELS = 100_000_000  # larger ones are taken for decompression bombs: up to 12 bytes a pixel on the way to RGB
+COSTLY = {"JPEG2000": 4, "WEBP": 2}  # formats whose decoders hold so many times as much, so that fewer pixels are taken
 SCAN, MAX_SCANS = b"\xff\xda", 500  # of a progressive JPEG: 10 are usual, and a small file can ask for millions
+STRIP = 1 << 20  # pixels that are turned into RGB at once
 MAX_SIDE = 65535  # of the file format
 RAW_LIMIT = 12 * 1024  # bytes
 DEFAULT_QUALITY = 95
@@ -57,7 +59,7 @@ class Settings:
     Attributes:
         max_size: bound of the longer side, pixels; None = as it is.
         quality: of JPEGs that we encode, 1 to 100; None = 95, with small images raw.
-        max_pixels: of an image that is decoded at all.
+        max_pixels: of an image that is decoded at all; fewer of a `COSTLY` format.
     """
 
     max_size: int | None = None
@@ -92,9 +94,20 @@ class Encoded:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Any mode of Pillow -> RGB."""
+    """Any mode of Pillow -> RGB; in strips, since the steps between hold several copies, of up to 8 bytes a pixel."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
+    width, height = image.size
+    rows = max(1, STRIP // width)
+    if rows >= height:
+        return _strip_to_rgb(image)
+    rgb = Image.new("RGB", image.size)
+    for top in range(0, height, rows):
+        rgb.paste(_strip_to_rgb(image.crop((0, top, width, min(top + rows, height)))), (0, top))
+    return rgb
+
+
+def _strip_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
@@ -139,13 +152,12 @@ def _statistics(image: Image.Image) -> tuple[NDArray[np.float64], NDArray[np.flo
 
 def _encoded(image: Image.Image, settings: Settings) -> Encoded:
     """An RGB image whose bytes have to be made."""
-    array = np.asarray(image)
-    height, width = array.shape[:2]
+    width, height = image.size
     if height > MAX_SIDE or width > MAX_SIDE:
         raise ValueError(f"has {width} x {height} pixels; a side may have {MAX_SIDE}, so reduce it with --max-size")
     sums, squares = _statistics(image)
-    if settings.quality is None and array.nbytes <= RAW_LIMIT:
-        return Encoded(RAW, height, width, array.tobytes(), STORED_RAW, sums, squares)
+    if settings.quality is None and height * width * 3 <= RAW_LIMIT:
+        return Encoded(RAW, height, width, image.tobytes(), STORED_RAW, sums, squares)
     quality = settings.quality or DEFAULT_QUALITY
     buffer = io.BytesIO()
     # 4:4:4 where the quality asks for it, else the usual 4:2:0.
@@ -179,22 +191,23 @@ def encode_bytes(data: bytes, settings: Settings) -> Encoded:
         raise ValueError("is empty")
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
-        if width * height > settings.max_pixels:
-            raise ValueError(
-                f"has {width} x {height} pixels; at most {settings.max_pixels:,} are decoded (--max-pixels)"
-            )
+        most = settings.max_pixels // COSTLY.get(image.format or "", 1)
+        if width * height > most:
+            raise ValueError(f"has {width} x {height} pixels; at most {most:,} are decoded (--max-pixels)")
         if image.format in ("JPEG", "MPO") and data.count(SCAN) > MAX_SCANS:  # elsewhere these bytes are pixels
             raise ValueError(f"has more than {MAX_SCANS} scans, each of which costs as much as a whole picture")
         image.load()
+        orientation = _orientation(image)
         plain = (
             image.format in ("JPEG", "MPO")
             and image.mode in ("RGB", "L")
             and max(width, height) <= min(settings.max_size or MAX_SIDE, MAX_SIDE)
-            and _orientation(image) == 1
+            and orientation == 1
         )
         rgb = _rgb(image)
-        if plain and decodes_cleanly(data, height, width):
-            return Encoded(JPEG, height, width, data, UNTOUCHED, *_statistics(rgb))
-        turn = UPRIGHT.get(_orientation(image))
-        rgb = rgb if turn is None else rgb.transpose(turn)
-        return _encoded(_bounded(rgb, settings.max_size), settings)
+    del image  # what was decoded, before more is made of it
+    if plain and decodes_cleanly(data, height, width):
+        return Encoded(JPEG, height, width, data, UNTOUCHED, *_statistics(rgb))
+    if orientation in UPRIGHT:
+        rgb = rgb.transpose(UPRIGHT[orientation])
+    return _encoded(_bounded(rgb, settings.max_size), settings)
