@@ -14,31 +14,35 @@ checkpoint can run code. Cost: one copy of the state on disk for each that is ke
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
+import reprlib
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import load as arrays_of
 from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as tensors_of
+from safetensors.torch import save_file
 from torch import Tensor
 
+from models.durable import make_folder, sync_file
 from models.method import Method
+from models.seal import PAIRING, Damaged, digests_of, forget, is_whole, look_of, read, remember, seal
 from models.snapshot import HostCopy, Snapshot
+from pipelines.beton_writer import sync_folder
 from pipelines.pairing import Pairing
 
-_MANIFEST = "manifest.json"
-_NAME = re.compile(r"step-\d{8,}(-before)?")
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
+_BEFORE = "-before"
+_NAME = re.compile(rf"step-[0-9]{{8,18}}({_BEFORE})?")
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Checkpoint:
     pairing: Pairing | None
 
     def apply(self, method: Method, optimizer: torch.optim.Optimizer) -> None:
-        """Restores weights, queues, partners and the optimizer.
+        """Restores weights, queues, partners and the optimizer's state; its groups are the recipe's, as they are.
 
         Raises:
             RuntimeError: the checkpoint is of another network.
@@ -65,7 +69,7 @@ class Checkpoint:
         for name, tensor in self.optimizer.items():
             number, entry = name.split(".", 1)
             entries.setdefault(int(number), {})[entry] = tensor
-        optimizer.load_state_dict({"state": entries, "param_groups": self.state["optimizer"]["param_groups"]})
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": entries})
 
 
 def save(folder: Path, method: Method, optimizer: torch.optim.Optimizer, state: dict[str, Any], keep: int = 2) -> Path:
@@ -79,50 +83,54 @@ def write(folder: Path, snapshot: Snapshot, keep: int) -> Path:
     Raises:
         OSError: the disk is full or cannot be written; earlier checkpoints are untouched.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / f"step-{snapshot.step:08d}"
-    partial = folder / f".{path.name}.partial"
+    unnamed = folder / f".{path.name}.partial"
     for left in folder.glob(".step-*.partial"):
         shutil.rmtree(left, ignore_errors=True)  # of a run that was killed while it wrote
     try:
-        partial.mkdir()
-        (partial / "state.json").write_text(snapshot.state)
-        _write(save_file, snapshot.model, partial / "model.safetensors")
-        _write(save_file, snapshot.optimizer, partial / "optimizer.safetensors")
+        unnamed.mkdir()
+        (unnamed / "state.json").write_text(snapshot.state)
+        _write(save_file, snapshot.model, unnamed / "model.safetensors")
+        _write(save_file, snapshot.optimizer, unnamed / "optimizer.safetensors")
         if snapshot.pairing is not None:
-            _write(save_arrays, _arrays(snapshot.pairing), partial / "pairing.safetensors")
-        seal(partial)
-        for file in [*partial.iterdir(), partial]:
-            _sync(file)
+            _write(save_arrays, _arrays(snapshot.pairing), unnamed / PAIRING)
+        seal(unnamed)
+        for file in unnamed.iterdir():
+            sync_file(file)
+        sync_folder(unnamed)
         if path.exists():
             shutil.rmtree(_aside(path), ignore_errors=True)
             path.rename(_aside(path))  # still found there, should the next line never be reached
-        partial.rename(path)
+        unnamed.rename(path)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(unnamed, ignore_errors=True)
         raise
-    _sync(folder)
-    # Later steps can only be damaged ones that a resumed run went back behind: they must not push out valid ones.
-    valid = [found for found in _found(folder) if found.name <= path.name]
-    for old in set(_found(folder)) - set(valid[:keep]) - set(_by_accuracy(valid)[:1]):
-        shutil.rmtree(old, ignore_errors=True)
+    sync_folder(folder)
+    remember(path, look_of(path))
+    _prune(folder, path, keep)
     return path
 
 
-def seal(path: Path) -> None:
-    """Writes the manifest of a checkpoint's files: whatever changes one of them later is noticed."""
-    digests = {file.name: _digest(file) for file in sorted(path.iterdir()) if file.name != _MANIFEST}
-    (path / _MANIFEST).write_text(json.dumps(digests))
+def newest(
+    folder: Path, check: Callable[[Mapping[str, Any]], None] = lambda state: None
+) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that loads, and a line for each newer one that does not.
 
+    Args:
+        check: looks at the state of one that loads; what it raises `Damaged` for is skipped too.
 
-def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that loads, and a line for each newer one that does not."""
+    Raises:
+        OSError: the disk cannot be read: whether there is a newer one, nobody knows.
+    """
     skipped: list[str] = []
-    for path in _found(folder):
+    for path in found(folder):
         try:
-            return load(path), skipped
-        except _UNREADABLE as error:
-            skipped.append(f"{path.name} is damaged and was skipped ({type(error).__name__}: {error})")
+            loaded = load(path)
+            check(loaded.state)
+            return loaded, skipped
+        except Damaged as error:
+            skipped.append(f"{path.name} is damaged and was skipped ({error})")
     return None, skipped
 
 
@@ -130,36 +138,68 @@ def best(folder: Path) -> Checkpoint | None:
     """The checkpoint that loads and has the highest kNN accuracy of its own weights, the newest of equals.
 
     None where no kept checkpoint was measured.
+
+    Raises:
+        OSError: the disk cannot be read.
     """
-    for path in _by_accuracy(_found(folder)):
+    for path in _by_accuracy(found(folder)):
         try:
             return load(path)
-        except _UNREADABLE:
+        except Damaged:
             continue
     return None
 
 
 def load(path: Path) -> Checkpoint:
-    """Reads one checkpoint folder and compares it with its manifest.
+    """Reads one checkpoint folder, each file once, and compares it with its manifest.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError: what is wrong with it.
+        Damaged: it is not what was written.
+        OSError: the disk cannot be read.
     """
-    digests: dict[str, str] = json.loads((path / _MANIFEST).read_text())
-    for name, digest in digests.items():
-        if _digest(path / name) != digest:
-            raise ValueError(f"{name} is not what was written: its checksum differs")
-    state: dict[str, Any] = json.loads((path / "state.json").read_text())
-    pairing = _pairing(load_arrays(path / "pairing.safetensors")) if "pairing.safetensors" in digests else None
-    return Checkpoint(
-        path, state, load_file(path / "model.safetensors"), load_file(path / "optimizer.safetensors"), pairing
-    )
+    look, digests = look_of(path), digests_of(path)
+    state = read(path / "state.json", partial(_state_of, _step(path)), digests)
+    model, optimizer = (read(path / f"{name}.safetensors", tensors_of, digests) for name in ("model", "optimizer"))
+    pairing = read(path / PAIRING, _pairing, digests) if PAIRING in digests else None
+    remember(path, look)
+    return Checkpoint(path, state, model, optimizer, pairing)
 
 
-def _found(folder: Path) -> list[Path]:
-    """Checkpoints, newest first; a folder that somebody has named otherwise is nobody's business here."""
-    named = (path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
-    return sorted(named, reverse=True) if folder.is_dir() else []
+def found(folder: Path) -> list[Path]:
+    """Checkpoints, newest first; a folder that somebody has named otherwise is nobody's business here.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise OSError(f"{folder} cannot be read ({error.strerror})") from None
+    named = [folder / name for name in names if _NAME.fullmatch(name)]
+    return sorted(named, key=lambda path: (_step(path), not path.name.endswith(_BEFORE)), reverse=True)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-").removesuffix(_BEFORE))
+
+
+def _prune(folder: Path, last: Path, keep: int) -> None:
+    """Removes all but the newest `keep` whole ones up to `last`, the best of these, and what the disk cannot read.
+
+    Later steps are those that a resumed run went back behind.
+    """
+    whole, unread = [], set()
+    for path in found(folder):
+        try:
+            if is_whole(path) and (path == last or _step(path) < _step(last)):
+                whole.append(path)
+        except OSError:
+            unread.add(path)
+    for old in set(found(folder)) - set(whole[:keep]) - set(_by_accuracy(whole)[:1]) - unread:
+        shutil.rmtree(old, ignore_errors=True)
+        forget(old)
 
 
 def _by_accuracy(paths: list[Path]) -> list[Path]:
@@ -167,17 +207,29 @@ def _by_accuracy(paths: list[Path]) -> list[Path]:
     measured: list[tuple[float, int, Path]] = []
     for path in paths:
         try:
-            state = json.loads((path / "state.json").read_text())
-            if state["knn_top1"] is not None and state["knn_step"] == state["step"]:
-                measured.append((float(state["knn_top1"]), int(state["step"]), path))
-        except _UNREADABLE:
-            continue  # damaged: it is nobody's best
+            state = read(path / "state.json", partial(_state_of, _step(path)))
+        except Damaged:
+            continue  # it is nobody's best
+        top1 = state.get("knn_top1")
+        if isinstance(top1, int | float) and 0 <= top1 <= 100 and state.get("knn_step") == state["step"]:
+            measured.append((top1, state["step"], path))
     return [path for _, _, path in sorted(measured, reverse=True)]
+
+
+def _state_of(step: int, content: bytes) -> dict[str, Any]:
+    """What state.json of this step holds, where that is what checkpoints themselves rely on."""
+    state = json.loads(content)
+    if not isinstance(state, dict) or type(state.get("step")) is not int or state["step"] != step:
+        raise ValueError(f"its step is not {step}, that of the folder")
+    numbers = state["optimizer"]["state"]
+    if not all(name.isdecimal() and isinstance(kept, dict) for name, kept in numbers.items()):
+        raise ValueError(f"optimizer.state is {reprlib.repr(numbers)}")
+    return state
 
 
 def _aside(path: Path) -> Path:
     """Where a checkpoint waits while another one of the same step takes its place."""
-    return path.with_name(f"{path.name}-before")
+    return path.with_name(path.name + _BEFORE)
 
 
 def _write(save_file: Callable[..., None], tensors: Mapping[str, Any], path: Path) -> None:
@@ -194,20 +246,7 @@ def _arrays(pairing: Pairing) -> dict[str, Any]:
     return {"pool": pairing.pool, "start": pairing.start, "count": pairing.count, "mix": mix}
 
 
-def _pairing(arrays: Mapping[str, Any]) -> Pairing:
+def _pairing(content: bytes) -> Pairing:
+    arrays = arrays_of(content)
     probability, alpha = (float(number) for number in arrays["mix"])
     return Pairing(arrays["pool"], arrays["start"], arrays["count"], probability, alpha)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file, or a folder's list of names, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

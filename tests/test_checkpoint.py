@@ -219,7 +219,6 @@ def test_a_disk_that_refuses_is_an_os_error_with_the_file_in_it(tmp_path):
 
 def test_a_step_that_is_saved_again_is_never_missing(tmp_path, monkeypatch):
     save(tmp_path, 5, seed=1, keep=1)
-    monkeypatch.setattr(checkpoint, "_sync", lambda path: None)
 
     def killed(self, target):
         if self.name.endswith(".partial"):
