@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.random_numbers import bits, key
+from pipelines.regular_file import content
 
 LABELS, HELD_OUT = range(2)  # what a split is for: two of one seed are independent
 
@@ -83,7 +84,7 @@ def listed(path: Path, names: list[str], labels_N: NDArray[np.int64], source: Pa
         place = PurePosixPath(name)
         for form in {name, place.name, place.stem, str(place.with_suffix(""))}:
             known[form] = number if form not in known else -1
-    lines = enumerate(path.read_text(encoding="utf-8", errors="surrogateescape").splitlines(), 1)
+    lines = enumerate(content(path).decode("utf-8", "surrogateescape").splitlines(), 1)
     chosen = set()
     for line, text in lines:
         if not (name := text.strip()):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipelines.digests import hexadecimal
 from pipelines.image_table import ImageTable, check_pixels, refuse
+from pipelines.regular_file import regular
 
 VERSION = 2
 INT_FIELD, IMAGE_FIELD = 1, 2
@@ -161,7 +162,7 @@ def read_table(path: str | os.PathLike[str]) -> ImageTable:
         OSError: it cannot be opened or read.
     """
     path = Path(path)
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=regular) as file:
         try:
             return _read(path, file)
         except ValueError as error:
@@ -174,7 +175,7 @@ def file_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
     Those (header, fields, metadata and allocation table) are cheap to read, about 50 bytes a sample, and name the place
     and size of every image, so they tell one file from another. Call it on a file that `read_table` accepts.
     """
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=regular) as file:
         length = os.fstat(file.fileno()).st_size
         header = _records(file, HEADER, 1, 0, length, "header")[0]
         descriptors = _records(file, FIELD, int(header["num_fields"]), HEADER.itemsize, length, "list of fields")

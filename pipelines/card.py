@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.digests import hexadecimal
+from pipelines.regular_file import content, regular
 
 CARD_FORMAT = "likeness-card"
 CARD_VERSION = 1
@@ -35,7 +36,7 @@ def write_card(path: str | os.PathLike[str], card: dict[str, Any]) -> None:
     """Writes the card of the file or folder `path`, whole or not at all, with checksums of itself and of the names."""
     described = {key: value for key, value in card.items() if key not in ("format", "version")}
     if names_path(path).is_file():
-        described["names_checksum"] = hexadecimal(names_path(path).read_bytes())
+        described["names_checksum"] = hexadecimal(content(names_path(path)))
     write_json(card_path(path), sealed({"format": CARD_FORMAT, "version": CARD_VERSION, **described}))
 
 
@@ -72,9 +73,7 @@ def read_card(path: Path) -> dict[str, Any]:
     """
     card_at = card_path(path)
     try:
-        if card_at.exists() and not card_at.is_file():  # a pipe would hold us up
-            raise ValueError("it is no file")
-        with open(card_at, encoding="utf-8") as file:
+        with open(card_at, encoding="utf-8", opener=regular) as file:
             text = file.read(MAX_CARD + 1)
         if len(text) > MAX_CARD:
             raise ValueError(f"it has more than {MAX_CARD >> 20} MiB")
@@ -86,7 +85,8 @@ def read_card(path: Path) -> dict[str, Any]:
             f"python -m tools.convert SOURCE {path} --force"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise DatasetError(f"the card {card_at} cannot be read ({error}); convert the source again") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DatasetError(f"the card {card_at} cannot be read ({reason}); convert the source again") from None
     if not isinstance(card, dict) or card.get("format") != CARD_FORMAT:
         raise DatasetError(f"{card_at} is not a card of a converted data set; convert the source again")
     if card.get("version") != CARD_VERSION:
@@ -143,9 +143,10 @@ def write_names(path: str | os.PathLike[str], names: list[str]) -> None:
 
 def read_names(path: str | os.PathLike[str], checksum: str | None = None) -> list[str]:
     """The images' names in the source, in index order; empty if the list was not kept, or is not that of the card."""
-    if not names_path(path).is_file():
+    try:
+        data = content(names_path(path))
+    except OSError:
         return []
-    data = names_path(path).read_bytes()
     if checksum is not None and hexadecimal(data) != checksum:
         return []
     text = data.decode("utf-8", "surrogateescape")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipelines.card import DatasetError
 from pipelines.image_table import RAW, ppm_header
+from pipelines.regular_file import regular
 
 if TYPE_CHECKING:
     from pipelines.dataset import Dataset
@@ -77,7 +78,7 @@ class EncodedImages:
     def _map(self, number: int) -> NDArray[np.uint8]:
         path, length = self._table.files[number], self._table.lengths[number]
         try:
-            with open(path, "rb") as file:
+            with open(path, "rb", opener=regular) as file:
                 data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
         except (OSError, ValueError) as error:  # ValueError: an empty file
             raise DatasetError(f"{path} cannot be read any more ({error}); open the data set again") from None

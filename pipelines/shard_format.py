@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from pipelines.digests import DIGEST_SIZE, hexadecimal
 from pipelines.image_table import RAW, ImageTable, check_pixels, refuse
+from pipelines.regular_file import content, regular
 
 MAGIC = b"LIKEIDX1"
 BLOCK = 512  # of a tar
@@ -52,7 +53,7 @@ def shard_name(number: int) -> str:
 def is_shard_folder(path: Path) -> bool:
     """Whether this is, or is left of, what the conversion writes; an image folder is not."""
     try:
-        with open(path / INDEX, "rb") as file:
+        with open(path / INDEX, "rb", opener=regular) as file:
             begins = file.read(len(MAGIC))
     except OSError:
         begins = b""
@@ -74,9 +75,7 @@ def read_index(path: Path) -> tuple[NDArray[Any], int]:
         ValueError: truncated, foreign or edited; one line.
         OSError: it cannot be read.
     """
-    if path.exists() and not path.is_file():  # a pipe would hold us up
-        raise ValueError(f"{path} is no file")
-    data = path.read_bytes()
+    data = content(path)
     if len(data) < HEADER.itemsize or data[: len(MAGIC)] != MAGIC:
         raise ValueError(f"{path} is no index of shards that this program reads")
     header = np.frombuffer(data, dtype=HEADER, count=1)[0]
@@ -92,7 +91,7 @@ def read_index(path: Path) -> tuple[NDArray[Any], int]:
 def folder_facts(path: Path, shards: int) -> dict[str, Any]:
     """What the card keeps of the files: bytes in all, the index's checksum, and the length of every shard."""
     lengths = [os.stat(path / shard_name(number)).st_size for number in range(shards)]
-    index = (path / INDEX).read_bytes()
+    index = content(path / INDEX)
     return {"bytes": sum(lengths) + len(index), "checksum": hexadecimal(index), "shards": lengths}
 
 
@@ -117,7 +116,7 @@ def checked_shards(path: Path, recorded: dict[str, Any]) -> tuple[tuple[Path, ..
         records, shards = read_index(path / INDEX)
     except FileNotFoundError:
         raise ValueError(f"{path} lacks its index") from None
-    if hexadecimal((path / INDEX).read_bytes()) != recorded["checksum"] or shards != len(files):
+    if hexadecimal(content(path / INDEX)) != recorded["checksum"] or shards != len(files):
         raise ValueError(f"{path / INDEX} is not the index that its card describes (checksums differ)")
     return files, lengths, records
 

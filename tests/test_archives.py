@@ -6,10 +6,12 @@ import gzip
 import io
 import os
 import stat
+import struct
 import subprocess
 import tarfile
 import tracemalloc
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +146,35 @@ def test_bombs(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
     monkeypatch.setattr(archives, "BOMB_BYTES", 1 << 20)
     path = write(tmp_path / "x.tar.gz", gzip.compress(bytes(64 << 20)))
     assert "unpacks to over 200 times its size" in one_line(refused(capsys, path, tmp_path / "p.beton"))
+
+
+def test_a_zip_that_is_a_bomb(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "BOMB_BYTES", 1 << 20)
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/0.jpg", PICTURE)
+        archive.writestr("a/1.jpg", bytes(3 << 20))
+    assert "unpacks to over 200 times its size" in one_line(refused(capsys, path, tmp_path / "p.beton"))
+    monkeypatch.setattr(archives, "BOMB_RATIO", 2000)  # then it is only a file that is no image
+    assert "a/1.jpg: is not an image that can be read" in refused(capsys, path, tmp_path / "p.beton")
+
+
+def test_a_zip_s_headers_inside_another_s_extra_field(tmp_path: Path) -> None:
+    """The way of nested headers: each member's extra field holds the header of the next, and all share the data."""
+    names, body = [b"a/0.jpg", b"a/1.jpg", b"a/2.jpg"], b""
+    for name in reversed(names):
+        body = struct.pack("<4s5H3L2H", b"PK\3\4", 20, 0, 0, 0, 0, zlib.crc32(PICTURE), len(PICTURE), len(PICTURE),
+                           len(name), len(body)) + name + body  # fmt: skip
+    whole, directory = body + PICTURE, b""
+    for number, name in enumerate(names):
+        directory += struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, 20, 0, 0, 0, 0, zlib.crc32(PICTURE), len(PICTURE),
+                                 len(PICTURE), len(name), 0, 0, 0, 0, 0, number * (30 + len(name))) + name  # fmt: skip
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, len(names), len(names), len(directory), len(whole), 0)
+    tree = open_tree(write(tmp_path / "x.zip", whole + directory + end), tmp_path)
+    assert list(tree.files) == ["a/0.jpg"]
+    assert set(bad(tree).values()) == {"shares its bytes with another member of the zip"}
 
 
 def test_zip_members(tmp_path: Path) -> None:

@@ -181,6 +181,20 @@ def test_damaged_and_hostile_zip_members(tmp_path: Path, capsys: pytest.CaptureF
     assert "a/0.jpg: is damaged in the archive" in refused(capsys, tmp_path / "x.zip", tmp_path / "p.beton")
 
 
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+@pytest.mark.parametrize("name", ["data_batch_1.bin", "batches.meta.txt"])
+def test_damaged_batches_in_a_zip(tmp_path: Path, capsys: pytest.CaptureFixture[str], packing: int, name: str) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", packing) as archive:
+        archive.writestr("batches.meta.txt", "cat\ndog\n" * 20)
+        archive.writestr("data_batch_1.bin", bytes(3073))
+        start = archive.getinfo(name).header_offset + 30 + len(name)
+    data = bytearray((tmp_path / "x.zip").read_bytes())
+    data[start : start + 8] = b"\xff" * 8
+    (tmp_path / "x.zip").write_bytes(data)
+    text = one_line(refused(capsys, tmp_path / "x.zip", tmp_path / "p.beton"))
+    assert f"{name} of the source cannot be used: is damaged in the archive" in text
+
+
 def test_killed_worker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "photos"
     picture = encoded(smooth(3000, 3000), "PNG", compress_level=1)

@@ -111,7 +111,7 @@ def test_pipes_do_not_hold_us_up(made: Path) -> None:
     card = card_path(made).read_bytes()
     card_path(made).unlink()
     os.mkfifo(card_path(made))
-    fails(made, "cannot be read .it is no file")
+    fails(made, "cannot be read .it is no regular file")
     card_path(made).unlink()
     card_path(made).write_bytes(card)
     made.unlink()

@@ -17,13 +17,16 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
+from pipelines.regular_file import regular
 from tools.places import BZIP2, DEFLATED, STORED, Place
 from tools.trees import SourceError, Tree, shown
 
-# A compressed tar that unpacks to more than both is a bomb: images hardly shrink, and real archives stay below 20.
+# An archive that unpacks to more than both is a bomb: images hardly shrink, and real archives stay below 20.
 BOMB_BYTES, BOMB_RATIO = 1 << 30, 200
 MAX_RECORD = 1 << 20  # bytes of a tar's records about a member, which are kept in memory; a name takes a few thousand
 
@@ -31,9 +34,13 @@ MAX_RECORD = 1 << 20  # bytes of a tar's records about a member, which are kept 
 PACKED = {b"\x1f\x8b": "gz", b"\xfd7zXZ": "xz", b"BZh": "bz2"}
 
 
-def _unpacked(path: Path, packing: str) -> IO[bytes]:
+def _unpacked(file: IO[bytes], packing: str) -> IO[bytes]:
     openers: dict[str, Any] = {"gz": gzip.open, "xz": lzma.open, "bz2": bz2.open}
-    return cast(IO[bytes], openers[packing](path, "rb"))
+    return cast(IO[bytes], openers[packing](file, "rb"))
+
+
+def _open(path: Path) -> IO[bytes]:
+    return open(path, "rb", opener=regular)
 
 
 def _clean(name: str, tree: Tree) -> str | None:
@@ -50,7 +57,8 @@ def _clean(name: str, tree: Tree) -> str | None:
 
 def is_zip(path: Path) -> bool:
     try:
-        return zipfile.is_zipfile(path)
+        with _open(path) as file:
+            return zipfile.is_zipfile(file)
     except (ValueError, struct.error, OverflowError):  # numbers that make it seek anywhere
         return False
 
@@ -58,20 +66,24 @@ def is_zip(path: Path) -> bool:
 def zip_tree(source: Path) -> Tree:
     tree = Tree(source.name)
     try:
-        with zipfile.ZipFile(source) as archive, open(source, "rb") as file:
-            _list_zip(archive, file, tree)
-    except (OSError, zipfile.BadZipFile):
+        with _open(source) as file, zipfile.ZipFile(file) as archive:
+            _list_zip(archive, file, source, tree)
+    except (OSError, SourceError, zipfile.BadZipFile):
         raise
     except Exception as error:  # a hostile directory makes zipfile raise anything
         raise zipfile.BadZipFile(str(error) or type(error).__name__) from None
     return tree
 
 
-def _list_zip(archive: zipfile.ZipFile, file: IO[bytes], tree: Tree) -> None:
+def _list_zip(archive: zipfile.ZipFile, file: IO[bytes], source: Path, tree: Tree) -> None:
+    members = sorted(archive.infolist(), key=lambda member: member.header_offset)
+    if sum(member.file_size for member in members) > _most(source):
+        raise _bomb(source)
     end = 0
-    for member in sorted(archive.infolist(), key=lambda member: member.header_offset):
+    for member in members:
+        start = _data_start(file, member)
         # Members that share bytes make a small zip unpack to any size.
-        overlaps, end = member.header_offset < end, max(end, member.header_offset + 30 + member.compress_size)
+        overlaps, end = member.header_offset < end, max(end, (start or member.header_offset) + member.compress_size)
         name = None if member.filename.endswith("/") else _clean(member.filename, tree)
         if name is None:
             continue
@@ -83,25 +95,44 @@ def _list_zip(archive: zipfile.ZipFile, file: IO[bytes], tree: Tree) -> None:
             tree.bad.append((name, "is encrypted in the zip"))
         elif member.compress_type not in (STORED, DEFLATED, BZIP2):
             tree.bad.append((name, f"is packed by method {member.compress_type}; pack the zip again with deflate"))
+        elif start is None:
+            tree.bad.append((name, "has no header in the zip"))
         else:
-            # The local header repeats the name and may have other extra fields than the central directory.
-            file.seek(member.header_offset)
-            header = file.read(30)
-            if len(header) < 30 or header[:4] != b"PK\3\4":
-                tree.bad.append((name, "has no header in the zip"))
-                continue
-            name_size, extra_size = struct.unpack("<HH", header[26:30])
-            start = member.header_offset + 30 + name_size + extra_size
             packing, crc = member.compress_type, member.CRC
-            tree.files[name] = Place(file.name, start, member.compress_size, packing, member.file_size, crc)
+            tree.files[name] = Place(os.fspath(source), start, member.compress_size, packing, member.file_size, crc)
+
+
+def _data_start(file: IO[bytes], member: zipfile.ZipInfo) -> int | None:
+    """Where a member's bytes begin; None where there is no header."""
+    if not 0 <= member.header_offset < os.fstat(file.fileno()).st_size:
+        return None
+    file.seek(member.header_offset)
+    header = file.read(30)
+    if len(header) < 30 or header[:4] != b"PK\3\4":
+        return None
+    # The header repeats the name and may have other extra fields than the central directory.
+    name_size, extra_size = struct.unpack("<HH", header[26:30])
+    return int(member.header_offset + 30 + name_size + extra_size)
+
+
+def _most(source: Path) -> int:
+    """Bytes that an archive may unpack to."""
+    return max(BOMB_BYTES, BOMB_RATIO * source.stat().st_size)
+
+
+def _bomb(source: Path) -> SourceError:
+    return SourceError(
+        f"the archive {shown(str(source))} unpacks to over {BOMB_RATIO} times its size, as images never do; "
+        "if you trust it, unpack it yourself"
+    )
 
 
 def compressed_tar_tree(source: Path, packing: str, scratch: Path) -> Tree:
     with tempfile.NamedTemporaryFile(dir=scratch, prefix=".unpacked-", suffix=".tmp", delete=False) as file:
         temporary = Path(file.name)
         try:
-            with _unpacked(source, packing) as stream:
-                _copy(stream, file, max(BOMB_BYTES, BOMB_RATIO * source.stat().st_size), source)
+            with _open(source) as packed, _unpacked(packed, packing) as stream:
+                _copy(stream, file, source)
             file.flush()
             tree = tar_tree(temporary, source.name, source)
         except BaseException:
@@ -111,15 +142,12 @@ def compressed_tar_tree(source: Path, packing: str, scratch: Path) -> Tree:
     return tree
 
 
-def _copy(stream: IO[bytes], file: IO[bytes], most: int, source: Path) -> None:
-    done = 0
+def _copy(stream: IO[bytes], file: IO[bytes], source: Path) -> None:
+    done, most = 0, _most(source)
     while block := _next(stream, source):
         done += len(block)
         if done > most:
-            raise SourceError(
-                f"the archive {shown(str(source))} unpacks to over {BOMB_RATIO} times its size, as images never do; "
-                "if you trust it, unpack it yourself"
-            )
+            raise _bomb(source)
         file.write(block)
 
 
@@ -143,8 +171,13 @@ class _Member(tarfile.TarInfo):
 _WILD = (ValueError, OverflowError, RecursionError)  # from numbers and chains of records in a tar
 
 
-def _opened(path: Path) -> tarfile.TarFile:
-    return tarfile.open(path, "r:", encoding="utf-8", errors="surrogateescape", tarinfo=_Member)
+@contextmanager
+def _opened(path: Path) -> Iterator[tarfile.TarFile]:
+    with (
+        _open(path) as file,
+        tarfile.open(None, "r:", file, encoding="utf-8", errors="surrogateescape", tarinfo=_Member) as archive,
+    ):
+        yield archive
 
 
 def is_tar(path: Path) -> bool:
@@ -194,7 +227,7 @@ def _list_tar(archive: tarfile.TarFile, path: Path, tree: Tree) -> None:
         else:
             tree.files[member_name] = Place(os.fspath(path), member.offset_data, member.size)
     # At a header that it cannot read, tarfile stops as at the end, which is a block of zeros.
-    with open(path, "rb") as file:
+    with _open(path) as file:
         file.seek(archive.offset)
         rest = file.read(tarfile.BLOCKSIZE)
     if rest != bytes(tarfile.BLOCKSIZE):

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from tools.cifar_pickle import PickleError, read
-from tools.places import Item, Place, Planes, fetch
+from tools.places import Item, Place, Planes
 from tools.source import TRAIN, Source
-from tools.trees import SourceError, Tree
+from tools.trees import SourceError, Tree, read_member
 
 SIDE = 32
 BYTES = 3 * SIDE * SIDE
@@ -23,11 +23,9 @@ PARTS = re.compile(r"data_batch_\d+(\.bin)?|train(\.bin)?")
 
 def _unpickle(name: str, place: Place) -> dict[str, Any]:
     try:
-        return read(fetch(place))
+        return read(read_member(name, place))
     except PickleError as error:
         raise SourceError(f"{name} is refused as a CIFAR batch: it {error}; get the archive again") from None
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{name} cannot be read: {error}; get the archive again") from None
 
 
 def _names(name: str, meta: dict[str, Any]) -> tuple[str, ...]:
@@ -98,14 +96,15 @@ def _python(name: str, files: dict[str, Place], meta_name: str, splits: dict[str
 
 
 def _binary(name: str, files: dict[str, Place], meta_name: str, splits: dict[str, list[str]]) -> Source:
-    classes = tuple(line for line in fetch(files[meta_name]).decode("utf-8", "replace").splitlines() if line.strip())
+    meta = read_member(meta_name, files[meta_name]).decode("utf-8", "replace")
+    classes = tuple(line for line in meta.splitlines() if line.strip())
     front = 2 if meta_name == "fine_label_names.txt" else 1  # CIFAR-100 has the coarse label before the fine one
     items: dict[str, list[Item]] = {}
     for suffix, batches in splits.items():
         items[suffix] = []
         for batch_name in batches:
             place = files[batch_name]
-            data = np.frombuffer(fetch(place), dtype=np.uint8)
+            data = np.frombuffer(read_member(batch_name, place), dtype=np.uint8)
             if not len(data) or len(data) % (front + BYTES):
                 raise SourceError(
                     f"{batch_name} has {len(data)} bytes, which is no number of CIFAR images; get it again"

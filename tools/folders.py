@@ -14,9 +14,9 @@ import re
 from collections import defaultdict
 
 from tools.encode import SUFFIXES
-from tools.places import Item, Place, fetch
+from tools.places import Item, Place
 from tools.source import TRAIN, Source, byte_order
-from tools.trees import SourceError, Tree, shown
+from tools.trees import SourceError, Tree, read_member, shown
 
 SPLITS = {
     "train": TRAIN,
@@ -122,11 +122,12 @@ def _tiny_imagenet(parts: dict[str, dict[tuple[str, ...], tuple[str, ...]]], pat
     notes = val.get((ANNOTATIONS,))
     if notes is None or not any(path[0] == "images" for path in val):
         return {}
+    text = read_member("/".join(notes), paths[notes])
     try:
-        rows = [line.split("\t") for line in fetch(paths[notes]).decode("utf-8").splitlines() if line]
+        rows = [line.split("\t") for line in text.decode("utf-8").splitlines() if line]
         return {row[0]: row[1] for row in rows}
-    except (OSError, ValueError, IndexError) as error:
-        raise SourceError(f"{'/'.join(notes)} cannot be read ({error}); unpack Tiny-ImageNet again") from None
+    except (ValueError, IndexError) as error:
+        raise SourceError(f"{shown('/'.join(notes))} cannot be read ({error}); unpack Tiny-ImageNet again") from None
 
 
 def _split(

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import bz2
 import os
-import stat
 import zlib
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipelines.regular_file import regular
 
 STORED, DEFLATED, BZIP2 = 0, 8, 12  # a zip's own numbers for how a member is packed
 MAX_BYTES = 1 << 30  # of one file: more than any image that is decoded here, and less than one read can return
@@ -86,13 +87,9 @@ def fetch(place: Place) -> bytes:
     Raises:
         OSError, ValueError: they cannot be read, or are damaged.
     """
-    # Plain system calls, as this runs once for each of millions of small files. Not blocking: a pipe would hold us up.
-    handle = os.open(place.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    handle = regular(place.path)  # plain system calls, as this runs once for each of millions of small files
     try:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("is no regular file")
-        size = place.size if place.size >= 0 else status.st_size - place.offset
+        size = place.size if place.size >= 0 else os.fstat(handle).st_size - place.offset
         if max(size, place.unpacked) > MAX_BYTES:
             raise ValueError(f"has {max(size, place.unpacked):,} bytes; an image may have {MAX_BYTES:,}")
         data = os.pread(handle, size, place.offset)
@@ -100,11 +97,13 @@ def fetch(place: Place) -> bytes:
         os.close(handle)
     if len(data) != size:
         raise ValueError("is cut short")
-    if place.packing == DEFLATED:
-        inflate = zlib.decompressobj(-15)  # negative: the raw stream that a zip holds
-        data = inflate.decompress(data, place.unpacked + 1)
-    elif place.packing == BZIP2:
-        data = bz2.BZ2Decompressor().decompress(data, place.unpacked + 1)
+    try:
+        if place.packing == DEFLATED:
+            data = zlib.decompressobj(-15).decompress(data, place.unpacked + 1)  # negative: the raw stream of a zip
+        elif place.packing == BZIP2:
+            data = bz2.BZ2Decompressor().decompress(data, place.unpacked + 1)
+    except (zlib.error, OSError) as error:
+        raise ValueError(f"is damaged in the archive ({error})") from None
     if place.unpacked >= 0 and len(data) != place.unpacked:
         raise ValueError(f"unpacks to {len(data)} bytes or more, the archive says {place.unpacked}")
     if place.crc >= 0 and zlib.crc32(data) != place.crc:

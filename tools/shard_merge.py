@@ -6,6 +6,7 @@ parts could not know is computed from all of them; so order, checksum, mean and 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from pipelines.card import DatasetError, names_path, write_card
 from pipelines.dataset import open_dataset, read_digests
 from pipelines.digests import content_checksum, hexadecimal
+from pipelines.regular_file import content
 from pipelines.shard_format import (
     INDEX,
     checked_shards,
@@ -109,7 +111,7 @@ def _read_part(folder: Path, part: Part) -> dict[str, Any]:
     name = shown(folder.name)
     again = f"convert it again with --shard {part.number}/{part.of} --force, or copy the folder again"
     try:
-        card: dict[str, Any] = json.loads(part_file(folder).read_text(encoding="ascii"))
+        card: dict[str, Any] = json.loads(content(part_file(folder)))
         if card["format"] != PART_FORMAT:
             raise SourceError(f"{name} is no part of a conversion; {again}")
         if tuple(card["part"]) != part:
@@ -117,7 +119,7 @@ def _read_part(folder: Path, part: Part) -> dict[str, Any]:
             raise SourceError(f"{name} holds part {number} of {of}, doubled or renamed; {again}")
         checked_shards(folder, card["file"])
         for companion, checksum in card["companions"].items():
-            if hexadecimal((folder / companion).read_bytes()) != checksum:
+            if hexadecimal(content(folder / companion)) != checksum:
                 raise SourceError(f"{name} is damaged: its {companion} was cut or edited; {again}")
         _ = [card["job"][key] for key in JOB], card["settings"]["stored"]
     except SourceError:
@@ -141,11 +143,11 @@ def _merge_split(made: Path, cards: dict[Part, tuple[Path, dict[str, Any]]]) -> 
             of_part = of_part.copy()
             of_part["shard"] += len(origin)
             records.append(of_part)
-            moments.append(np.load(folder / MOMENTS, allow_pickle=False))
+            moments.append(np.load(io.BytesIO(content(folder / MOMENTS)), allow_pickle=False))
             for number in range(shards):
                 _link(folder / shard_name(number), made / shard_name(len(origin)))
                 origin.append(folder)
-            names.write(names_path(folder).read_bytes())
+            names.write(content(names_path(folder)))
         names.flush()
         os.fsync(names.fileno())
     joined = np.concatenate(records)

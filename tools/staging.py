@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 
 from pipelines.beton_writer import sync_folder
+from pipelines.regular_file import content, regular
 from tools.trees import shown
 
 _LOCK, _COMMIT = "lock", "commit.json"
@@ -96,7 +97,7 @@ def recover(out: Path) -> bool:
     for name in [name for name in os.listdir(out.parent) if pattern.fullmatch(name)]:
         folder = out.parent / name
         try:
-            handle = os.open(folder / _LOCK, os.O_RDWR)
+            handle = regular(folder / _LOCK, os.O_RDWR)
         except OSError:  # just being made, or without locks
             continue
         try:
@@ -114,7 +115,7 @@ def recover(out: Path) -> bool:
 def _carry_out(folder: Path) -> bool:
     """Does what is left to do of the folder's commit, if it has one."""
     try:
-        plan = json.loads((folder / _COMMIT).read_text(encoding="ascii"))
+        plan = json.loads(content(folder / _COMMIT))
     except FileNotFoundError:
         return False
     for source, target in plan["moves"]:

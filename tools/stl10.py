@@ -6,13 +6,14 @@ OUT; the labelled ones alone are OUT-labelled (for evaluation), the test images 
 
 from __future__ import annotations
 
+import os
 import posixpath
 
 import numpy as np
 
-from tools.places import Item, Place, Planes, fetch
+from tools.places import Item, Place, Planes
 from tools.source import TRAIN, Source
-from tools.trees import SourceError, Tree
+from tools.trees import SourceError, Tree, read_member
 
 SIDE = 96
 BYTES = 3 * SIDE * SIDE
@@ -33,7 +34,7 @@ def stl10(tree: Tree) -> Source | None:
     files = {posixpath.basename(name): place for name, place in tree.files.items() if posixpath.dirname(name) == folder}
     classes = tuple(str(number) for number in range(1, 11))
     if "class_names.txt" in files:
-        text = fetch(files["class_names.txt"]).decode("utf-8", "replace")
+        text = read_member("class_names.txt", files["class_names.txt"]).decode("utf-8", "replace")
         classes = tuple(line.strip() for line in text.splitlines() if line.strip())
     labelled = _images(files, "train", len(classes))
     splits = {TRAIN: labelled}
@@ -50,8 +51,7 @@ def _images(files: dict[str, Place], part: str, classes: int) -> list[Item]:
     place = files[name]
     if place.packing:
         raise SourceError(f"{name} is packed inside a zip and cannot be read in pieces; unpack the zip")
-    with open(place.path, "rb") as file:
-        size = place.size if place.size >= 0 else file.seek(0, 2)
+    size = place.size if place.size >= 0 else os.stat(place.path).st_size
     if not size or size % BYTES:
         raise SourceError(f"{name} has {size} bytes, which is no number of STL-10 images; get it again")
     number = size // BYTES
@@ -60,7 +60,7 @@ def _images(files: dict[str, Place], part: str, classes: int) -> list[Item]:
         answers = f"{part}_y.bin"
         if answers not in files:
             raise SourceError(f"{answers} is missing beside {name}; get the archive again")
-        labels = np.frombuffer(fetch(files[answers]), dtype=np.uint8).astype(np.int64) - 1
+        labels = np.frombuffer(read_member(answers, files[answers]), dtype=np.uint8).astype(np.int64) - 1
         if len(labels) != number or labels.min() < 0 or labels.max() >= classes:
             raise SourceError(f"{answers} does not fit {name}: it must hold {number} labels from 1 to {classes}")
     return [

@@ -11,7 +11,9 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tools.places import Place
+from pipelines.printable import shown as shown
+from pipelines.regular_file import regular
+from tools.places import Place, fetch
 
 
 class SourceError(ValueError):
@@ -41,9 +43,17 @@ class Tree:
             self.temporary.unlink(missing_ok=True)
 
 
-def shown(name: str) -> str:
-    """A name as it can be printed on any terminal, on one line."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+def read_member(name: str, place: Place) -> bytes:
+    """The bytes of a file of a source that must be there and whole, as it says what the images are.
+
+    Raises:
+        SourceError: it is not.
+    """
+    try:
+        return fetch(place)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SourceError(f"{shown(name)} of the source cannot be used: {reason}; get the source again") from None
 
 
 def open_tree(source: Path, scratch: Path, follow_links: bool = False) -> Tree:
@@ -62,7 +72,7 @@ def open_tree(source: Path, scratch: Path, follow_links: bool = False) -> Tree:
     try:
         if source.is_dir():
             return _folder(source, follow_links)
-        with open(source, "rb") as file:
+        with open(source, "rb", opener=regular) as file:
             start = file.read(6)
     except FileNotFoundError:
         raise SourceError(f"there is no source {shown(str(source))}; give a folder, a zip, a tar, or digits") from None
