@@ -22,5 +22,5 @@ def feature_spread(features_ND: Tensor) -> float:
 def effective_rank(features_ND: Tensor) -> float:
     """RankMe (arXiv 2210.02885, equation 1): the exponential of the entropy of the singular values, from 1 to D."""
     share = torch.linalg.svdvals(features_ND.double())
-    share = share / share.sum() + torch.finfo(torch.float32).eps
+    share = share / share.sum().clamp_min(torch.finfo(torch.float64).tiny) + torch.finfo(torch.float32).eps
     return float(torch.exp(-(share * share.log()).sum()))

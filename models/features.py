@@ -15,9 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.backbones import Features
-from models.distributed import everyones, world
+from models.distributed import everyones, sum_over_processes, world
 from models.part import Part, rows_of_all
 from pipelines.batch import Batch
+
+
+class NotFinite(ValueError):
+    """Features that are no numbers: one line; whatever they were measured by would be wrong."""
 
 
 class Batches(Protocol):
@@ -52,6 +56,7 @@ def extract_part(network: nn.Module, loader: Batches, number: int | None = None)
 
     Raises:
         RuntimeError: the loader gave nothing, or another number of samples.
+        NotFinite: there are features that are not finite; on every process.
     """
     index, features = [], []
     with evaluating(network):
@@ -71,7 +76,23 @@ def extract_part(network: nn.Module, loader: Batches, number: int | None = None)
     if number is not None and total != number:
         raise RuntimeError(f"the loader gave {total} samples of {number} to the evaluation pass")
     own_B = first_N[rank_N == world()[0]]  # not one of an earlier row or process
-    return Part(index_B[own_B], torch.cat(features)[order_B[own_B]], total)
+    features_MD = torch.cat(features)[order_B[own_B]]
+    refuse_broken(features_MD, total)
+    return Part(index_B[own_B], features_MD, total)
+
+
+def refuse_broken(features_MD: Tensor, total: int) -> None:
+    """Ends what would be measured by features that are not finite, on all processes together.
+
+    Raises:
+        NotFinite: how many of the `total` samples have such features.
+    """
+    broken = int(sum_over_processes((~torch.isfinite(features_MD).all(1)).sum()))
+    if broken:
+        raise NotFinite(
+            f"the features of {broken:,} of {total:,} images are not finite: "
+            "the network's weights are broken; take an earlier checkpoint"
+        )
 
 
 def extract(network: nn.Module, loader: Batches, number: int | None = None) -> Tensor:

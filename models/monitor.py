@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from models.conditions import conditions
 from models.distributed import sum_over_processes
 from models.features import extract_part
 from models.knn import hits, predict_part
@@ -46,7 +47,9 @@ class KnnMonitor:
         if min(len(part) for part in labelled) == 0:
             raise ValueError(f"kNN needs labels in both {train.path} and {held_out.path}")
         labelled[0] = labelled[0][np.linspace(0, len(labelled[0]) - 1, min(bank, len(labelled[0]))).round().astype(int)]
-        self.protocol = KnnProtocol.for_bank(len(labelled[0]))
+        seen = conditions((train, held_out), **loading)  # type: ignore[arg-type]
+        usual = KnnProtocol.for_bank(len(labelled[0]))
+        self.protocol = replace(usual, precision=seen.precision, pixels=seen.pixels)
         self._classes = len(train.classes)
         self._labels = [torch.from_numpy(dataset.labels.astype(np.int64)) for dataset in (train, held_out)]
         self._loaders = [

@@ -1,14 +1,16 @@
 """How a network is measured: frozen protocols, each with an id that goes beside every number it produces.
 
 A number without its protocol cannot be compared. Two numbers with the same id, data and image size can. An id names
-whatever differs from the protocol's usual form; `as_dict` says everything. The published settings are rows of
-`tables/probes.py`.
+whatever differs from the protocol's usual form, also how the network saw the images (`conditions.py`); `as_dict` says
+everything. The published settings are rows of `tables/probes.py`.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
+
+from models.conditions import Conditions
 
 SCHEDULES = ("cosine", "cosine per epoch", "drops")
 
@@ -21,6 +23,8 @@ class Protocol:
         encoder: whose pooled features.
         checkpoint: of the run: "newest", or "best" by its kNN monitor; "untrained" and "pixels" are baselines.
         labels: what is learned from: "all", a share of each class drawn by the seed ("10%"), or a published list.
+        precision: of the forward passes.
+        pixels: whose filter cuts the views.
     """
 
     seeded: ClassVar[bool] = False  # whether the seed changes anything where all labels are used
@@ -28,11 +32,16 @@ class Protocol:
     encoder: str = "student backbone"
     checkpoint: str = "newest"
     labels: str = "all"
+    precision: str = "fp32"
+    pixels: str = "area"
 
     def _of(self) -> str:
         labels = "" if self.labels == "all" else f"-labels-{self.labels.replace(' ', '-')}"
         checkpoint = "" if self.checkpoint == "newest" else f"-{self.checkpoint}"
-        return f"{self.encoder.split()[0]}{labels}{checkpoint}"
+        return f"{self.encoder.split()[0]}{labels}{checkpoint}{self._seen()}"
+
+    def _seen(self) -> str:
+        return Conditions(self.precision, self.pixels).in_id
 
     @property
     def id(self) -> str:
@@ -129,11 +138,11 @@ class FinetuneProtocol(Protocol):
 
     Attributes:
         lr_backbone, lr_head: peak learning rates, at any batch size.
-        batch_size: samples of a step over all processes; all of the labelled images where they are fewer.
+        batch_size: samples of a step over all processes; all of the labelled images where they are fewer, and as many
+            less as leave no last batch below half of it: every image is seen once in each epoch.
         schedule, drops: as in `LinearProtocol`.
         crop_scale: share of the image that training crops show; they are flipped half of the time.
         norm: what batch norms do while training.
-        precision: of the forward pass.
     """
 
     seeded: ClassVar[bool] = True
@@ -157,6 +166,9 @@ class FinetuneProtocol(Protocol):
     def id(self) -> str:
         rates = f"lr{self.lr_backbone:g}+{self.lr_head:g}"
         return f"finetune-sgd-{rates}-b{self.batch_size}-e{self.epochs}-{self.precision}-{self._of()}"
+
+    def _seen(self) -> str:
+        return Conditions(pixels=self.pixels).in_id  # its id has the precision anyway
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.collapse import effective_rank, feature_spread
+from models.conditions import conditions
 from models.features import extract
 from models.method import Method
 from models.quality import alignment, queue_age, teacher_entropy, uniformity
@@ -42,7 +43,8 @@ class QualityMonitor:
     def __init__(self, train: Dataset, whole: View, augmented: View, batch_size: int = 512, **loading: object) -> None:
         number = min(train.number, IMAGES, max(FEWEST, train.number // SHARE))
         self.chosen_N = np.linspace(0, train.number - 1, number).round().astype(np.int64)
-        self.protocol = f"quality-n{number}-student"
+        seen = conditions([train], **loading)  # type: ignore[arg-type]  # passed on as they are
+        self.protocol = f"quality-n{number}-student{seen.in_id}"
         drawn = replace(augmented, size=whole.size)
         self._loader = make_loader(
             train, [whole, drawn, drawn], batch_size,

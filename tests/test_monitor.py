@@ -1,5 +1,6 @@
 """The kNN monitor against scikit-learn's classifier on the same features."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 from sklearn.neighbors import KNeighborsClassifier
 
 from models.backbones import build_backbone
-from models.features import extract
+from models.features import NotFinite, extract
 from models.monitor import KnnMonitor
 from pipelines import make_loader
 from pipelines.views import evaluation
@@ -33,8 +34,8 @@ def backbone():
     return build_backbone("resnet18", width=4, stem="small")
 
 
-def measured(train, held_out, backbone, bank=1000, batch=10):
-    monitor = KnnMonitor(train, held_out, VIEW, bank, batch, threads=1)
+def measured(train, held_out, backbone, bank=1000, batch=10, **loading):
+    monitor = KnnMonitor(train, held_out, VIEW, bank, batch, threads=1, **loading)
     try:
         return monitor.measure(backbone), monitor.protocol
     finally:
@@ -58,6 +59,17 @@ def test_it_equals_scikit_learn(sets, backbone):
     assert top1 == pytest.approx(reference(*sets, backbone, np.arange(48), np.arange(21)))
     assert 20 < top1 < 100  # neither all nor none, so that a difference would show
     assert protocol.id == "knn-k20-t0.1-cosine-student"
+
+
+def test_another_precision_has_an_id_of_its_own(sets, backbone):
+    assert measured(*sets, backbone, dtype=torch.bfloat16)[1].id == "knn-k20-t0.1-cosine-student-bf16"
+
+
+def test_weights_that_are_not_finite_are_one_line(sets, backbone):
+    broken = copy.deepcopy(backbone)
+    torch.nn.init.constant_(broken.layer4[0].bn1.weight, float("nan"))
+    with pytest.raises(NotFinite, match="the features of 48 of 48 images are not finite: the network's weights are"):
+        measured(*sets, broken)
 
 
 def test_a_bounded_bank_is_spread_over_the_set(sets, backbone):

@@ -22,6 +22,9 @@ def test_every_number_has_a_protocol_id():
     assert sweep.id == "linear-augmented-sgd-lr0.1,1-by-10%-held-out-b256-e100-student-labels-10%-best"
     assert sweep.as_dict()["rate_chosen_by"] == "10% of each class's labels, held out by the seed"
     assert FinetuneProtocol(labels="1%").id == "finetune-sgd-lr0.005+0.02-b256-e70-bf16-student-labels-1%"
+    seen = {"precision": "bf16", "pixels": "dali"}
+    assert KnnProtocol(**seen).id == "knn-k200-t0.1-cosine-student-bf16-dali"
+    assert FinetuneProtocol(**seen).id == "finetune-sgd-lr0.005+0.02-b256-e70-bf16-student-dali"
     assert RetrieveProtocol(bank="leave-one-out").id == "retrieve-r1,5,10-map-cosine-leave-one-out-student"
 
 
@@ -36,13 +39,14 @@ def test_they_are_frozen_and_told_whole(protocol):
 @pytest.mark.parametrize(
     ("protocol", "changes"),
     [
-        (KnnProtocol(), {"k": 5, "temperature": 0.07, "labels": "10%", "checkpoint": "best", "encoder": "pixels"}),
+        (KnnProtocol(), {"k": 5, "temperature": 0.07, "labels": "10%", "checkpoint": "best", "encoder": "pixels",
+                         "precision": "bf16", "pixels": "dali"}),
         (LinearProtocol(), {"lr": (0.3,), "epochs": 9, "batch_size": 9, "augment": True, "optimizer": "lars",
-                            "labels": "list 0a1b", "settings": "cgh"}),
+                            "labels": "list 0a1b", "settings": "cgh", "precision": "bf16", "pixels": "area+dali"}),
         (replace(LinearProtocol(), lr=(1.0, 2.0)), {"held_out": 0.2}),
         (FinetuneProtocol(), {"lr_backbone": 1.0, "lr_head": 1.0, "epochs": 9, "batch_size": 9, "labels": "1%",
-                              "precision": "fp32"}),
-        (RetrieveProtocol(), {"k": (1, 2), "bank": "leave-one-out", "checkpoint": "best"}),
+                              "precision": "fp32", "pixels": "dali"}),
+        (RetrieveProtocol(), {"k": (1, 2), "bank": "leave-one-out", "checkpoint": "best", "precision": "bf16"}),
     ],
 )  # fmt: skip
 def test_what_changes_shows_in_the_id(protocol, changes):

@@ -11,6 +11,7 @@ pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 from models.collapse import effective_rank, feature_spread
 from models.distributed import world
+from models.features import NotFinite
 from models.quality import alignment, uniformity
 from models.quality_monitor import QualityMonitor
 from pipelines import make_loader, open_dataset
@@ -59,6 +60,17 @@ def test_it_measures_whole_images_and_two_crops(path):
     assert row["alignment"] == pytest.approx(alignment(*features[1:]), abs=2e-5) and row["alignment"] > 1e-4
     assert row["quality_protocol"] == "quality-n27-student" and row["queue_age"] == 0
     assert "teacher_entropy" not in row  # MoCo has no soft labels
+
+
+def test_weights_that_are_not_finite_are_one_line(path):
+    """And another precision is in the id."""
+    method = small("moco")
+    torch.nn.init.constant_(method.encoder().conv1.weight, float("nan"))
+    monitor = QualityMonitor(open_dataset(path), WHOLE, CROP, 10, threads=1, dtype=torch.bfloat16)
+    with pytest.raises(NotFinite, match="the features of 27 of 27 images are not finite"):
+        monitor.measure(method, 8)
+    monitor.close()
+    assert monitor.protocol == "quality-n27-student-bf16"
 
 
 @pytest.mark.parametrize(("name", "entropies"), [("ressl", 1), ("msvq", 2), ("cgh", 2), ("nnclr", 0)])

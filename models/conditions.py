@@ -1,0 +1,50 @@
+"""How a network sees the images that it is measured on, as far as that changes the numbers.
+
+    precision   of its forward passes: fp32, bf16, fp16
+    pixels      whose filter cuts the views: "area" (loaders ffcv and resident, which agree), or "dali"
+
+A protocol's id names them where they are not float32 and the area average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+
+from pipelines import Dataset
+from pipelines.executors import choose
+
+
+class Conditions(NamedTuple):
+    """The usual ones are the defaults."""
+
+    precision: str = "fp32"
+    pixels: str = "area"
+
+    @property
+    def in_id(self) -> str:
+        """What an id says of them: nothing of the usual ones."""
+        return "".join(f"-{here}" for here, usual in zip(self, Conditions(), strict=True) if here != usual)
+
+
+def conditions(
+    datasets: Iterable[Dataset],
+    loader: str = "auto",
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    **_: object,
+) -> Conditions:
+    """Those of evaluation passes; data sets that are cut by different filters are both named.
+
+    Args:
+        loader, device, dtype: as in `make_loader`, whose other keywords change no number.
+
+    Raises:
+        ValueError: there is no such loader.
+    """
+    cut = (choose(loader, dataset, torch.device(device), shuffle=False)[0] for dataset in datasets)
+    kinds = dict.fromkeys("dali" if name == "dali" else "area" for name in cut)
+    precision = str(dtype).removeprefix("torch.").replace("bfloat", "bf").replace("float", "fp")
+    return Conditions(precision, "+".join(kinds))

@@ -1,0 +1,36 @@
+"""How a network sees images: precision and pixels, as the ids of protocols name them."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from models import conditions as module
+from models.conditions import Conditions, conditions
+
+
+def dataset(form):
+    sides = np.full(4, 8)
+    return SimpleNamespace(path=module.__file__, format=form, number=4, checksum=form, heights=sides, widths=sides)
+
+
+def test_the_usual_conditions_are_not_in_an_id():
+    assert Conditions().in_id == ""
+    assert [Conditions(*seen).in_id for seen in (("bf16",), ("fp32", "dali"), ("fp16", "area+dali"))] == [
+        "-bf16", "-dali", "-fp16-area+dali",
+    ]  # fmt: skip
+
+
+def test_loaders_of_the_same_pixels_are_alike(monkeypatch):
+    taken = {"beton": "ffcv", "shards": "dali"}
+    monkeypatch.setattr(
+        module, "choose", lambda loader, data, device, shuffle: (taken[data.format] if loader == "auto" else loader, "")
+    )
+    beton, shards = dataset("beton"), dataset("shards")
+    for loader in ("ffcv", "resident"):
+        assert conditions((beton, shards), loader).pixels == "area"
+    assert conditions((beton, shards), "dali").pixels == "dali"
+    assert conditions((beton, beton)).pixels == "area"
+    assert conditions((beton, shards)).pixels == "area+dali"
+    kinds = [conditions([beton], dtype=dtype).precision for dtype in (torch.float32, torch.bfloat16, torch.float16)]
+    assert kinds == ["fp32", "bf16", "fp16"]
