@@ -2,9 +2,9 @@
 
 torch's own `SyncBatchNorm` runs on GPUs only. This one is made of `distributed.gather_with_gradient`, so it runs
 wherever torch.distributed does, and W processes train exactly what one with the whole batch would: forward, gradients
-and running statistics. Every process must bring the same number of samples.
+and running statistics. Processes bring the same number of samples, unless `counts` says how many each of them has.
 
-    mean = mean_w m_w        var = mean_w [ v_w + (m_w - mean)^2 ]        m_w, v_w of process w
+    mean = mean_w m_w        var = mean_w [ v_w + (m_w - mean)^2 ]        m_w, v_w of process w, weighted by its samples
 
 This form takes one collective each way and does not lose the variance of a large mean, as a sum of squares would.
 With one process, and in evaluation, it is torch's batch norm. State-dict keys are those of torch's batch norm.
@@ -15,6 +15,8 @@ Shapes: N samples of this process, C channels, W processes, V views.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +29,11 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     Attributes:
         views: that pass at once: row n * V + v is sample n's view v.
+        counts: samples of each process, all above 0; None where they are the same.
     """
 
     views = 1
+    counts: Sequence[int] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or world()[1] == self.views == 1:
@@ -39,9 +43,10 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             x_NVC = wide.reshape(-1, self.views, *wide.shape[1:])
             var_VC, mean_VC = torch.var_mean(x_NVC, [0, *range(3, x_NVC.ndim)], correction=0)
             mean_WVC, var_WVC = gather_with_gradient(torch.cat([mean_VC, var_VC], 1)[None]).chunk(2, 2)
-            mean_VC = mean_WVC.mean(0)
-            var_VC = (var_WVC + (mean_WVC - mean_VC).square()).mean(0)
-            self._follow(mean_VC.mean(0), var_VC.mean(0), len(mean_WVC) * x.numel() // x.shape[1] // self.views)
+            mean_VC = self._over_processes(mean_WVC)
+            var_VC = self._over_processes(var_WVC + (mean_WVC - mean_VC).square())
+            samples = sum(self.counts) if self.counts else len(mean_WVC) * len(x) // self.views
+            self._follow(mean_VC.mean(0), var_VC.mean(0), samples * x[0].numel() // x.shape[1])
             scale_VC = (var_VC + self.eps).rsqrt()
             if self.affine:
                 scale_VC = scale_VC * self.weight
@@ -50,6 +55,14 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
                 shift_VC = shift_VC + self.bias
             shape = (1, *mean_VC.shape, *[1] * (x.ndim - 2))
             return torch.addcmul(shift_VC.view(shape), x_NVC, scale_VC.view(shape)).flatten(0, 1).to(x.dtype)
+
+    def _over_processes(self, value_WVC: Tensor) -> Tensor:
+        """The mean over processes, by their shares of the samples."""
+        if self.counts is None:
+            return value_WVC.mean(0)
+        share_W = value_WVC.new_tensor(self.counts) / sum(self.counts)
+        mean_VC: Tensor = torch.tensordot(share_W, value_WVC, 1)
+        return mean_VC
 
     @torch.no_grad()
     def _follow(self, mean_C: Tensor, var_C: Tensor, count: int) -> None:

@@ -1,5 +1,6 @@
 """Fine-tuning: what moves, at which rate, and that two processes train what one does."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import gloo
@@ -9,9 +10,10 @@ import torch
 
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
+from models import finetune as module
 from models.backbones import build_backbone
 from models.distributed import world
-from models.finetune import finetune
+from models.finetune import even_batch, finetune
 from models.protocols import FinetuneProtocol
 from pipelines import open_dataset
 from tests.datasets import converted, photos
@@ -91,20 +93,57 @@ def test_seeds_are_reproducible_and_differ(train):
 
 
 def measured(path):
-    network, facts = tuned(open_dataset(Path(path)), SHORT)
-    return {name: value.clone() for name, value in network.state_dict().items()}, facts
+    """Trained in batches that two processes share evenly (8, 8, 4), and in those that they do not (7, 7, 7; 21)."""
+    found = []
+    for number, batch_size in ((20, 8), (21, 7), (21, 30)):
+        network, facts = tuned(open_dataset(Path(path)), replace(SHORT, batch_size=batch_size), number)
+        found.append(({name: value.clone() for name, value in network.state_dict().items()}, facts))
+    return found
 
 
 def test_two_processes_train_what_one_does(train):
-    expected, facts = measured(str(train.path))
-    for own, own_facts in gloo.run(measured, 2, str(train.path)):
-        assert own_facts["last_loss"] == pytest.approx(facts["last_loss"], rel=1e-3)
-        for name, value in expected.items():
-            torch.testing.assert_close(own[name], value, rtol=1e-2, atol=1e-3)
+    alone = measured(str(train.path))
+    for process in gloo.run(measured, 2, str(train.path)):
+        for (expected, facts), (own, own_facts) in zip(alone, process, strict=True):
+            assert own_facts["first_loss"] == pytest.approx(facts["first_loss"], rel=1e-4)
+            assert own_facts["last_loss"] == pytest.approx(facts["last_loss"], rel=1e-3)
+            for name, value in expected.items():
+                torch.testing.assert_close(own[name], value, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize(("number", "batch_size"), [(20, 8), (21, 8), (7, 30)])
+def test_every_image_is_seen_once_in_every_epoch(train, monkeypatch, number, batch_size):
+    seen, real = [], module.make_loader
+
+    def recording(*args, **options):
+        loader = real(*args, **options)
+        epoch = loader.epoch
+
+        def recorded(number):
+            batches = list(epoch(number))
+            seen.append(sorted(torch.cat([batch.index for batch in batches]).tolist()))
+            return batches
+
+        monkeypatch.setattr(loader, "epoch", recorded)
+        return loader
+
+    monkeypatch.setattr(module, "make_loader", recording)
+    tuned(train, replace(SHORT, batch_size=batch_size), number)
+    assert seen == [np.sort(np.random.default_rng(0).permutation(48)[:number]).tolist()] * 2
+
+
+def test_the_last_batch_of_an_epoch_is_at_least_half_a_batch():
+    cases = {(145, 256): 145, (500, 256): 256, (300, 256): 200, (48, 8): 8, (256_001, 256): 255, (3, 2): 2}
+    assert {case: even_batch(*case) for case in cases} == cases
+    for number in range(1, 200):
+        size = even_batch(number, 16)
+        assert 0 < size <= 16 and (number % size == 0 or number % size >= size / 2)
 
 
 def test_errors_are_one_line(train):
     with pytest.raises(ValueError, match="1 labelled images cannot be fine-tuned on"):
         tuned(train, SHORT, 1)
+    with pytest.raises(ValueError, match="the network's weights are not finite; take an earlier checkpoint"):
+        tuned(train, SHORT, weights=start() | {"conv1.weight": torch.full((4, 3, 3, 3), float("nan"))})
     with pytest.raises(FloatingPointError, match="fine-tuning diverged in epoch 0; take smaller rates"):
         tuned(train, FinetuneProtocol(epochs=1, batch_size=8, lr_backbone=1e30, lr_head=1e30, precision="fp32"))
