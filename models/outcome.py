@@ -52,7 +52,7 @@ def figures(outcomes: Sequence[Outcome], seeds: Sequence[int], classes: Sequence
     if len(outcomes) > 1:
         spread = {name: over_seeds([row[name] for row in each]) for name in names}
         result["std"] = {name: round(found[1], 4) for name, found in spread.items()}
-        bounds = {name: [round(found[2], 4), round(found[3], 4)] for name, found in spread.items()}
+        bounds = {name: _possible(found[2], found[3]) for name, found in spread.items()}
         result["interval"] = {"kind": f"95 %, Student's t over {len(outcomes)} seeds", **bounds}
         result["seeds"] = [{"seed": seed, **row, **o.facts} for seed, row, o in zip(seeds, each, outcomes, strict=True)]
     else:
@@ -71,8 +71,13 @@ def _over_images(outcome: Outcome) -> dict[str, Any]:
             low, high = wilson(float(value_N.sum()), number)
         else:
             low, high = normal(float(value_N.mean()), float(value_N.std()) if number > 1 else 0.0, number)
-        bounds[name] = [round(100 * low, 4), round(100 * high, 4)]
+        bounds[name] = _possible(100 * low, 100 * high)
     return {"kind": f"95 %, over the {number:,} test images (Wilson; normal for a mean of no hits)", **bounds}
+
+
+def _possible(low: float, high: float) -> list[float]:
+    """Bounds in percent, none of them beyond what a share can be."""
+    return [round(max(0.0, low), 4), round(min(100.0, high), 4)]
 
 
 def _per_class(outcomes: Sequence[Outcome], classes: Sequence[str]) -> list[dict[str, Any]]:

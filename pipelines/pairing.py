@@ -36,23 +36,27 @@ def same_class_rates(pairing: Pairing, labels_N: NDArray[np.integer]) -> dict[st
 
     Returns:
         `selected`: over the anchors that have partners; `neighbors`: over all k neighbours, unselected; `chance`: of a
-        random other sample; `paired`: share of the samples that have a partner at all. Unlabelled ones are left out.
+        random other sample; `paired`: share of the samples that have a partner at all. But for the last, pairs one
+        side of which is unlabelled are left out.
     """
     labelled = labels_N >= 0
     anchor_M = np.repeat(np.arange(len(labels_N)), pairing.count)
     offset_M = np.arange(len(anchor_M)) - np.repeat(np.cumsum(pairing.count) - pairing.count, pairing.count)
     partner_M = pairing.pool[pairing.start[anchor_M] + offset_M]
+    known_M = labelled[anchor_M] & labelled[partner_M]
+    anchor_M, partner_M = anchor_M[known_M], partner_M[known_M]
     same_M = labels_N[anchor_M] == labels_N[partner_M]
-    known = labelled & (pairing.count > 0)
-    weight_M = known[anchor_M] / pairing.count[anchor_M]
+    partners_N = np.bincount(anchor_M, minlength=len(labels_N))  # labelled ones of labelled anchors
     counts = np.bincount(labels_N[labelled]).astype(np.float64)
     total = counts.sum()
     rates = {
-        "selected": float((same_M * weight_M).sum() / max(known.sum(), 1)),
+        "selected": float((same_M / partners_N[anchor_M]).sum() / max((partners_N > 0).sum(), 1)),
         "chance": float((counts * (counts - 1)).sum() / max(total * (total - 1), 1)),
         "paired": float((pairing.count > 0).mean()),
     }
     if pairing.neighbors is not None:
-        same_Nk = labels_N[pairing.neighbors] == labels_N[:, None]
-        rates["neighbors"] = float(same_Nk[labelled].mean()) if labelled.any() else 0.0
+        label_Nk = labels_N[pairing.neighbors]
+        known_Nk = labelled[:, None] & (label_Nk >= 0)
+        same_Nk = (label_Nk == labels_N[:, None]) & known_Nk
+        rates["neighbors"] = float(same_Nk.sum() / max(known_Nk.sum(), 1))
     return rates

@@ -57,8 +57,16 @@ def test_several_seeds_have_mean_deviation_and_students_interval():
     assert found["per_class"][0]["top1"] == pytest.approx(100 * expected, abs=1e-3)
 
 
+def test_no_bound_lies_beyond_what_a_share_can_be():
+    few = [Outcome(torch.zeros(4, dtype=torch.int64), {"top1": torch.tensor([1.0, 1, 1, right])}) for right in (0, 1)]
+    assert figures(few, [0, 1], ("a",))["interval"]["top1"] == [0, 100]  # Student's t of two seeds is wide
+    precision = torch.tensor([0.0, 0.0, 0.1, 1.0])
+    found = figures([Outcome(torch.zeros(4, dtype=torch.int64), {"map": precision})], [0], ("a",))
+    assert found["interval"]["map"][0] == 0
+
+
 def test_what_is_no_hit_has_a_normal_interval():
-    values = torch.tensor([0.2, 0.4, 0.9, 1.0], dtype=torch.float64)
+    values = torch.tensor([0.2, 0.4, 0.7, 0.8], dtype=torch.float64)
     found = figures([Outcome(torch.zeros(4, dtype=torch.int64), {"map": values})], [0], ("a",))
     half = 1.959964 * float(values.std()) / 2
-    assert found["interval"]["map"] == pytest.approx([62.5 - 100 * half, 62.5 + 100 * half], abs=1e-3)
+    assert found["interval"]["map"] == pytest.approx([52.5 - 100 * half, 52.5 + 100 * half], abs=1e-3)

@@ -1,6 +1,6 @@
 """The plan: the same batches in any order, on any number of processes, and a fresh order each epoch."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -153,11 +153,18 @@ def test_same_class_rates_equal_a_loop():
     rates = same_class_rates(pairs, labels)
     shares = []
     for i in range(NUMBER):
-        partners = pairs.pool[pairs.start[i] : pairs.start[i] + pairs.count[i]]
-        if labels[i] >= 0 and len(partners):
-            shares.append(np.mean(labels[partners] == labels[i]))
+        partners = labels[pairs.pool[pairs.start[i] : pairs.start[i] + pairs.count[i]]]
+        if labels[i] >= 0 and (partners >= 0).any():
+            shares.append(np.mean(partners[partners >= 0] == labels[i]))
     assert rates["selected"] == pytest.approx(np.mean(shares))
     known = labels[labels >= 0]
     same = [np.mean(np.delete(known, i) == label) for i, label in enumerate(known)]
     assert rates["chance"] == pytest.approx(np.mean(same))
     assert rates["paired"] == pytest.approx(np.mean(pairs.count > 0))
+    neighbors = np.random.default_rng(2).integers(0, NUMBER, (NUMBER, 4)).astype(np.int32)
+    pairs_of_labels = [(labels[i], labels[j]) for i in range(NUMBER) for j in neighbors[i]]
+    both = [first == second for first, second in pairs_of_labels if min(first, second) >= 0]
+    found = same_class_rates(replace(pairs, neighbors=neighbors), labels)
+    assert found["neighbors"] == pytest.approx(np.mean(both))
+    nobody = same_class_rates(replace(pairs, neighbors=neighbors), np.full(NUMBER, -1))
+    assert (nobody["selected"], nobody["neighbors"]) == (0, 0)
