@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
+import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from torch.nn import functional as F
 
 from models import checkpoint
 from models.backbones import Backbone, build_backbone
-from models.weights_file import WeightsError, read_weights
+from models.claims import check_claims
+from models.state_dicts import backbone_part, guessed, misfit, unsaid
+from models.weights_file import read_weights
 
-PREFIXES = ("student.backbone.", "backbone.", "")  # where a state dict may hold the student's backbone
+_ARCHITECTURE = ("backbone", "width", "stem", "image_size")
 
 
 class EncoderError(ValueError):
@@ -71,29 +74,43 @@ def from_run(run: Path, which: str = "newest") -> Encoder:
     """The student backbone of a run's newest valid checkpoint, or of its "best" one by the kNN monitor.
 
     Raises:
-        EncoderError: no run, no checkpoint, or one that does not fit the run's configuration.
+        EncoderError: no run, no such checkpoint, or one that does not fit the run's configuration.
     """
+    if which not in ("newest", "best"):
+        raise EncoderError(f"checkpoint is {which!r}; take newest or best")
     config_path = run / "config.json"
     try:
         config = json.loads(config_path.read_text())
-        recipe, data = config["recipe"], config["data"]
+        facts = {**config["recipe"], "mean": config["data"]["mean"], "std": config["data"]["std"]}
     except FileNotFoundError:
         raise EncoderError(f"{run} is no run of train.py: it has no config.json") from None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise EncoderError(f"{config_path} cannot be read ({type(error).__name__}: {error})") from None
+    folder = run / "checkpoints"
+    notes: list[str] = []
     if which == "best":
-        found, notes = checkpoint.best(run / "checkpoints"), ["none was written where kNN was measured"]
+        found = checkpoint.best(folder)
+        if found is None:
+            raise EncoderError(
+                f"{folder} holds no checkpoint with a kNN accuracy of its own step, so none is the best: "
+                "train.py measures it with --val-data FILE; eval.py knn measures the newest"
+            )
     else:
-        found, notes = checkpoint.newest(run / "checkpoints")
-    if found is None:
-        why = f": {notes[0]}" if notes else ""
-        raise EncoderError(f"{run / 'checkpoints'} holds no checkpoint that can be read{why}")
-    facts = {**recipe, "mean": data["mean"], "std": data["std"], "step": found.state["step"]}
-    facts["samples_seen"] = found.state.get("samples_seen")
-    return _assemble(found.model, facts, found.path, tuple(notes) if which == "newest" else ())
+        found, notes = checkpoint.newest(folder)
+        if found is None:
+            why = f": {notes[0]}" if notes else ""
+            raise EncoderError(f"{folder} holds no checkpoint that can be read{why}")
+    facts |= {name: found.state[name] for name in ("step", "samples_seen") if name in found.state}
+    return _assemble(found.model, facts, found.path, tuple(notes))
 
 
-def from_weights(path: Path, stem: str | None = None, image_size: int | None = None) -> Encoder:
+def from_weights(
+    path: Path,
+    stem: str | None = None,
+    image_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Encoder:
     """The backbone in a file of weights with torchvision's or timm's keys, or with those of a checkpoint.
 
     What the file does not say of itself (backbone, width, stem, image_size, mean, std) is taken from the arguments and
@@ -102,86 +119,36 @@ def from_weights(path: Path, stem: str | None = None, image_size: int | None = N
     Raises:
         EncoderError: no such file, not to be read, or not a backbone.
     """
+    said = {"stem": stem, "image_size": image_size, "mean": mean, "std": std}
+    given = {name: value for name, value in said.items() if value is not None}
     try:
+        check_claims(given)
         weights, facts = read_weights(path)
-    except WeightsError as error:
+    except ValueError as error:
         raise EncoderError(str(error)) from None
-    facts |= {"stem": stem} if stem else {}
-    facts |= {"image_size": image_size} if image_size else {}
-    return _assemble(weights, _guessed(_backbone_part(weights)) | facts, path, ())
+    return _assemble(weights, guessed(backbone_part(weights)) | facts | given, path, ())
 
 
 def _assemble(weights: dict[str, Tensor], facts: dict[str, Any], source: Path, notes: tuple[str, ...]) -> Encoder:
+    if missing := [name for name in _ARCHITECTURE if name not in facts]:
+        raise EncoderError(f"{source}: {unsaid(missing, weights)}")
+    name, part = facts["backbone"], backbone_part(weights)
+    backbone = None
     try:
-        architecture = {name: facts[name] for name in ("backbone", "width", "stem", "image_size")}
-    except KeyError as missing:
-        raise EncoderError(f"{source}: nothing says the network's {missing}") from None
-    architecture["name"] = architecture.pop("backbone")
-    try:
-        check_views(facts)
+        check_claims(facts)
+        architecture = {"name": name, **{fact: facts[fact] for fact in _ARCHITECTURE[1:]}}
         with torch.device("meta"):  # no memory is taken on the word of a file, nor random numbers
             backbone = build_backbone(**architecture)
-        backbone.load_state_dict({key: _owned(value) for key, value in _backbone_part(weights).items()}, assign=True)
+        backbone.load_state_dict({key: _owned(value) for key, value in part.items()}, assign=True)
     except (ValueError, TypeError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
-        raise EncoderError(f"{source} does not hold the backbone {architecture['name']} ({first})") from None
-    mean, std = (tuple(facts[name]) if name in facts else None for name in ("mean", "std"))
+        why = (misfit(backbone, part) if backbone else "") or str(error).splitlines()[0]
+        told = reprlib.repr(name).strip("'")
+        raise EncoderError(f"{source} does not hold the backbone {told} ({why})") from None
+    mean, std = (tuple(facts[fact]) if fact in facts else None for fact in ("mean", "std"))
     keep, step, seen = float(facts.get("image_keep", 1.0)), facts.get("step"), facts.get("samples_seen")
     return Encoder(backbone, architecture, facts["image_size"], keep, mean, std, step, source, notes, seen)
-
-
-def check_views(facts: dict[str, Any]) -> None:
-    """Refuses what a file may say of its images and no view can be made of.
-
-    Raises:
-        ValueError: naming the fact and its value.
-    """
-    size, keep = facts["image_size"], facts.get("image_keep", 1.0)
-    if type(size) is not int or size < 1:
-        raise ValueError(f"image_size is {size}; give a whole number of pixels")
-    if not _is_number(keep) or not 0 < keep <= 1:
-        raise ValueError(f"image_keep is {keep}; give a share above 0, at most 1")
-    for name in ("mean", "std"):
-        triple = facts.get(name, (0.5, 0.5, 0.5))
-        if not isinstance(triple, list | tuple) or len(triple) != 3 or not all(map(_is_number, triple)):
-            raise ValueError(f"{name} is {triple}; give three numbers")
-    if not all(value > 0 for value in facts.get("std", (1.0,))):
-        raise ValueError(f"std is {facts['std']}; give numbers above 0")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _owned(value: Tensor) -> Tensor:
     """The weights in float32, in memory of their own."""
     return value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True).contiguous()
-
-
-def _backbone_part(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The entries of the student's backbone, without their prefix and without a classifier."""
-    for prefix in PREFIXES:
-        part = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-        if "conv1.weight" in part or "patch_embed.proj.weight" in part:
-            return {key: value for key, value in part.items() if not key.startswith(("fc.", "head."))}
-    return {}
-
-
-def _guessed(part: dict[str, Tensor]) -> dict[str, Any]:
-    """Architecture as far as the shapes tell it: not a small stem's max-pool, nor the size of a ResNet's images."""
-    if "pos_embed" in part and "patch_embed.proj.weight" in part:
-        patch = part["patch_embed.proj.weight"].shape[-1]
-        side = round((part["pos_embed"].shape[1] - 1) ** 0.5) * patch
-        return {
-            "backbone": "vit_small",
-            "width": part["pos_embed"].shape[2] // 6,
-            "stem": "imagenet",
-            "image_size": side,
-        }
-    if "conv1.weight" not in part:
-        return {}
-    name = (
-        "resnet50" if "layer1.0.conv3.weight" in part else "resnet34" if "layer1.2.conv1.weight" in part else "resnet18"
-    )
-    width, _, kernel, _ = part["conv1.weight"].shape
-    return {"backbone": name, "width": width} | ({"stem": "imagenet", "image_size": 224} if kernel == 7 else {})

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from models.encoder import Encoder, EncoderError, check_views, from_run, from_weights
+from models.encoder import Encoder, EncoderError, from_run, from_weights
 from pipelines.area_resize import padded, resize_crops
 from pipelines.crops import boxes
 from pipelines.views import evaluation
@@ -85,19 +84,20 @@ def load_encoder(
     Args:
         path: .safetensors; a folder with config.json and checkpoints; or .pt, .pth with torchvision's or timm's keys.
         checkpoint: of a run, "newest" or "best" by its kNN monitor.
-        stem, image_size, mean, std: what a file does not say of itself; mean and std on the scale 0 to 1.
+        stem, image_size, mean, std: of a file, where it does not say them itself; mean and std on the scale 0 to 1.
 
     Raises:
         EncoderError: nothing there, or not to be used; one line.
     """
     path = Path(path)
-    encoder = from_run(path, checkpoint) if path.is_dir() else from_weights(path, stem, image_size)
-    given: dict[str, Any] = {name: tuple(v) for name, v in (("mean", mean), ("std", std)) if v is not None}
-    try:
-        check_views({"image_size": encoder.image_size, **given})
-    except ValueError as error:
-        raise EncoderError(str(error)) from None
-    return FrozenEncoder(replace(encoder, **given))
+    given: dict[str, Any] = {"stem": stem, "image_size": image_size, "mean": mean, "std": std}
+    if not path.is_dir():
+        if checkpoint != "newest":
+            raise EncoderError(f"{path} is no folder of a run; leave checkpoint={checkpoint!r} out")
+        return FrozenEncoder(from_weights(path, **given))
+    if said := [name for name, value in given.items() if value is not None]:
+        raise EncoderError(f"{path} is a run, which says its {said[0]} itself; leave {said[0]}= out")
+    return FrozenEncoder(from_run(path, checkpoint))
 
 
 def _view(image: Image.Image, size: int, keep: float) -> Tensor:

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes from anywhere: the unpickler and the zip reader raise nearly every kind
         raise WeightsError(
-            f"{path} is refused: it is damaged, or holds more than weights and could run code ({_reason(error)})"
+            f"{path} is refused: it is damaged, or holds more than weights and could run code ({_reason(error)}); "
+            "where it can be trusted, save its state dict anew, with torch.save or as safetensors"
         ) from None
     for name in _NESTED:
         if isinstance(found, dict) and isinstance(found.get(name), dict):
@@ -65,10 +67,13 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _reason(error: Exception) -> str:
-    """The line of torch's page of advice that names what was found."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    named = next((line for line in lines if line.startswith("WeightsUnpickler error:")), lines[0] if lines else "")
-    return f"{type(error).__name__}: {named.removeprefix('WeightsUnpickler error:').strip()[:120]}"
+    """What was found, out of torch's page of advice, which ends in the advice to let the file run its code."""
+    text = str(error)
+    named = re.search(r"WeightsUnpickler error:\s*(.*)", text)
+    said = named.group(1) if named else text.partition("\n")[0].partition(". ")[0]
+    if said.startswith("Unsupported operand"):
+        said += ", as of pickle protocol 4 or newer"
+    return f"{type(error).__name__}: {ascii(said.strip()[:120])[1:-1]}"
 
 
 def _parsed(text: str) -> Any:

@@ -32,7 +32,7 @@ def write_checkpoint(run: Path, step: int, prefix: str = "student.backbone.", se
     weights = prefixed(backbone(seed), prefix) | prefixed(backbone(seed + 100), "teacher.network.backbone.")
     save_file(weights | {"queue.rows": torch.zeros(2, 2)}, folder / "model.safetensors")
     save_file({}, folder / "optimizer.safetensors")
-    (folder / "state.json").write_text(json.dumps({"step": step, "optimizer": {}}))
+    (folder / "state.json").write_text(json.dumps({"step": step, "optimizer": {"state": {}, "param_groups": []}}))
     seal(folder)
     return folder
 
@@ -124,9 +124,19 @@ def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
     (broken / "config.json").write_text(
         json.dumps({"recipe": RECIPE | {"width": 8}, "data": {"mean": [0] * 3, "std": [1] * 3}})
     )
+    for name, config in (("listed", []), ("bare", {"recipe": RECIPE, "data": {"mean": [0] * 3}})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    listed, bare = tmp_path / "listed", tmp_path / "bare"
     cases = [
         (lambda: from_run(tmp_path / "nowhere"), r"is no run of train\.py"),
         (lambda: from_run(run), "holds no checkpoint"),
+        (
+            lambda: from_run(broken, "best"),
+            r"no checkpoint with a kNN accuracy .* train\.py measures it with --val-data",
+        ),
+        (lambda: from_run(listed), r"config\.json cannot be read \(TypeError"),
+        (lambda: from_run(bare), r"config\.json cannot be read \(KeyError: 'std'"),
         (lambda: from_run(broken), "does not hold the backbone resnet18"),
         (lambda: from_weights(tmp_path / "nowhere"), "there is no weights file"),
         (lambda: from_weights(tmp_path / "text.safetensors"), "cannot be read as safetensors"),

@@ -57,6 +57,17 @@ def test_the_refusal_says_why(tmp_path):
         read_weights(tmp_path / "w.pt")
 
 
+def test_a_refusal_says_what_to_do(tmp_path):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "new.pt", pickle_protocol=4)
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps({"a": 1}, 4))
+    for name in ("new.pt", "plain.pt"):
+        with pytest.raises(WeightsError) as raised:
+            read_weights(tmp_path / name)
+        told = str(raised.value)
+        assert "Unsupported operand 149, as of pickle protocol 4 or newer" in told and told.isprintable()
+        assert told.endswith("save its state dict anew, with torch.save or as safetensors") and "False" not in told
+
+
 @pytest.mark.parametrize("nested", ["", "state_dict", "model"])
 def test_state_dicts_of_torch(tmp_path, nested):
     state = {"a": torch.arange(3.0), "count": torch.tensor(2)}
