@@ -12,6 +12,7 @@ from tools.evaluation import evaluate
 from tools.evaluation_options import parse
 from tools.options import Failure
 from tools.peers import leave
+from tools.trees import shown
 
 _MENDABLE = (Failure, ValueError, OSError, FloatingPointError, ModuleNotFoundError, DecodeError)
 
@@ -21,7 +22,7 @@ def main() -> int:
         evaluate(parse(), Console())
     except _MENDABLE as error:
         rank = int(os.environ.get("RANK", "0"))
-        print(f"eval.py: {f'process {rank}: ' if rank else ''}{error}", file=sys.stderr)
+        print(f"eval.py: {f'process {rank}: ' if rank else ''}{shown(str(error))}", file=sys.stderr)
         return leave(2)
     return leave(0)
 

@@ -82,7 +82,7 @@ def vote(similarity_Bk: Tensor, label_Bk: Tensor, temperature: float, classes: i
     Raises:
         ValueError: the temperature is not above 0.
     """
-    if temperature <= 0:
+    if not temperature > 0:
         raise ValueError(f"kNN temperature is {temperature}; give more than 0")
     weight_Bk = torch.softmax(similarity_Bk / temperature, 1)  # a common factor changes no vote, and cannot overflow
     scores_BC = weight_Bk.new_zeros(len(weight_Bk), classes)

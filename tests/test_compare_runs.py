@@ -49,6 +49,16 @@ def test_a_protocol_on_two_sets_of_images_has_rows_for_each(runs, tmp_path):
     }  # fmt: skip
 
 
+def test_a_torn_line_is_told_and_blocks_nothing(runs, tmp_path, capsys):
+    for name in ("config.json", "metrics.jsonl", "eval-knn.json"):
+        (tmp_path / name).write_text((runs[0] / name).read_text())
+    (tmp_path / "evaluations.jsonl").write_text('{"protocol": ')
+    assert main([str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert "40" in printed.out and printed.err.count("\n") == 1
+    assert "evaluations.jsonl, line 1, is no evaluation that can be read and was left out" in printed.err
+
+
 def test_table_json_and_markdown(runs, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     words = [*map(str, runs), "--json", str(tmp_path / "t.json"), "--markdown", str(tmp_path / "t.md")]

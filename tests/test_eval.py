@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from test_encoder import write_run
 
 import eval as program
+from models.encoder import Encoder, from_run
 from pipelines import Dataset
+from tools.evaluation_tables import show_classes
 
 CLASSES = ("a", "b", "c")
 
@@ -153,7 +156,15 @@ def test_data_that_cannot_be_measured_on(
         (("linear", "--sweep", "--lr", "1"), "argument --lr: not allowed with argument --sweep"),
         (("linear", "--lr", "1,2", "--labels", "1%"), "no class has two labels, so none can be held out"),
         (("finetune", "--lr-backbone", "-1"), "--lr-backbone is -1; give a number above 0"),
-        (("retrieve", "--k", "0,5"), "cannot rank, for k 0 and more"),
+        (("linear", "--lr", "inf"), "--lr is inf; give numbers above 0"),
+        (("finetune", "--lr-head", "nan"), "--lr-head is nan; give a number above 0"),
+        (("knn", "--temperature", "nan"), "--temperature is nan; give a number above 0"),
+        (("retrieve", "--k", "0,5"), "--k is 0,5; give whole numbers above 0, such as 1,5,10"),
+        (("retrieve", "--k", "1,91"), "--k is 91, but there are 90 images to find; give at most as many"),
+        (("knn", "--k", "91"), "--k is 91, but there are 90 images to find; give at most as many"),
+        (("knn", "--stem", "small"), "--stem goes with --weights alone; leave it out"),
+        (("knn", "--image-size", "16"), "--image-size goes with --weights alone; leave it out"),
+        (("knn", "--device", "tape"), "--device is 'tape'; take cpu or cuda"),
         (("retrieve", "--labels", "10%"), "unrecognized arguments: --labels 10%"),
         (("knn", "--loader", "magic"), "argument --loader: invalid choice: 'magic'"),
     ],
@@ -178,6 +189,49 @@ def test_every_result_is_kept_though_the_file_holds_the_last(run: Path, monkeypa
     assert json.loads((run / "eval-knn.json").read_text()) == rows[1]
 
 
+def test_a_torn_last_line_costs_that_line_alone(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run / "evaluations.jsonl").write_text('{"protocol": {"id": "knn')
+    there = ("--run", run, "--data", "train", "--val-data", "val", "--device", "cpu")
+    assert call(monkeypatch, "knn", *there) == call(monkeypatch, "knn", *there) == 0
+    torn, *rows, last = (run / "evaluations.jsonl").read_text().split("\n")
+    assert torn == '{"protocol": {"id": "knn' and last == "" and [json.loads(row)["step"] for row in rows] == [12, 12]
+
+
+def test_the_same_images_and_how_they_were_seen_are_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a precision that is not the usual one."""
+    there = ("--run", run, "--data", "val", "--device", "cpu", "--precision", "bf16")
+    for held_out, same in (("val", True), ("train", False)):
+        assert call(monkeypatch, "knn", *there, "--val-data", held_out) == 0
+        written = json.loads((run / "eval-knn.json").read_text())
+        assert written["same_images"] is same and written["loader"] == "auto"
+        assert written["protocol"]["id"].startswith("knn-k20-t0.1-cosine-student-bf16")
+
+
+def test_broken_weights_are_one_line_that_names_the_checkpoint(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tools.evaluation.from_run", lambda *which: broken(from_run(*which)))
+    there = ("--run", run, "--data", "train", "--val-data", "val", "--device", "cpu")
+    for name in ("knn", "retrieve", "linear"):
+        assert call(monkeypatch, name, *there) == 2
+        error = capsys.readouterr().err
+        assert "step-00000012: the features of " in error and "take an earlier checkpoint" in error
+        assert error.count("\n") == 1 and not (run / f"eval-{name}.json").exists()
+
+
+def broken(encoder: Encoder) -> Encoder:
+    torch.nn.init.constant_(encoder.backbone.conv1.weight, float("nan"))
+    return encoder
+
+
+def test_names_of_classes_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(width=100)
+    rows = [{"class": name, "images": 1, "top1": 1.0} for name in ("[red]x", "\x1b[31mred", "\udcff\n")]
+    show_classes(rows, console)
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in ("[red]x", r"\x1b[31mred", r"\udcff\n"))
+
+
 def test_missing_run_and_bad_numbers(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,6 +239,6 @@ def test_missing_run_and_bad_numbers(
     assert call(monkeypatch, "knn", "--run", run / "no", *there) == 2
     assert "is no run of train.py" in capsys.readouterr().err
     assert call(monkeypatch, "knn", "--run", run, *there, "--temperature", 0) == 2
-    assert capsys.readouterr().err == "eval.py: kNN temperature is 0.0; give more than 0\n"
+    assert capsys.readouterr().err == "eval.py: --temperature is 0; give a number above 0\n"
     assert call(monkeypatch, "knn", "--run", run, *there, "--k", 0) == 2
     assert capsys.readouterr().err == "eval.py: argument --k: invalid positive value: '0'\n"

@@ -23,7 +23,7 @@ from rich.text import Text
 from tools.markdown import escaped, table
 from tools.options import Failure, OneLineParser
 from tools.run_record import read_run
-from tools.run_results import Measured, latest, results_of
+from tools.run_results import Measured, damaged_lines, latest, results_of, titles
 from tools.trees import shown
 
 Facts = dict[str, list[Any]]  # a value of each run, in their order; None where a run has none
@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.markdown is not None:
             write(options.markdown, markdown(names, facts))
         show(names, facts, Console())
+        for line in (line for run in options.runs for line in damaged_lines(run)):
+            print(f"tools.report compare: {shown(line)}", file=sys.stderr)
     except (Failure, OSError) as error:
         print(f"tools.report compare: {error}", file=sys.stderr)
         return 2
@@ -90,14 +92,12 @@ def differing(asked: Sequence[dict[str, Any]]) -> Facts:
 def measured(results: Sequence[list[Measured]], last_steps: Sequence[int | None]) -> Facts:
     """A row for every measure of every protocol; where a run has gone on since it was measured, that is told.
 
-    A protocol that was applied to several sets of images has rows for each.
+    A protocol that was applied in several cases (other images, labels of another seed, ...) has rows for each.
     """
-    pairs = sorted({(result.protocol, result.data) for found in results for result in found})
-    several = {protocol for protocol, _ in pairs if len({data for other, data in pairs if other == protocol}) > 1}
+    names = titles(result for found in results for result in found)
     rows: Facts = {}
-    for protocol, data in pairs:
-        title = f"{protocol}, {data}" if protocol in several else protocol
-        here = [next((r for r in found if (r.protocol, r.data) == (protocol, data)), None) for found in results]
+    for key, title in sorted(names.items()):
+        here = [next((result for result in found if result.key == key), None) for found in results]
         for name in dict.fromkeys(name for result in here if result for name in result.values):
             rows[f"{title}: {name}"] = [result.values.get(name) if result else None for result in here]
         steps = [result.step if result else None for result in here]

@@ -11,13 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from rich.console import Console
 from torch import nn
 
+from models.conditions import conditions
 from models.distributed import world
 from models.encoder import Encoder, EncoderError, RawPixels, from_run, from_weights
+from models.features import NotFinite
 from models.passes import Passes
 from models.protocols import Protocol
 from pipelines.views import evaluation
@@ -26,15 +29,17 @@ from tools.evaluation_measure import Measure
 from tools.evaluation_options import protocol_of
 from tools.evaluation_tables import show, show_classes
 from tools.launch import DTYPES, device_of, use_threads
+from tools.options import Failure
 from tools.peers import check_agreement
 from tools.run_folder import versions
+from tools.trees import shown
 
 
 def evaluate(options: Namespace, console: Console) -> None:
     """Measures, prints and writes one protocol for one encoder.
 
     Raises:
-        Failure, ValueError, OSError: what was asked for cannot be measured; nothing has been written.
+        Failure, ValueError, OSError, FloatingPointError: it cannot be measured; nothing has been written.
     """
     started = time.perf_counter()
     device = join_processes(options.device)
@@ -42,13 +47,15 @@ def evaluate(options: Namespace, console: Console) -> None:
     encoder = encoders["newest"]
     images = open_images(options, encoder)
     check_agreement({"data": f"{images.bank.checksum} {images.queries.checksum}"})
-    protocol = chosen_protocol(options, images, encoder)
-    precision = options.precision or ("bf16" if options.name == "finetune" else "fp32")
-    measure = Measure(images, encoder, passes(options, encoder, device, precision), device)
+    protocol = chosen_protocol(options, images, device)
+    measure = Measure(images, encoder, passes(options, encoder, device, protocol.precision), device)
 
     rows: dict[str, dict[str, Any]] = {}
     for name, network, row_protocol in networks(options, encoders, protocol):
-        rows[name] = {"protocol": row_protocol.as_dict(), **measure(network, row_protocol)}
+        try:
+            rows[name] = {"protocol": row_protocol.as_dict(), **measure(network, row_protocol)}
+        except NotFinite as error:
+            raise Failure(f"{encoders['best' if name == 'best' else 'newest'].source}: {error}") from None
     first, *others = rows
     result = {
         **rows[first],
@@ -56,7 +63,8 @@ def evaluate(options: Namespace, console: Console) -> None:
         "best_step": encoders["best"].step if "best" in encoders else None,
         "baselines": {name: rows[name] for name in others if name != "best"},
         "data": described(images.bank), "val_data": described(images.queries), "classes": len(images.bank.classes),
-        "pretraining": run_facts(options.run), "image_size": encoder.image_size, "precision": precision,
+        "pretraining": run_facts(options.run), "image_size": encoder.image_size, "precision": protocol.precision,
+        "loader": options.loader, "pixels": protocol.pixels, "same_images": images.same,
         "encoder": str(encoders[first if first == "best" else "newest"].source),
         "step": encoders[first if first == "best" else "newest"].step, "seed": options.seeds[0],
         "device": str(device), "processes": world()[1], "seconds": round(time.perf_counter() - started, 2),
@@ -65,11 +73,11 @@ def evaluate(options: Namespace, console: Console) -> None:
     if world()[0]:
         return  # the first process speaks and writes
     for note in (*encoder.notes, *notes(options, encoders, images)):
-        console.print(note, markup=False)
+        console.print(shown(note), markup=False)
     show(rows, protocol, images.queries, console)
     if options.per_class:
         show_classes(rows[first]["per_class"], console)
-    console.print(f"written to {write(options, result)}", markup=False)
+    console.print(shown(f"written to {write(options, result)}"), markup=False)
 
 
 def join_processes(asked: str | None) -> torch.device:
@@ -117,12 +125,20 @@ def networks(
     return rows
 
 
-def chosen_protocol(options: Namespace, images: Images, encoder: Encoder) -> Protocol:
-    """The protocol of the newest checkpoint."""
+def chosen_protocol(options: Namespace, images: Images, device: torch.device) -> Protocol:
+    """The protocol of the newest checkpoint.
+
+    Raises:
+        Failure: there are no such settings, or not so many neighbours.
+    """
     facts = run_facts(options.run)
     run = {name: facts[name] for name in ("method", "recipe")} if facts else {}
     size = len(next(iter(images.chosen.values())))
-    protocol = protocol_of(options, size, run, images.labels)
+    searched = size - 1 if options.name == "retrieve" and images.same else size
+    if (k := getattr(options, "k", None)) is not None and np.max(k) > searched:
+        raise Failure(f"--k is {np.max(k)}, but there are {searched} images to find; give at most as many")
+    pixels = conditions((images.bank, images.queries), options.loader, device).pixels
+    protocol = replace(protocol_of(options, size, run, images.labels), pixels=pixels)
     if options.name == "retrieve" and images.same:
         return replace(protocol, bank="leave-one-out")  # type: ignore[call-arg]  # a RetrieveProtocol
     return protocol
@@ -164,13 +180,26 @@ def notes(options: Namespace, encoders: dict[str, Encoder], images: Images) -> l
 
 
 def write(options: Namespace, result: dict[str, Any]) -> Path:
-    """Writes the result's file whole, adds the result to those before it, and returns the file."""
+    """Writes the result's file whole, adds the result to those before it, and returns the file.
+
+    Raises:
+        OSError: the disk is full or cannot be written.
+    """
     file = f"eval-{options.name}.json"
     out: Path = options.run / file if options.run else Path(f"{options.weights}.{file}")
     every = out.with_name("evaluations.jsonl") if options.run else Path(f"{options.weights}.evaluations.jsonl")
     partial = out.with_name(f".{out.name}.partial")
-    partial.write_text(json.dumps(result, indent=2) + "\n")
+    partial.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
     partial.replace(out)
-    with every.open("a") as lines:
-        lines.write(json.dumps(result) + "\n")
+    add_line(every, json.dumps(result, allow_nan=False))
     return out
+
+
+def add_line(path: Path, line: str) -> None:
+    """Adds a line at the end of a file, also behind one that a loss of power has torn; it is on the disk afterwards."""
+    with path.open("a+b") as file:
+        length = file.seek(0, os.SEEK_END)
+        torn = length > 0 and os.pread(file.fileno(), 1, length - 1) != b"\n"
+        file.write(("\n" * torn + line + "\n").encode())
+        file.flush()
+        os.fsync(file.fileno())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.backbones import Backbone
 from models.encoder import Encoder
+from models.features import NotFinite
 from models.finetune import finetune
 from models.knn import predict_part
 from models.outcome import Outcome, classified, figures
@@ -77,7 +78,10 @@ class Measure:
             network.state_dict(), encoder.architecture, images.bank, images.chosen[seed], encoder.image_size,
             protocol, seed, loading,
         )  # fmt: skip
-        queries = self.passes.part(tuned, images.queries, images.asked)
+        try:
+            queries = self.passes.part(tuned, images.queries, images.asked)
+        except NotFinite:
+            raise FloatingPointError("fine-tuning diverged in its last step; take smaller rates") from None
         return self._classified(queries.number_M, queries.features_MD, facts)
 
     def _retrieve(self, network: nn.Module, protocol: RetrieveProtocol) -> Outcome:

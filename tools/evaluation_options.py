@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -85,8 +86,8 @@ def _common() -> OneLineParser:
     add("--data", required=True, metavar="PATH", help="labelled images to learn from, converted")
     add("--val-data", required=True, metavar="PATH", help="labelled images to classify, converted")
     add(
-        "--checkpoint", choices=CHECKPOINTS, default="both",
-        help="of the run: its newest, its best by the kNN monitor, or both side by side (default: %(default)s)",
+        "--checkpoint", choices=CHECKPOINTS,
+        help="of the run: its newest, its best by the kNN monitor, or both side by side (default: both)",
     )  # fmt: skip
     add("--baselines", action="store_true", help="rows for the untrained network and for raw pixels")
     add("--per-class", action="store_true", help="print a table of the classes, which the file always holds")
@@ -126,11 +127,20 @@ def _checked(options: argparse.Namespace) -> argparse.Namespace:
     options.seeds = options.seeds or (options.seed,)
     if len(set(options.seeds)) < len(options.seeds):
         raise Failure(f"--seeds {','.join(map(str, options.seeds))} names a seed twice")
-    for name in ("lr_backbone", "lr_head"):
-        if (value := getattr(options, name, None)) is not None and not value > 0:
-            raise Failure(f"--{name.replace('_', '-')} is {value:g}; give a number above 0")
-    if getattr(options, "lr", None) and min(options.lr) <= 0:
-        raise Failure(f"--lr is {','.join(f'{rate:g}' for rate in options.lr)}; give numbers above 0")
+    for name in ("temperature", "lr_backbone", "lr_head", "lr"):
+        value = getattr(options, name, None)
+        rates = value if isinstance(value, tuple) else (value,)
+        if not all(rate is None or 0 < rate < math.inf for rate in rates):  # nan is neither
+            given = ",".join(f"{rate:g}" for rate in rates)
+            what = "numbers" if isinstance(value, tuple) else "a number"
+            raise Failure(f"--{name.replace('_', '-')} is {given}; give {what} above 0")
+    if options.name == "retrieve" and options.k and min(options.k) < 1:
+        raise Failure(f"--k is {','.join(map(str, options.k))}; give whole numbers above 0, such as 1,5,10")
+    for name in ("stem", "image_size") if options.run else ("checkpoint",):
+        if getattr(options, name) is not None:
+            source = "--weights" if options.run else "--run"
+            raise Failure(f"--{name.replace('_', '-')} goes with {source} alone; leave it out")
+    options.checkpoint = options.checkpoint or "both"
     return options
 
 

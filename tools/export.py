@@ -35,7 +35,7 @@ from tools.onnx_file import check_packages, onnx_features, write_onnx
 from tools.options import Failure, OneLineParser
 from tools.run_folder import versions
 from tools.run_record import read_run
-from tools.run_results import Measured, latest, results_of
+from tools.run_results import Measured, damaged_lines, latest, results_of, titles
 from tools.staging import Staging
 from tools.stock import LAYOUTS, chosen_layout, missing_class, stock_lines, stock_network, version
 from tools.trees import shown
@@ -77,8 +77,8 @@ def export(options: argparse.Namespace, console: Console) -> list[Checked]:
     config, encoder = read_run(options.run).config, from_run(options.run, options.checkpoint)
     results = latest(results_of(options.run), encoder.step)
     layout = chosen_layout(options.layout, encoder.architecture["name"])
-    for note in encoder.notes:
-        console.print(note, markup=False)
+    for note in (*encoder.notes, *damaged_lines(options.run)):
+        console.print(shown(note), markup=False)
     frozen, dataset = FrozenEncoder(encoder), data_of(config, options.data)
     images_BCHW = real_images(dataset, frozen)
     with torch.no_grad():
@@ -158,7 +158,7 @@ def metadata(
     encoder: Encoder, config: dict[str, Any], results: Sequence[Measured], layout: str, data: str
 ) -> dict[str, str]:
     """What the files say of themselves: texts, JSON where a value is no text. `from_weights` reads these names."""
-    architecture = encoder.architecture
+    architecture, names = encoder.architecture, titles(results)
     facts: dict[str, Any] = {
         "format": "pt", "layout": layout, "load_with": "\n".join(stock_lines(layout, architecture)),
         "method": config["method"], "recipe_name": config.get("recipe_name"), "recipe": config["recipe"],
@@ -171,6 +171,7 @@ def metadata(
             {
                 "protocol": result.protocol, "data": result.data, "images": result.images, "step": result.step,
                 **result.values, "intervals": result.intervals,
+                **({"case": names[result.key]} if names[result.key] != result.protocol else {}),
             }
             for result in results
         ],

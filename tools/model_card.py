@@ -12,7 +12,7 @@ from typing import Any
 from models.encoder import Encoder
 from tools.export_check import Checked
 from tools.markdown import code, escaped, table
-from tools.run_results import Measured
+from tools.run_results import Measured, titles
 from tools.stock import missing_class
 
 _SOURCES = (
@@ -111,9 +111,11 @@ class Card:
         if not self.results:
             yield "Nothing: the run had not been evaluated.\n"
             return
+        names = titles(self.results)
         rows = [
             (
-                code(result.protocol), escaped(name), _with_interval(value, result.intervals.get(name)),
+                code(result.protocol) + escaped(names[result.key].removeprefix(result.protocol)), escaped(name),
+                _with_interval(value, result.intervals.get(name)),
                 f"{result.images or 0:,} of {escaped(result.data)}", _step(result.step, self),
             )
             for result in self.results
