@@ -1,6 +1,7 @@
 """A sweep trains, evaluates and tabulates; called again, it only reads; after an interruption, it goes on."""
 
 import json
+from argparse import Namespace
 
 import pytest
 
@@ -35,6 +36,18 @@ def test_a_sweep_goes_on_where_it_stopped(data, tmp_path, monkeypatch, capsys):
     rows = [json.loads(line) for line in (out / "moco" / "metrics.jsonl").read_text().splitlines()]
     assert json.loads((out / "sweep.json").read_text())["rows"][0]["steps"] == 3
     assert [row["step"] for row in rows] == sorted(row["step"] for row in rows)
+
+
+def test_an_evaluation_without_baselines_is_made_anew(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(sweep, "call", lambda command: called.append(command[:2]))
+    run = tmp_path / "moco"
+    run.mkdir()
+    (run / "summary.json").write_text("{}")
+    (run / "eval-knn.json").write_text('{"baselines": {"untrained network": {}, "raw pixels": {}}}')
+    (run / "eval-linear.json").write_text('{"top1": 1.0}')
+    sweep.train("moco", Namespace(out=tmp_path, data="a", val_data="b"), [])
+    assert called == [["eval.py", "linear"]]
 
 
 @pytest.mark.parametrize(
