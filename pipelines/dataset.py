@@ -21,6 +21,7 @@ from pipelines.card import DatasetError, card_path, check_card, read_card, read_
 from pipelines.digests import SAMPLED, content_checksum, image_digest, sample_checksum, sampled_numbers
 from pipelines.encoded import EncodedImages
 from pipelines.image_table import ImageTable
+from pipelines.printable import shown
 
 __all__ = ["Dataset", "DatasetError", "image_names", "open_dataset", "verify"]
 
@@ -37,14 +38,14 @@ class Dataset:
         path: the .beton, or the folder of shards.
         format: "beton" or "shards".
         number: N, the images in it.
-        classes: names, in the order of the labels; empty if unlabelled.
+        classes: names, in the order of the labels, as they can be printed (`shown`); empty if unlabelled.
         heights, widths: [N] int32, pixels.
         labels: [N] int64, -1 = unlabelled.
         mean, std: of red, green and blue on the scale 0 to 1; every image counts the same whatever its size.
         checksum: hexadecimal; of the images' encoded bytes and labels in order, whatever files they lie in.
-        name: the source that it was converted from.
+        name: the source that it was converted from, as it can be printed.
         table: where the images lie in the files.
-        card: the whole card.
+        card: the whole card; its names are those of the source, byte for byte.
     """
 
     path: Path
@@ -99,7 +100,7 @@ def open_dataset(path: str | os.PathLike[str], check: str = "sample") -> Dataset
             table = replace(table, digest=None)
         if card["number"] != len(table):
             raise ValueError(f"{path} holds {len(table)} images and its card says {card['number']}")
-        classes = tuple(card["classes"])
+        classes = tuple(shown(name) for name in card["classes"])
         if int(table.label.min()) < -1 or int(table.label.max()) >= len(classes):
             raise ValueError(f"{path} has a label beyond the {len(classes)} classes of its card")
         dataset = Dataset(
@@ -113,7 +114,7 @@ def open_dataset(path: str | os.PathLike[str], check: str = "sample") -> Dataset
             mean=_triple(card["mean"]),
             std=_triple(card["std"]),
             checksum=card["checksum"],
-            name=card["source"],
+            name=shown(card["source"]),
             table=table,
             card=card,
         )
@@ -185,6 +186,9 @@ def _first_damaged(dataset: Dataset, joined: bytes) -> str:
 
 
 def image_names(dataset: Dataset) -> list[str]:
-    """The images' names in the source, in index order; empty if the list was not kept with the images, or edited."""
+    """The images' names in the source, in index order; empty if the list was not kept with the images, or edited.
+
+    They are those of the source, byte for byte (`shown` makes them printable), as lists of images name them.
+    """
     names = read_names(dataset.path, dataset.card.get("names_checksum"))
     return names if len(names) == dataset.number else []

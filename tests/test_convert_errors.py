@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.card import card_path, read_card, sealed, write_json
 from pipelines.dataset import open_dataset
 from tests.images import class_folder, encoded, smooth, write
 from tools.convert import main
@@ -125,6 +126,20 @@ def test_sources_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str
     shutil.make_archive(str(tmp_path / "a"), "gztar", tmp_path / "photos")
     cut = write(tmp_path / "cut.tar.gz", (tmp_path / "a.tar.gz").read_bytes()[:-900])
     assert "damaged" in one_line(refused(capsys, cut, out))
+
+
+@pytest.mark.parametrize(
+    "settings", [None, {}, {"stored": {"raw": "6"}, "skipped": []}, {"stored": {}, "skipped": [1]}]
+)
+def test_a_converted_source_whose_card_is_somebody_else_s(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: object
+) -> None:
+    source = tmp_path / "p.beton"
+    assert main([str(class_folder(tmp_path / "photos")), str(source), "--workers", "1"]) == 0
+    capsys.readouterr()
+    write_json(card_path(source), sealed(read_card(source) | {"settings": settings}))
+    text = one_line(refused(capsys, source, tmp_path / "shards", "--format", "shards"))
+    assert "p.beton.json lacks what conversion writes" in text
 
 
 def test_splits_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,7 +125,8 @@ def test_names_in_any_encoding(tmp_path: Path) -> None:
     odd = os.fsdecode(b"caf\xe9")
     write(folder / odd / "na\nme \u4e2d.jpg", encoded(smooth(10, 10)))
     dataset = convert(folder, tmp_path / "p.beton")
-    assert dataset.classes == tuple(sorted((odd, "cat", "dog"), key=os.fsencode))
+    assert dataset.card["classes"] == sorted((odd, "cat", "dog"), key=os.fsencode)
+    assert dataset.classes == ("caf\\udce9", "cat", "dog")  # as they can be printed
     assert f"{odd}/na\nme \u4e2d.jpg" in image_names(dataset)
 
 
@@ -240,6 +241,21 @@ def test_workers_do_not_change_the_result(tmp_path: Path) -> None:
     two = convert(folder, tmp_path / "b" / "p.beton", "--workers", "2")
     for ending in ("", ".json", ".names"):
         assert Path(f"{one.path}{ending}").read_bytes() == Path(f"{two.path}{ending}").read_bytes()
+
+
+def test_names_that_no_terminal_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Latin-1 bytes, a colour, a turned direction: kept in the card and the list, printable wherever they are met."""
+    names = ("caf\udce9", "\x1b[31mred", "\u202egnp.exe", "日本")
+    folder = class_folder(tmp_path / "phot\udcf6s", names, each=1)
+    beton = convert(folder, tmp_path / "p.beton")
+    again = convert(beton.path, tmp_path / "shards", "--format", "shards")
+    smaller = convert(beton.path, tmp_path / "smaller.beton", "--max-size", "8")
+    for dataset in (beton, again, smaller):
+        assert dataset.classes == ("\\x1b[31mred", "caf\\udce9", "\\u202egnp.exe", "日本")
+        assert sorted(dataset.card["classes"]) == sorted(names)
+        assert dataset.name == "phot\\udcf6s" and dataset.card["source"] == "phot\udcf6s"
+        assert {name.split("/")[0] for name in image_names(dataset)} == set(names)
+    assert all(line.isprintable() for line in capsys.readouterr().out.splitlines())
 
 
 @pytest.mark.shared_data

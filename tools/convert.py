@@ -112,7 +112,7 @@ def _summary(source: Source, written: list[Written], seconds: float) -> None:
         print(f"note: {note}", file=sys.stderr)
     number = sum(split.card["number"] for split in written)
     print(
-        f"{source.kind}: {number:,} images, {len(source.classes)} classes, "
+        f"{shown(source.kind)}: {number:,} images, {len(source.classes)} classes, "
         f"{seconds:.1f} s ({number / max(seconds, 1e-9):,.0f} images/s); {source.ignored} other files ignored"
     )
     _list_written(written)

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from pipelines.card import DatasetError, card_path
 from pipelines.dataset import image_names, open_dataset
 from pipelines.shard_format import is_shard_folder
 from tools.places import Item, Kept, Place
 from tools.source import TRAIN, Source
-from tools.trees import SourceError
+from tools.trees import SourceError, shown
+
+
+def _complete(card: dict[str, Any]) -> bool:
+    """Whether it has what is told at the end; training needs none of it, so opening does not ask."""
+    settings = card.get("settings")
+    if type(card.get("labelled")) is not int or not isinstance(settings, dict):
+        return False
+    stored, skipped = settings.get("stored"), settings.get("skipped")
+    return (
+        isinstance(stored, dict)
+        and all(type(count) is int for count in stored.values())
+        and isinstance(skipped, list)
+        and all(isinstance(entry, list) and [*map(type, entry)] == [str, str] for entry in skipped)
+    )
 
 
 def converted(path: Path) -> Source | None:
@@ -24,7 +39,7 @@ def converted(path: Path) -> Source | None:
     try:
         dataset = open_dataset(path)
     except DatasetError as error:
-        raise SourceError(f"{error}") from None
+        raise SourceError(shown(str(error))) from None
     table = dataset.table
     names = image_names(dataset) or [f"{path.name}#{number}" for number in range(dataset.number)]
     files = [os.fspath(file) for file in table.files]
@@ -35,5 +50,10 @@ def converted(path: Path) -> Source | None:
             names, *(column.tolist() for column in columns), strict=True
         )
     ]
-    layout = str(dataset.card.get("layout", dataset.format))
-    return Source(dataset.name, layout, dataset.classes, {TRAIN: items}, card=dataset.card)
+    card = dataset.card
+    if not _complete(card):
+        raise SourceError(
+            f"the card {shown(str(card_path(path)))} lacks what conversion writes; convert its own source"
+        )
+    layout = str(card.get("layout", dataset.format))
+    return Source(card["source"], layout, tuple(card["classes"]), {TRAIN: items}, card=card)
