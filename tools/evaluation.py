@@ -63,7 +63,8 @@ def evaluate(options: Namespace, console: Console) -> None:
         "best_step": encoders["best"].step if "best" in encoders else None,
         "baselines": {name: rows[name] for name in others if name != "best"},
         "data": described(images.bank), "val_data": described(images.queries), "classes": len(images.bank.classes),
-        "pretraining": run_facts(options.run), "image_size": encoder.image_size, "precision": protocol.precision,
+        "pretraining": run_facts(options.run), "precision": protocol.precision,
+        "image_size": encoder.image_size, "mean": images.bank.mean, "std": images.bank.std,
         "loader": options.loader, "pixels": protocol.pixels, "same_images": images.same,
         "encoder": str(encoders[first if first == "best" else "newest"].source),
         "step": encoders[first if first == "best" else "newest"].step, "seed": options.seeds[0],
@@ -98,7 +99,7 @@ def join_processes(asked: str | None) -> torch.device:
 def encoders_of(options: Namespace) -> dict[str, Encoder]:
     """The encoder as "newest", and the run's best one where that is another checkpoint, or was asked for."""
     if options.weights:
-        return {"newest": from_weights(options.weights, options.stem, options.image_size)}
+        return {"newest": from_weights(options.weights, options.stem, options.image_size, options.mean, options.std)}
     found = {"newest": from_run(options.run)}
     if options.checkpoint == "best":
         found["best"] = from_run(options.run, "best")
@@ -165,6 +166,11 @@ def run_facts(run: Path | None) -> dict[str, Any] | None:
 def notes(options: Namespace, encoders: dict[str, Encoder], images: Images) -> list[str]:
     """Lines above the table: what a reader would wonder about."""
     lines = []
+    if encoders["newest"].mean is None or encoders["newest"].std is None:
+        lines.append(
+            f"{options.weights} does not say how its images were normalised: all are by mean and deviation of "
+            f"{images.bank.path}; --mean R,G,B and --std R,G,B give others"
+        )
     if options.run and options.checkpoint == "both":
         best, newest = encoders.get("best"), encoders["newest"]
         if best is None:

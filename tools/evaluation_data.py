@@ -19,7 +19,8 @@ from tools.options import Failure
 @dataclass(frozen=True)
 class Images:
     """Attributes:
-    bank, queries: normalised by the channel statistics that the encoder was trained with.
+    bank, queries: normalised by the channel statistics that the encoder was trained with; by the bank's where nothing
+        says which these were.
     chosen: numbers of the bank's images whose labels are used, for each seed.
     asked: numbers of the labelled queries.
     labels: what is used of the bank's, in the protocol's words.
@@ -50,8 +51,10 @@ def open_images(options: Namespace, encoder: Encoder) -> Images:
         ValueError: a data set or a list that cannot be used.
     """
     paths = (options.data, options.val_data)
-    bank, queries = (as_trained(open_dataset(path, options.verify), encoder) for path in paths)
+    bank, queries = (open_dataset(path, options.verify) for path in paths)
     check_labels(bank, queries)
+    mean, std = encoder.mean or bank.mean, encoder.std or bank.std  # one normalisation for both
+    bank, queries = (replace(dataset, mean=mean, std=std) for dataset in (bank, queries))
     if (path := getattr(options, "label_list", None)) is not None:
         numbers, digest = listed(path, image_names(bank), bank.labels, bank.path)
         chosen, labels = dict.fromkeys(options.seeds, numbers), f"list {digest}"
@@ -59,13 +62,6 @@ def open_images(options: Namespace, encoder: Encoder) -> Images:
         chosen = {seed: balanced_split(bank.labels, options.share, seed) for seed in options.seeds}
         labels = "all" if options.share == 1 else f"{100 * options.share:g}%"
     return Images(bank, queries, chosen, np.flatnonzero(queries.labels >= 0), labels)
-
-
-def as_trained(dataset: Dataset, encoder: Encoder) -> Dataset:
-    """The data set, to be normalised by the channel statistics that the encoder was trained with."""
-    if encoder.mean is None or encoder.std is None:
-        return dataset
-    return replace(dataset, mean=encoder.mean, std=encoder.std)
 
 
 def check_labels(bank: Dataset, queries: Dataset) -> None:

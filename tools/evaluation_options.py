@@ -103,6 +103,8 @@ def _common() -> OneLineParser:
     add("--device", help="cpu or cuda (default: cuda where there is one)")
     add("--stem", help="with --weights: imagenet, small or small_pool, where the file does not say")
     add("--image-size", type=positive, help="with --weights: side of the views in pixels, the same")
+    for name in ("--mean", "--std"):
+        add(name, type=numbers, metavar="R,G,B", help="with --weights: of the channels, on the scale 0 to 1, the same")
     return common
 
 
@@ -136,7 +138,7 @@ def _checked(options: argparse.Namespace) -> argparse.Namespace:
             raise Failure(f"--{name.replace('_', '-')} is {given}; give {what} above 0")
     if options.name == "retrieve" and options.k and min(options.k) < 1:
         raise Failure(f"--k is {','.join(map(str, options.k))}; give whole numbers above 0, such as 1,5,10")
-    for name in ("stem", "image_size") if options.run else ("checkpoint",):
+    for name in ("stem", "image_size", "mean", "std") if options.run else ("checkpoint",):
         if getattr(options, name) is not None:
             source = "--weights" if options.run else "--run"
             raise Failure(f"--{name.replace('_', '-')} goes with {source} alone; leave it out")
