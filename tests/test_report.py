@@ -115,10 +115,19 @@ def test_nothing_of_the_data_is_code(reported):
 
 def test_evaluations_are_shown(clim, tmp_path):
     run = shutil.copytree(clim, tmp_path / "run")
-    (run / "eval-linear.json").write_text(json.dumps({"protocol": {"id": "<linear>"}, "top1": 41.983, "seed": 0}))
+    newest = {"protocol": {"id": "<linear>"}, "top1": 41.983, "interval": {"top1": [39.8, 44.21]}, "processes": 1}
+    best = {"protocol": {"id": "<linear>-best"}, "top1": 43.5, "seconds": 12.5, "labelled_images": 48}
+    images = {"val_data": {"number": 15, "path": "/a/held_out.beton"}, "step": 12, "best_step": 6, "seed": 0}
+    (run / "eval-linear.json").write_text(json.dumps(newest | {"best": best} | images))
+    (run / "evaluations.jsonl").write_text("torn\n")
     assert report.main([str(run)]) == 0
     page = text(run / "report")
-    assert "<td>eval.py linear: top1</td><td>41.98 %</td><td>&lt;linear&gt;</td>" in page
+    row = "<td>eval.py: top1</td><td>41.98 %</td><td>&lt;linear&gt;</td><td>39.80 to 44.21</td>"
+    assert f"{row}<td>15 of held_out</td><td>12</td>" in page
+    row = "<td>eval.py: top1</td><td>43.50 %</td><td>&lt;linear&gt;-best</td><td></td>"
+    assert f"{row}<td>15 of held_out</td><td>6</td>" in page
+    assert page.count("<td>eval.py") == 2  # nothing but measures: no seconds, processes or numbers of images
+    assert "evaluations.jsonl, line 1, is no evaluation that can be read and was left out" in page
 
 
 def test_counts_of_a_confusion():
@@ -181,7 +190,7 @@ def test_a_run_that_goes_on(clim, tmp_path):
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 13, "epoch"')  # being written
     assert report.main([str(run)]) == 0
-    assert "12 (not finished)" in text(run / "report")
+    assert "<td>unfinished, step 12 of 12</td>" in text(run / "report")
     assert "Left out with all that needs them: the run has no checkpoint yet." in text(run / "report")
 
 
@@ -216,6 +225,8 @@ def test_images_that_moved(clim, labelled, tmp_path, capsys):
     (run / "config.json").write_text(json.dumps(config))
     error = refused(capsys, run)
     assert f"no longer at {tmp_path / 'gone.beton'}; say where they are with --data FILE" in error
+    for device in ("foo", "cuda:99"):
+        assert f"--device is '{device}'" in refused(capsys, clim, "--device", device)
     assert "was not trained on" in refused(capsys, run, "--data", labelled.held_out)
     assert "there is no data set" in refused(capsys, run, "--data", tmp_path / "no.beton")
     assert report.main([str(run), "--data", str(labelled.train)]) == 0

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in (line for run in options.runs for line in damaged_lines(run)):
             print(f"tools.report compare: {shown(line)}", file=sys.stderr)
     except (Failure, OSError) as error:
-        print(f"tools.report compare: {error}", file=sys.stderr)
+        print(f"tools.report compare: {shown(str(error))}", file=sys.stderr)
         return 2
     return 0
 
@@ -63,7 +63,7 @@ def compare(runs: Sequence[Path]) -> Facts:
     """The table's rows: facts in order, each with a value of every run.
 
     Of recipes, data and machines only what differs; what a run or its method does not have is None. A run that is not
-    finished has the step and the images that it logged last.
+    finished is marked so, and has the step and the images that it logged last.
 
     Raises:
         Failure: a folder is no run, or a file is damaged.
@@ -73,6 +73,7 @@ def compare(runs: Sequence[Path]) -> Facts:
     return {
         "method": [record.config["method"] for record in records],
         **differing([_asked(record.config) for record in records]),
+        **({} if all(record.summary for record in records) else {"state": [record.state for record in records]}),
         "step": steps,
         "images seen": [record.summary.get("samples_seen", record.last("samples_seen")) for record in records],
         "seconds": [record.summary.get("seconds") for record in records],

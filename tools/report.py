@@ -22,6 +22,8 @@ import torch
 from models.encoder import EncoderError
 from pipelines import Dataset
 from pipelines.damage import DecodeError
+from pipelines.printable import shown
+from tools.launch import device_of
 from tools.options import Failure, OneLineParser
 from tools.report_folder import PAGE, check_own, publish
 from tools.report_looks import Looks, held_out_images, look, spread_over, training_images
@@ -53,10 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         files = make(record, train, held_out, options)
         publish(out, files)
     except _ERRORS as error:
-        print(f"tools.report: {error}", file=sys.stderr)
+        print(f"tools.report: {shown(str(error))}", file=sys.stderr)
         return 2
     size = len(files[PAGE]) / 1e6
-    print(f"{out / PAGE}: {size:.1f} MB, and {len(files) - 1} pictures beside it")
+    print(f"{shown(str(out / PAGE))}: {size:.1f} MB, and {len(files) - 1} pictures beside it")
     return 0
 
 
@@ -64,8 +66,7 @@ def make(record: RunRecord, train: Dataset, held_out: Dataset | None, options: a
     """The files of the report, by name."""
     from tools.report_page import page
 
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    looks = look(record, train, held_out, options.bank, options.bank, device)
+    looks = look(record, train, held_out, options.bank, options.bank, device_of(options.device))
     made = list(sections(record, train, looks, options))
     config = record.config
     title = f"{config['method']} on {train.name}"

@@ -30,7 +30,6 @@ _PLACE = {"step", "epoch", "samples_seen", "first_step_s", "replaced_images"}
 _PLAIN = {"loss", "lr", "samples_per_s", "wait_share", "knn_top1", *MEANING}
 _WIDTH, _HEIGHT, _COLUMNS = 5.4, 2.7, 2
 _FEW = 30  # points that are marked one by one
-_FEW = 30  # points that are marked one by one
 
 Panel = tuple[str, dict[str, str]]  # title, and for each field the name of its line
 

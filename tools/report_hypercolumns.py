@@ -57,13 +57,14 @@ def hypercolumn_section(record: RunRecord, dataset: Dataset, seed: int) -> Secti
         f"The student at step {found.state['step']:,}. {' and '.join(stages)}: length of the feature at each place. "
         "Hypercolumn: all stages at the size of the last, the first three principal components of these images as red, "
         "green and blue; equal colours are equal content. Behind the 1x1 convolution: the mean of its channels, which "
-        "the branch averages over the places. Bright is large, within each picture."
+        "the branch averages over the places. Bright is large: within each picture, from its 1st to "
+        "its 99th percentile."
     )
     return Section("Hypercolumns", text, (as_picture("hypercolumns.png", drawn, "Maps of training images."),))
 
 
 def _strength(map_BHW: Tensor) -> list[Image.Image]:
-    """Grey pictures, dark to bright from the least to the largest value of each."""
+    """Grey pictures, dark to bright from the small to the large values of each."""
     return [_enlarged(torch.stack([_scaled(one_HW)] * 3, -1)) for one_HW in map_BHW]
 
 
@@ -81,8 +82,10 @@ def _principal(column_BCHW: Tensor) -> list[Image.Image]:
 
 
 def _scaled(values: Tensor) -> Tensor:
-    low, high = values.min(), values.max()
-    return (values - low) / (high - low).clamp_min(1e-12)
+    """0 to 1 from the 1st to the 99th percentile: one place that stands out leaves the others apart."""
+    low, high = values.flatten().float().quantile(values.new_tensor([0.01, 0.99], dtype=torch.float32))
+    scaled: Tensor = ((values - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
+    return scaled
 
 
 def _enlarged(color_HW3: Tensor) -> Image.Image:

@@ -5,6 +5,7 @@ N images, D features.
 
 from __future__ import annotations
 
+import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -12,7 +13,7 @@ from sklearn.manifold import TSNE
 
 from pipelines import Dataset
 from pipelines.views import evaluation
-from tools.report_figures import figure, finished, looked
+from tools.report_figures import figure, finished, label, looked
 from tools.report_page import Picture, Section, as_picture
 from tools.sheet import pictures
 
@@ -68,25 +69,31 @@ def _thumbnails(dataset: Dataset, number_N: NDArray[np.int64], place_N2: NDArray
 
 
 def _classes(dataset: Dataset, label_N: NDArray[np.int64], place_N2: NDArray[np.float64]) -> Picture:
-    import matplotlib
-
+    count_C = np.bincount(label_N[label_N >= 0], minlength=len(dataset.classes))
+    named = sorted(np.argsort(-count_C, kind="stable")[:_NAMED].tolist())
+    names = {-1: "no label"} | {c: label(dataset.classes[c]) for c in named}
+    others = int((count_C > 0).sum()) - int((count_C[named] > 0).sum())
     drawn = figure(9.2, 7.4)
-    named = len(dataset.classes) <= _NAMED
     with looked():
         axes = drawn.add_subplot()
         axes.set_axis_off()
-        colors = matplotlib.colormaps["tab10" if len(dataset.classes) <= 10 else "tab20" if named else "hsv"]
-        for label in range(-1, len(dataset.classes)):
-            own_N = label_N == label
-            if not own_N.any():
-                continue
-            color = "#c4c8ce" if label < 0 else colors(label if named else label / len(dataset.classes))
-            name = "no label" if label < 0 else dataset.classes[label]
-            x, y = place_N2[own_N].T
-            axes.scatter(
-                x, 1 - y, s=9, color=color, linewidths=0, label=f" {name}"
-            )  # a label that starts with _ would be left out
-        if named:
-            axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2.5)
-    caption = "The same map, a colour for each class." + ("" if named else " Too many classes to name them.")
-    return finished(drawn, "map-classes.png", caption + " Training did not see labels.")
+        colors = matplotlib.colormaps["tab10" if len(named) <= 10 else "tab20"]
+        grey_N = ~np.isin(label_N, named)
+        axes.scatter(*_points(place_N2[grey_N & (label_N >= 0)]), s=7, color="#d9dce0", linewidths=0)
+        for place, (number, name) in enumerate(names.items()):
+            own_N = label_N == number
+            if own_N.any():  # a label that starts with _ would be left out
+                color = "#9aa0a8" if number < 0 else colors(place - 1)
+                axes.scatter(*_points(place_N2[own_N]), s=9, color=color, linewidths=0, label=f" {name}")
+        drawn.legend(frameon=False, loc="outside right center", markerscale=2.5)
+    caption = "The same map, a colour for each class. Training did not see labels."
+    if others:
+        caption = (
+            f"The same map, a colour for each of the {_NAMED} classes with the most images here; those of the {others} "
+            "others are pale. Training did not see labels."
+        )
+    return finished(drawn, "map-classes.png", caption)
+
+
+def _points(place_M2: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return place_M2[:, 0], 1 - place_M2[:, 1]

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from matplotlib.ticker import FixedLocator
+from matplotlib.figure import Figure
 
 from models.knn import hits, nearest, vote
 from models.protocols import KnnProtocol
 from tools.gallery import gallery_sheet, neighbors_among
-from tools.report_figures import figure, finished, looked
+from tools.report_figures import figure, finished, label, looked
 from tools.report_looks import Looks
 from tools.report_page import Section, Table, as_picture
 
 _NEIGHBORS = 8
-_LEGIBLE = 25  # classes whose names and numbers can be read on the axes
+_LEGIBLE = 25  # classes whose names and numbers can be read in one picture
 _LISTED = 10
 
 
@@ -65,35 +65,45 @@ def confusion_section(looks: Looks) -> Section:
     voting = f"{len(bank.number_N):,} training images vote, in float32"
     of = f"{len(label_Q):,} held-out images, {voting}, step {looks.step:,}"
     text = f"kNN top-1 {right:.2f} % ({protocol.id}; {of}). A row is a class, its columns what kNN takes it for."
-
-    readable = len(classes) <= _LEGIBLE
-    side = 2.6 + 0.42 * len(classes) if readable else 8.0
-    drawn = figure(side + 1.2, side)
-    with looked():
-        axes = drawn.add_subplot()
-        image = axes.imshow(100 * share_CC, cmap="Blues", vmin=0, vmax=100)
-        axes.grid(False)
-        axes.set_xlabel("kNN says")
-        axes.set_ylabel("class")
-        drawn.colorbar(image, ax=axes, label="% of the row", shrink=0.7)
-        if readable:
-            names = [name if len(name) <= 18 else f"{name[:17]}..." for name in classes]
-            for axis in (axes.xaxis, axes.yaxis):
-                axis.set_major_locator(FixedLocator(list(range(len(classes)))))
-            axes.set_xticklabels(names, rotation=45, ha="right", rotation_mode="anchor")
-            axes.set_yticklabels(names)
-            for row, column in np.ndindex(*share_CC.shape):
-                value = 100 * share_CC[row, column]
-                ink = "white" if value > 55 else "#333333" if value >= 0.5 else "#bbbbbb"
-                axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=ink)
     wrong_CC = count_CC.copy()
     np.fill_diagonal(wrong_CC, 0)
+    chosen = most_confused(wrong_CC, _LEGIBLE)
+    drawn_CC = 100 * share_CC[np.ix_(chosen, chosen)]
+    names = columns = [label(classes[c], 18) for c in chosen]
+    if len(chosen) < len(classes):
+        text += f" Drawn are the {len(chosen)} of {len(classes)} classes that are confused most."
+        drawn_CC, columns = np.column_stack([drawn_CC, 100 - drawn_CC.sum(1)]), [*columns, "another class"]
+    picture = finished(_table(drawn_CC, names, columns), "confusion.png", f"Shares in per cent, {protocol.id}.")
     order = np.argsort(wrong_CC, axis=None, kind="stable")[::-1][:_LISTED]
     pairs = [np.unravel_index(place, wrong_CC.shape) for place in order if wrong_CC.flat[place]]
     rows = tuple((classes[i], classes[j], f"{wrong_CC[i, j]:,}", f"{100 * share_CC[i, j]:.1f} %") for i, j in pairs)
     table = Table(("class", "taken for", "images", "of the class"), rows, "The most frequent confusions")
-    picture = finished(drawn, "confusion.png", f"Shares of each class in per cent, {protocol.id}.")
     return Section(title, text, (picture,), (table,) if rows else ())
+
+
+def most_confused(wrong_CC: np.ndarray, most: int) -> list[int]:
+    """At most so many classes, in their order: those that most mistakes take, or take something, for another."""
+    mistakes_C = wrong_CC.sum(0) + wrong_CC.sum(1)
+    return sorted(np.argsort(-mistakes_C, kind="stable")[:most].tolist())
+
+
+def _table(percent_RC: np.ndarray, rows: list[str], columns: list[str]) -> Figure:
+    """Percentages as numbers on blue squares."""
+    side = 2.6 + 0.42 * len(rows)
+    drawn = figure(side + 1.2, side)
+    with looked():
+        axes = drawn.add_subplot()
+        image = axes.imshow(percent_RC, cmap="Blues", vmin=0, vmax=100)
+        axes.grid(False)
+        axes.set_xlabel("kNN says")
+        axes.set_ylabel("class")
+        drawn.colorbar(image, ax=axes, label="% of the row", shrink=0.7)
+        axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(rows)), rows)
+        for (row, column), value in np.ndenumerate(percent_RC):
+            ink = "white" if value > 55 else "#333333" if value >= 0.5 else "#bbbbbb"
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=ink)
+    return drawn
 
 
 def confusion(label_Q: torch.Tensor, said_Q: torch.Tensor, classes: int) -> np.ndarray:

@@ -9,9 +9,11 @@ import io
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from html import escape as escape_html
 
 from PIL import Image
+
+from pipelines.printable import shown
 
 LIMIT = 5_000_000  # bytes of a page
 _LARGE = 350_000  # bytes of a PNG above which the page shows it as JPEG, if that is smaller
@@ -108,6 +110,11 @@ def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     return text
 
 
+def escape(text: str) -> str:
+    """Text of any origin as HTML in which it means nothing, and which can be written as UTF-8."""
+    return escape_html(shown(text))
+
+
 def _section(anchor: str, section: Section) -> str:
     text = f"<p>{escape(section.text)}</p>" if section.text else ""
     pictures = "".join(_figure(picture) for picture in section.pictures)
@@ -126,8 +133,8 @@ def _figure(picture: Picture) -> str:
             kind, data = ("jpeg", buffer.getvalue()) if len(buffer.getvalue()) < len(data) else (kind, data)
     source = f"data:image/{kind};base64,{b64encode(data).decode()}"
     caption = escape(picture.caption)
-    shown = f'<img src="{source}" width="{width}" height="{height}" alt="{escape(picture.name)}: {caption}">'
-    return f"<figure>{shown}<figcaption>{caption}</figcaption></figure>"
+    drawn = f'<img src="{source}" width="{width}" height="{height}" alt="{escape(picture.name)}: {caption}">'
+    return f"<figure>{drawn}<figcaption>{caption}</figcaption></figure>"
 
 
 def _table(table: Table) -> str:

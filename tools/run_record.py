@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from models import build, checkpoint, resolve
 from models.checkpoint import Checkpoint
 from models.method import Method
+from models.seal import Damaged
+from tools.metrics import row_of
 from tools.options import Failure
 
 
@@ -42,6 +42,23 @@ class RunRecord:
         """The newest value of a field of the rows, or None."""
         return next((row[name] for row in reversed(self.rows) if name in row), None)
 
+    @property
+    def planned(self) -> int | None:
+        """The steps that were asked for; None where config.json does not say."""
+        recipe, asked = self.config["recipe"], self.config["options"].get("max_steps")
+        try:
+            whole = int(self.config["data"]["number"] // recipe["batch_size"] * recipe["epochs"])
+        except (KeyError, TypeError, ZeroDivisionError):
+            return asked or None
+        return min(whole, asked or whole)
+
+    @property
+    def state(self) -> str:
+        """Whether it is finished, and else how far it got."""
+        if self.summary:
+            return "finished"
+        return f"unfinished, step {self.rows[-1]['step']:,}" + (f" of {self.planned:,}" if self.planned else "")
+
 
 def read_run(path: Path) -> RunRecord:
     """Reads a run that is finished, stopped or still going on.
@@ -49,11 +66,7 @@ def read_run(path: Path) -> RunRecord:
     Raises:
         Failure: no run, nothing logged yet, or a damaged file.
     """
-    if not (path / "config.json").is_file():
-        raise Failure(f"{path} is no run of train.py: it has no config.json")
-    config = _object(path / "config.json")
-    if missing := [name for name in ("method", "recipe", "recipe_name", "data", "options") if name not in config]:
-        raise Failure(f"{path / 'config.json'} lacks {missing[0]}; is it a run of train.py?")
+    config = read_config(path)
     summary = path / "summary.json"
     evaluations = {file.stem.removeprefix("eval-"): _object(file) for file in sorted(path.glob("eval-*.json"))}
     return RunRecord(
@@ -61,19 +74,31 @@ def read_run(path: Path) -> RunRecord:
     )
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """What a run was asked to do.
+
+    Raises:
+        Failure: no run, or a damaged file.
+    """
+    if not (path / "config.json").is_file():
+        raise Failure(f"{path} is no run of train.py: it has no config.json")
+    config = _object(path / "config.json")
+    for name, kind in {"method": str, "recipe": dict, "recipe_name": str, "data": dict, "options": dict}.items():
+        if not isinstance(config.get(name), kind):
+            raise Failure(f"{path / 'config.json'} lacks {name}; is it a run of train.py?")
+    return config
+
+
 def _rows(path: Path) -> list[dict[str, Any]]:
     """The rows that are whole; a last one that is being written is left out."""
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     rows = []
     for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            row["step"] + 0
-        except (ValueError, KeyError, TypeError):
-            if number == len(lines):
-                break
-            raise Failure(f"{path} line {number} is damaged; remove that line") from None
-        rows.append(row)
+        row = row_of(line)
+        if row is not None:
+            rows.append(row)
+        elif number < len(lines):
+            raise Failure(f"{path} line {number} is damaged; remove that line")
     if not rows:
         raise Failure(f"{path} holds no metrics yet; wait for the run's first row")
     return rows
@@ -82,7 +107,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def _object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Failure(f"{path} is damaged ({error})") from None
     if not isinstance(content, dict):
         raise Failure(f"{path} is damaged (it holds no object)")
@@ -100,11 +125,15 @@ def method_of(config: Mapping[str, Any]) -> Method:
 
 
 def kept_checkpoints(run: Path) -> list[Checkpoint]:
-    """Every checkpoint of a run that can be read, oldest first."""
-    found = []
-    for path in sorted((run / "checkpoints").glob("step-*")):
+    """Every checkpoint of a run that is whole, oldest first.
+
+    Raises:
+        OSError: the disk cannot be read.
+    """
+    kept = []
+    for path in reversed(checkpoint.found(run / "checkpoints")):
         try:
-            found.append(checkpoint.load(path))
-        except (OSError, ValueError, KeyError, SafetensorError):
-            continue  # damaged, or just being removed by a run that goes on
-    return found
+            kept.append(checkpoint.load(path))
+        except Damaged:
+            continue  # or just being removed by a run that goes on
+    return kept

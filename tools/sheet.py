@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from pipelines import Dataset, View, make_loader
+from tools.fonts import fitting
 
 CELL = 112  # side of a picture
 _GAP, _TOP, _CAPTION = 6, 18, 14
@@ -37,7 +38,7 @@ def sheet(rows: Sequence[Sequence[Cell | None]], titles: Sequence[str]) -> Image
     paper = Image.new("RGB", (len(titles) * step + _GAP, len(rows) * height + _GAP + _TOP), _PAPER)
     draw = ImageDraw.Draw(paper)
     for column, title in enumerate(titles):
-        draw.text((_GAP + column * step, 4), shortened(draw, title), fill=_INK)
+        _write(draw, _GAP + column * step, 4, title)
     for n, row in enumerate(rows):
         for column, cell in enumerate(row):
             if cell is None:
@@ -46,18 +47,18 @@ def sheet(rows: Sequence[Sequence[Cell | None]], titles: Sequence[str]) -> Image
             paper.paste(cell.picture, (left, top))
             if cell.frame is not None:
                 draw.rectangle((left - 2, top - 2, left + CELL + 1, top + CELL + 1), outline=cell.frame, width=3)
-            draw.text((left, top + CELL + 1), shortened(draw, cell.caption), fill=_INK)
+            _write(draw, left, top + CELL + 1, cell.caption)
     return paper
 
 
-def shortened(draw: ImageDraw.ImageDraw, text: str) -> str:
+def _write(draw: ImageDraw.ImageDraw, left: int, top: int, caption: str) -> None:
     """As much of a line as fits under a picture."""
-    text = " ".join(text.split())
-    if draw.textlength(text) <= CELL:
-        return text
-    while text and draw.textlength(text + "...") > CELL:
-        text = text[:-1]
-    return text + "..."
+    text, font = fitting(caption)
+    if draw.textlength(text, font) > CELL:
+        while text and draw.textlength(text + "...", font) > CELL:
+            text = text[:-1]
+        text += "..."
+    draw.text((left, top), text, fill=_INK, font=font)
 
 
 def frame(first: int, second: int) -> tuple[int, int, int] | None:
