@@ -9,9 +9,10 @@ SIGTERM, SIGINT or SIGUSR1 ends the run with a checkpoint and exit code 143; `--
 
 from __future__ import annotations
 
-import os
+from tools.starting import start
 
-os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin starve the loader's
+if __name__ == "__main__":
+    start()  # before the heavy imports: signals, streams and threads are right from here on
 
 import sys
 import time
@@ -48,8 +49,9 @@ from tools.options import Failure, check_run, parse
 from tools.peers import LOST, LostContact, check_agreement, leave, run_facts, watching
 from tools.run_folder import RunFolder, run_config
 from tools.run_state import fresh_state, go_on, summary
-from tools.signals import STOPPED, AgreedStop, StopRequest
+from tools.signals import STOPPED, AgreedStop, Stopped, StopRequest
 from tools.timer import Timer
+from tools.timetable import Timetable
 from tools.tracker import Tracker
 from tools.tracker_pictures import show_pictures
 
@@ -90,10 +92,14 @@ class Trainer:
         torch.manual_seed(options.seed)
         self.method = build(recipe.method, recipe).to(memory_format=torch.channels_last)
         use_compiler(options.compile, self.method, self.accelerator)
-        data = open_data_path(options, training, dataset, self.method, self.accelerator, threads, open_parts)
+        self.stop = AgreedStop(stop, options.peer_timeout)
+        parts = (self.accelerator, threads, open_parts, self.stop.check)
+        data = open_data_path(options, training, dataset, self.method, *parts)
         self.loader, self.whole_set, self.monitors = data.loader, data.whole_set, data.monitors
         self.steps_per_epoch, self.total_steps = data.steps_per_epoch, data.steps_per_epoch * training.epochs
         self.last_step = min(self.total_steps, options.max_steps or self.total_steps)
+        every = (options.checkpoint_every, options.knn_every, options.images_every)
+        self.times = Timetable(self.steps_per_epoch, self.last_step, *every)
         self.learning_rate(0)  # a warm-up that does not fit is refused before anything is trained
         optimizer = build_optimizer(
             self.method.named_parameters(), training.optimizer, training.lr, training.momentum, training.weight_decay,
@@ -109,7 +115,6 @@ class Trainer:
         self.state |= fresh_state(options, self.config)
         self.writer = CheckpointWriter(self.folder.checkpoints, options.keep, self.main)
         open_parts.callback(self.writer.wait)
-        self.stop = AgreedStop(stop, options.peer_timeout)
         self.notes = [self.loader.note, self.folder.note, *self.monitors.notes]
         if options.resume:
             self.notes += go_on(self.folder, self.method, self.optimizer, self.accelerator.scaler, self.state)
@@ -117,8 +122,7 @@ class Trainer:
         self.guard = StepGuard(self.method, optimizer, device.type == "cuda", output, self.config, self.state)
         self.alarms, self.count = Alarms(self.method, self.state), IndexCount(self.loader.plan, device)
         self.method.begin(self.state["step"], self.steps_per_epoch, training.epochs)
-        if self.state["step"] == 0:
-            self.folder.write_config(self.config)
+        self.notes += self.folder.write_config(self.config, self.state["step"])
         place = (self.folder.path, self.config, self.state["step"])
         self.tracker = open_parts.enter_context(Tracker(self.accelerator, options.log_with, *place))
 
@@ -129,24 +133,23 @@ class Trainer:
         with Display(self.last_step, self.state["step"], self.main) as self.display:
             place = (self.accelerator, self.options, self.folder.path, self.notes)
             self.display.note(banner(self.recipe, self.dataset, self.method.encoder(), self.steps_per_epoch, *place))
-            if self.state["step"] == 0:
-                self.measure()  # the untrained network: what every later number is compared with
-            while self.state["step"] < self.last_step:
-                if not self.run_epoch(self.state["step"] // self.steps_per_epoch):
-                    self.finish_writing()
-                    self.display.note(f"stopped by a signal at step {self.state['step']}; go on with --resume")
-                    return STOPPED
-            if self.state["knn_step"] != self.state["step"]:
-                self.measure()
-                self.show()
-            self.save()
+            try:
+                self.look()  # at the untrained network: what every later number is compared with
+                while self.state["step"] < self.last_step:
+                    self.run_epoch(self.state["step"] // self.steps_per_epoch)
+                    self.look()
+            except Stopped:
+                self.save()
+                self.finish_writing()
+                self.display.note(f"stopped by a signal at step {self.state['step']}; go on with --resume")
+                return STOPPED
             self.finish_writing()
             self.summarise()
         self.accelerator.end_training()
         return 0
 
-    def run_epoch(self, epoch: int) -> bool:
-        """Trains the rest of an epoch; False where a signal ended it, with a checkpoint."""
+    def run_epoch(self, epoch: int) -> None:
+        """Trains the rest of an epoch, and keeps its last step where it is due: whatever looks at it may be killed."""
         parts, first = self.options.accumulate, self.state["step"] % self.steps_per_epoch
         if first == 0:
             self.renew_pairing(epoch)
@@ -166,24 +169,26 @@ class Trainer:
                 self.log_step(torch.stack(totals).mean(), losses.parts)
             totals.clear()
             stopping = self.stop.asked()
-            ended = step == self.last_step or step % self.steps_per_epoch == 0
+            ended = self.times.ends_epoch(step)
             if ended or stopping:
                 break
-            if self.options.checkpoint_every and step % self.options.checkpoint_every == 0:
+            if self.times.keeps(step):
                 self.save()
         self.check_books(epoch, ended or stopping)
-        if self.state["step"] == self.last_step:
-            return True
-        measuring, showing = (
-            every and (epoch + 1) % every == 0 for every in (self.options.knn_every, self.options.images_every)
-        )
-        best_yet = ended and measuring and self.measure()
-        if ended and showing:
-            self.show()
-        due = self.state["step"] % (self.options.checkpoint_every or self.steps_per_epoch) == 0
-        if stopping or best_yet or due:
+        if stopping:
+            raise Stopped
+        if self.times.keeps(self.state["step"]):
             self.save()
-        return not stopping
+
+    def look(self) -> None:
+        """Measures and shows what is due at this step and not yet done. A signal ends it; the resumed run does it."""
+        step = self.state["step"]
+        measuring = self.times.measures(step) and self.state["knn_step"] != step
+        best_yet = measuring and self.measure()
+        if self.times.shows(step) and self.state["shown_step"] != step:
+            self.show()
+        if best_yet or (measuring and self.times.keeps(step)):
+            self.save()
 
     def train_on(self, batch: Batch) -> Losses:
         """Forward, backward, and once the parts of a batch are complete, the step."""
@@ -201,6 +206,7 @@ class Trainer:
             if self.accelerator.optimizer_step_was_skipped:  # fp16 overflowed
                 self.state["skipped_steps"] += 1
                 self.guard.skipped(self.accelerator.scaler.get_scale())
+            average_running_statistics(self.method)
             self.method.after_step(self.state["step"])
         self.timer.add(len(batch.index) * self.accelerator.num_processes)
         return losses
@@ -213,10 +219,11 @@ class Trainer:
 
     def renew_pairing(self, epoch: int) -> None:
         """Lets the method look at the whole data set; logs how pure its new partners are, where labels exist."""
-        average_running_statistics(self.method)
         before = self.method.pairing
         self.method.before_epoch(epoch, lambda network: extract_part(network, self.whole_set))
-        if self.method.pairing is not None and self.method.pairing is not before and self.dataset.classes:
+        if self.method.pairing is None or self.method.pairing is before:
+            return
+        if self.dataset.classes:
             rates = same_class_rates(self.method.pairing, self.dataset.labels)
             self.log({f"partner_{name}": round(rate, 5) for name, rate in rates.items()})
         give_back()
@@ -238,6 +245,7 @@ class Trainer:
     def show(self) -> None:
         """Pictures for the tracker, where there is one: views, and nearest neighbours by the features of now."""
         show_pictures(self.tracker, self.dataset, self.method, self.monitors.quality, self.state["step"], self.main)
+        self.state["shown_step"] = self.state["step"]
 
     def log_step(self, total: Tensor, parts: dict[str, Tensor]) -> None:
         """A row of metrics; the only place where the loop waits for the device."""
@@ -272,7 +280,6 @@ class Trainer:
     def save(self) -> None:
         """Starts to write a checkpoint of this step."""
         self.guard.settle()
-        average_running_statistics(self.method)
         self.state |= {"seconds": time.perf_counter() - self.started, "rows": self.folder.rows}
         if self.accelerator.scaler is not None:
             self.state["scaler"] = self.accelerator.scaler.state_dict()

@@ -7,7 +7,6 @@ from typing import Any
 
 from models.method import Method
 from models.monitor import KnnMonitor, held_out_beside
-from models.norm import average_running_statistics
 from models.quality_monitor import QualityMonitor
 from pipelines import Dataset, View, open_dataset
 from pipelines.memory import give_back
@@ -51,7 +50,6 @@ class Monitors:
 
     def measure(self, method: Method, batch_size: int) -> dict[str, Any]:
         """A row of metrics of the method now; every process must call it, and every process gets it."""
-        average_running_statistics(method)
         row: dict[str, Any] = self.quality.measure(method, batch_size)
         if self.knn is not None:
             row |= {"knn_top1": round(self.knn.measure(method.encoder()), 4), "knn_protocol": self.knn.protocol.id}

@@ -34,12 +34,14 @@ class Loader:
         steps: batches of an epoch.
         plan: what is in them.
         note: which executor makes them, and why.
+        between: called before each batch is handed out; what it raises ends the epoch there.
     """
 
     def __init__(
-        self, dataset: Dataset, plan: Plan, executor: Executor, augment: Augment, device: torch.device, note: str = ""
-    ) -> None:
-        self.dataset, self.steps, self.note = dataset, plan.steps, note
+        self, dataset: Dataset, plan: Plan, executor: Executor, augment: Augment, device: torch.device, note: str = "",
+        between: Callable[[], object] = lambda: None,
+    ) -> None:  # fmt: skip
+        self.dataset, self.steps, self.note, self.between = dataset, plan.steps, note, between
         self.plan, self._executor, self._augment, self._device = plan, executor, augment, device
         self._running: list[Prefetch[Batch]] = []
 
@@ -50,7 +52,9 @@ class Loader:
         running = Prefetch(lambda number: self._make(*next(cut)), count, _DEPTH, self._device, _tensors)
         self._running.append(running)
         try:
-            yield from running
+            for batch in running:
+                self.between()
+                yield batch
         finally:
             running.close()
             self._running.remove(running)
@@ -126,6 +130,7 @@ def make_loader(
     dtype: torch.dtype = torch.float32,
     threads: int | None = None,
     compile: bool = False,
+    between: Callable[[], object] = lambda: None,
 ) -> Loader:
     """A loader of `views` of `dataset`.
 
@@ -139,6 +144,7 @@ def make_loader(
         dtype: of the normalised views.
         threads: decoding threads; all that this process may use where None.
         compile: compile the photometric part (worth it for long runs; costs seconds at the start).
+        between: as in `Loader`; every process of several calls it equally often.
 
     Raises:
         ValueError: a bad option, a batch that does not fit data or processes, or a set that does not fit memory.
@@ -152,7 +158,7 @@ def make_loader(
     threads = threads or len(os.sched_getaffinity(0))
     executor, note = make_executor(loader, dataset, plan, device, threads)
     augment = Augment(plan.views, dataset.mean, dataset.std, device, dtype, compile=compile, threads=threads)
-    return Loader(dataset, plan, executor, augment, device, note + augment.note)
+    return Loader(dataset, plan, executor, augment, device, note + augment.note, between)
 
 
 def _tensors(batch: Batch) -> Iterator[Tensor]:

@@ -28,6 +28,35 @@ def test_a_signal_ends_the_step_with_a_checkpoint_and_the_same_code(number, whol
     assert_same_run(whole[0], run)
 
 
+def test_a_signal_ends_whatever_looks_at_the_network_and_the_resumed_run_does_it(whole, data, tmp_path, monkeypatch):
+    """At the start, at an epoch's end, while partners are renewed, and at the very end, where no step is left."""
+    run, moments = tmp_path / "run", [("measure", 0), ("measure", 30), ("renew_pairing", 42), ("measure", LAST)]
+    left = list(moments)
+
+    def signalled(name):
+        real = getattr(train.Trainer, name)
+
+        def call(self, *words):
+            if left and left[0] == (name, self.state["step"]):
+                left.pop(0)
+                os.kill(os.getpid(), signal.SIGTERM)
+                while not self.stop.asked():
+                    time.sleep(0.001)
+            return real(self, *words)
+
+        monkeypatch.setattr(train.Trainer, name, call)
+
+    signalled("measure")
+    signalled("renew_pairing")
+    words = runs.options(data, run, checkpoint_every=7)
+    for number, (_, step) in enumerate(moments):
+        assert runs.in_process(train, monkeypatch, *words, *["--resume"][:number]) == STOPPED
+        assert runs.checkpoints(run)[-1] == f"step-{step:08d}" and not (run / "summary.json").exists()
+        assert step not in [row["step"] for row in runs.rows(run, "knn_top1")]  # it was left, not waited for
+    assert runs.in_process(train, monkeypatch, *words, "--resume") == 0
+    assert_same_run(whole[0], run)
+
+
 def started(words, tmp_path, program="train.py"):
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", program, *words]
     with open(tmp_path / "words.txt", "w") as output:

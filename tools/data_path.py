@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -38,9 +39,9 @@ class DataPath:
 
 def open_data_path(
     options: Namespace, training: Training, dataset: Dataset, method: Method, accelerator: Accelerator, threads: int,
-    open_parts: ExitStack,
+    open_parts: ExitStack, between: Callable[[], object],
 ) -> DataPath:  # fmt: skip
-    """Opens all; `open_parts` closes them.
+    """Opens all; `open_parts` closes them. `between` is called between the batches that are only looked at.
 
     Raises:
         Failure, ValueError, ModuleNotFoundError: data and options do not fit each other or this machine.
@@ -52,6 +53,7 @@ def open_data_path(
     }  # fmt: skip
     part = training.batch_size // options.accumulate
     loader = open_parts.enter_context(make_loader(dataset, method.views, part, compile=options.compile, **loading))
+    loading["between"] = between
     view = evaluation(training.image_size, training.image_keep)
     whole_set = open_parts.enter_context(
         make_loader(dataset, [view], _FEATURE_BATCH, shuffle=False, drop_last=False, **loading)

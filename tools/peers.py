@@ -19,6 +19,7 @@ from models.distributed import world
 from models.recipes import Recipe
 from pipelines import Dataset
 from tools.options import Failure
+from tools.starting import parent_words
 
 LOST = 75  # exit code of a process that lost another one: "temporary failure", so that a scheduler may start it again
 _ROOT = Path(__file__).resolve().parent.parent
@@ -104,16 +105,13 @@ def check_agreement(facts: Mapping[str, str]) -> None:
 
 def processes_meant() -> int:
     """How many processes `accelerate launch` was asked for, or 1: with --cpu it starts one and says nothing."""
-    try:
-        words = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().split(b"\0")
-    except OSError:
+    words = parent_words()
+    if not any("accelerate" in word for word in words[:3]):
         return 1
-    if not any(b"accelerate" in word for word in words[:3]):
-        return 1
-    for flag in (b"--num_processes", b"--num-processes"):
+    for flag in ("--num_processes", "--num-processes"):
         for place, word in enumerate(words):
-            name, _, value = word.partition(b"=")
-            value = value or (words[place + 1] if place + 1 < len(words) else b"")
+            name, _, value = word.partition("=")
+            value = value or (words[place + 1] if place + 1 < len(words) else "")
             if name == flag and value.isdigit():
                 return int(value)
     return 1

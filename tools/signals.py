@@ -18,10 +18,10 @@ import torch
 import torch.distributed as dist
 
 from models.distributed import world
+from tools.starting import STOPPED as STOPPED
+from tools.starting import WATCHED, launched, tell
 
-STOPPED = 143  # exit code of a run that a signal ended, whichever it was; its checkpoint is on the disk
 STOPPED_AT_ONCE = 137  # of one that a second signal ended, as after SIGKILL: steps since the last checkpoint are lost
-_WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _ONE_REQUEST_S = 2.0  # under a launcher, which passes on what the scheduler has sent already, copies count as one
 
 
@@ -34,15 +34,15 @@ class StopRequest:
 
     def _watch(self) -> None:
         first = 0.0
-        merged = _ONE_REQUEST_S if "LOCAL_RANK" in os.environ else 0.0
+        merged = _ONE_REQUEST_S if launched() else 0.0
         while number := os.read(self._reading, 1):
-            if number[0] not in _WATCHED:
+            if number[0] not in WATCHED:
                 continue
             if not self.received:
                 self.received, first = True, time.monotonic()
             elif time.monotonic() - first >= merged:
                 name = signal.Signals(number[0]).name
-                os.write(2, f"train.py: stopped at once by a second signal ({name}); go on with --resume\n".encode())
+                tell(f"train.py: stopped at once by a second signal ({name}); go on with --resume")
                 os._exit(STOPPED_AT_ONCE)
 
     def __enter__(self) -> StopRequest:
@@ -51,7 +51,7 @@ class StopRequest:
         self._thread = threading.Thread(target=self._watch, name="likeness-signals", daemon=True)
         self._thread.start()
         self._wakeup_before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
-        self._before = {number: signal.signal(number, lambda *_: None) for number in _WATCHED}
+        self._before = {number: signal.signal(number, lambda *_: None) for number in WATCHED}
         return self
 
     def __exit__(
@@ -63,6 +63,10 @@ class StopRequest:
         os.close(self._writing)  # the thread reads the end
         self._thread.join()
         os.close(self._reading)
+
+
+class Stopped(Exception):
+    """A signal ends the run here: what it has trained is to be kept."""
 
 
 class AgreedStop:
@@ -97,6 +101,15 @@ class AgreedStop:
         self._answer = torch.tensor(float(self._stop.received))
         self._work = dist.all_reduce(self._answer, group=self._group, async_op=True)
         return False
+
+    def check(self) -> None:
+        """`asked` in the middle of something that the resumed run does anew.
+
+        Raises:
+            Stopped: on every process.
+        """
+        if self.asked():
+            raise Stopped
 
     def settle(self) -> bool:
         """Waits for the answers that are under way, so that none is left when the processes part; what they were."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from models.method import Method
-from models.norm import average_running_statistics
 from models.quality_monitor import QualityMonitor
 from pipelines import Dataset
 from tools.gallery import gallery_sheet, neighbors_among
@@ -24,7 +23,6 @@ def show_pictures(
     """
     if tracker.kind is None:
         return
-    average_running_statistics(method)
     features_ND = quality.features(method.encoder())[0]
     if not main:
         return
