@@ -99,7 +99,20 @@ class Bottleneck(nn.Module):
 def _downsample(inputs: int, outputs: int, stride: int, batch_norm: BatchNorm) -> nn.Sequential | None:
     if stride == 1 and inputs == outputs:
         return None
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), batch_norm(outputs))
+    kind = _NarrowShortcut if stride > 1 and inputs < 8 else nn.Conv2d
+    return nn.Sequential(kind(inputs, outputs, 1, stride, bias=False), batch_norm(outputs))
+
+
+class _NarrowShortcut(nn.Conv2d):
+    """A strided 1x1 convolution of few channels: the pixels are picked first, then convolved without a stride.
+
+    For its weights' gradient torch 2.13 writes behind the end of its memory on processors without AVX-512, where the
+    input is channels-last and has 2 to 6 channels.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        down, right = self.stride
+        return F.conv2d(x[:, :, ::down, ::right], self.weight)
 
 
 class ResNet(Backbone):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.backbones import NAMES, build_backbone
+from models.backbones import NAMES, _downsample, build_backbone
 from models.norm import SplitBatchNorm2d
 from models.vit import VisionTransformer
 
@@ -40,6 +40,20 @@ def test_bottleneck_strides_in_its_3x3_convolution() -> None:
         block = build_backbone("resnet50").get_submodule("layer2.0")
     assert block.get_submodule("conv1").stride == (1, 1)
     assert block.get_submodule("conv2").stride == (2, 2)
+
+
+@pytest.mark.parametrize("inputs", [2, 4, 6, 8])
+def test_strided_shortcuts_of_few_channels(inputs: int) -> None:
+    shortcut = _downsample(inputs, 2 * inputs, 2, torch.nn.BatchNorm2d)
+    assert shortcut is not None
+    conv = shortcut[0].to(memory_format=torch.channels_last)
+    x = torch.randn(16, inputs, 7, 7).contiguous(memory_format=torch.channels_last).requires_grad_()
+    y, picked = conv(x), x.detach()[:, :, ::2, ::2]
+    slope = torch.randn_like(y)
+    y.backward(slope)
+    torch.testing.assert_close(y, torch.einsum("nihw,oi->nohw", picked, conv.weight[:, :, 0, 0]))
+    torch.testing.assert_close(conv.weight.grad[:, :, 0, 0], torch.einsum("nohw,nihw->oi", slope, picked))
+    assert list(conv.state_dict()) == ["weight"] and conv.stride == (2, 2)
 
 
 def test_vit_small_has_timms_keys_and_size() -> None:
