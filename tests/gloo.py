@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import tempfile
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +14,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+
+_PATIENCE_S = 240  # a function takes seconds, on a machine under load a minute
 
 
 def run(function: Callable[..., Any], processes: int, *args: Any) -> list[Any]:
@@ -22,7 +27,7 @@ def run(function: Callable[..., Any], processes: int, *args: Any) -> list[Any]:
     if processes == 1:
         return [function(*args)]
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_rank, (processes, folder, function, args), nprocs=processes)
+        _join(mp.spawn(_rank, (processes, folder, function, args), nprocs=processes, join=False))
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(processes)]
 
 
@@ -30,8 +35,18 @@ def _rank(rank: int, processes: int, folder: str, function: Callable[..., Any], 
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=processes, timeout=timedelta(seconds=60))
+    torch.save(function(*args), Path(folder) / f"{rank}.pt")
+    dist.barrier()
+    sys.stdout.flush()
+    os._exit(0)  # gloo's destructors may wait for ever, see tools/peers.py
+
+
+def _join(ranks: mp.ProcessContext) -> None:
+    """Waits until all ranks have ended well; raises what one of them raised."""
+    deadline = time.monotonic() + _PATIENCE_S
     try:
-        torch.save(function(*args), Path(folder) / f"{rank}.pt")
-        dist.barrier()
+        while not ranks.join(timeout=1):
+            assert time.monotonic() < deadline, f"the ranks have not ended within {_PATIENCE_S} s"
     finally:
-        dist.destroy_process_group()
+        for process in ranks.processes:
+            process.kill()

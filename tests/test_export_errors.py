@@ -3,7 +3,6 @@
 
 import os
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -72,12 +71,14 @@ def test_a_full_disk_leaves_earlier_files(run, tmp_path):
     out = tmp_path / "w.safetensors"
     assert main([str(run), str(out)]) == 0
     earlier = out.read_bytes(), out.with_suffix(".md").read_bytes()
-    line = [sys.executable, "-m", "tools.export", str(run), str(out), "--force"]
     limit = len(earlier[0]) // 2
-    done = subprocess.run(
-        line, cwd=Path(tools.export.__file__).parent.parent, env=os.environ | {"PYTHONPATH": ""}, capture_output=True,
-        text=True, timeout=120, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )  # fmt: skip
+    program = (
+        f"import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
+        "runpy.run_module('tools.export', run_name='__main__')"
+    )
+    line = [sys.executable, "-c", program, str(run), str(out), "--force"]
+    root, bare = Path(tools.export.__file__).parent.parent, os.environ | {"PYTHONPATH": ""}
+    done = subprocess.run(line, cwd=root, env=bare, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert "tools.export: " in done.stderr and "File too large" in done.stderr
     assert (out.read_bytes(), out.with_suffix(".md").read_bytes()) == earlier
