@@ -135,6 +135,22 @@ def test_locks_that_a_file_system_lacks(tmp_path: Path, monkeypatch: pytest.Monk
     assert left(tmp_path) == set()
 
 
+def test_what_is_left_where_there_are_no_locks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody can tell whether its process lives, on this machine or another."""
+
+    def lacking(*_: object) -> None:
+        raise OSError("no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", lacking)
+    killed = Staging(tmp_path / "p")
+    os.close(killed._handle)
+    assert main([str(class_folder(tmp_path / "photos")), str(tmp_path / "p"), "--workers", "1"]) == 0
+    assert f"if none runs, remove {killed.folder}\n" in capsys.readouterr().err
+    assert killed.folder.exists()
+
+
 def killed(words: list[str], after: float) -> bool:
     """Runs a conversion and kills it; returns whether it had come to its end before. Its workers end by themselves."""
     command = [sys.executable, "-m", "tools.convert", *words]

@@ -49,6 +49,12 @@ def _staging(out: Path) -> Staging:
     staging = Staging(out)
     if staging.completed:
         print(f"note: an earlier conversion to {shown(str(out))} was killed; it is complete now", file=sys.stderr)
+    for folder in staging.unclear:
+        print(
+            f"note: another conversion to {shown(str(out))} runs or was killed, which cannot be told on a file system "
+            f"without locks; if none runs, remove {shown(str(folder))}",
+            file=sys.stderr,
+        )
     return staging
 
 

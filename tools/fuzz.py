@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import IO, Any
 
 BAD = ("CRASH", "HANG", "MEMORY", "WRONG", "LEAK")
-START_SECONDS = 180  # for a child to import its libraries and to make its data
+START_SECONDS = 180  # for a child to import its libraries, to make its data and to compile
 LEAK_MEBIBYTES, LEAK_HANDLES = 300, 5  # growth of one child after its first cases
 
 
@@ -105,6 +105,7 @@ class Fuzzing:
     def _with_child(self, child: Child, start: int) -> int:
         """Follows a child to its end; returns the case to go on with."""
         number: int | None = None
+        first = start
         try:
             said = child.next(START_SECONDS)
             while said is not None:
@@ -118,7 +119,8 @@ class Fuzzing:
                     self._grown(said, start)
                 if time.monotonic() > self._deadline:
                     return int(self.options.stop)
-                said = child.next(self.options.case_seconds if number is not None else START_SECONDS)
+                patient = number in (None, first)  # its first case builds what the others use again
+                said = child.next(START_SECONDS if patient else self.options.case_seconds)
         except TimeoutError:
             outcome, words = "HANG", child.end()
         else:

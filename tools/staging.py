@@ -23,7 +23,7 @@ from pipelines.beton_writer import sync_folder
 from pipelines.regular_file import content, regular
 from tools.trees import shown
 
-_LOCK, _COMMIT = "lock", "commit.json"
+_LOCK, _UNLOCKED, _COMMIT = "lock", "locking", "commit.json"
 _UNIQUE = r"[a-z0-9_]{8}"  # what mkdtemp makes
 
 
@@ -40,6 +40,8 @@ class Staging:
     Attributes:
         folder: where to write.
         completed: whether an earlier conversion that was killed has been carried to its end.
+        unclear: folders of other conversions to the target on a file system without locks; nobody can tell whether
+            their processes live, on this machine or another.
 
     Raises:
         TargetError: the place cannot be written.
@@ -49,11 +51,12 @@ class Staging:
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             self.completed = recover(out)
+            self.unclear = [folder for folder in _folders(out) if (folder / _UNLOCKED).exists()]
             self.folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".tmp", dir=out.parent))
-            self._handle = os.open(self.folder / "locking", os.O_RDWR | os.O_CREAT)
+            self._handle = os.open(self.folder / _UNLOCKED, os.O_RDWR | os.O_CREAT)
             with contextlib.suppress(OSError):  # a file system without locks; others then leave the folder alone
                 fcntl.flock(self._handle, fcntl.LOCK_EX)
-                os.rename(self.folder / "locking", self.folder / _LOCK)
+                os.rename(self.folder / _UNLOCKED, self.folder / _LOCK)
         except OSError as error:
             raise TargetError(
                 f"the target {shown(str(out))} cannot be written: {error.strerror or error}; give another, "
@@ -90,12 +93,15 @@ class Staging:
             os.close(self._handle)
 
 
+def _folders(out: Path) -> list[Path]:
+    pattern = re.compile(re.escape(f".{out.name}-") + _UNIQUE + r"\.tmp", re.DOTALL)
+    return [out.parent / name for name in os.listdir(out.parent) if pattern.fullmatch(name)]
+
+
 def recover(out: Path) -> bool:
     """Mends what killed conversions to `out` left; returns whether one of them was carried to its end."""
     completed = False
-    pattern = re.compile(re.escape(f".{out.name}-") + _UNIQUE + r"\.tmp", re.DOTALL)
-    for name in [name for name in os.listdir(out.parent) if pattern.fullmatch(name)]:
-        folder = out.parent / name
+    for folder in _folders(out):
         try:
             handle = regular(folder / _LOCK, os.O_RDWR)
         except OSError:  # just being made, or without locks
