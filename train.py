@@ -38,6 +38,7 @@ from pipelines.books import IndexCount
 from pipelines.damage import DecodeError
 from pipelines.memory import give_back
 from pipelines.pairing import same_class_rates
+from pipelines.printable import shown
 from tools.alarms import Alarms
 from tools.banner import banner
 from tools.checkpoint_writer import CheckpointWriter
@@ -68,7 +69,7 @@ def main() -> int:
             trainer = Trainer(options, recipe, dataset, open_parts, state, stop)
             return leave(trainer.run())
     except (LostContact, Failure, ValueError, OSError, ModuleNotFoundError, DecodeError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
+        print(f"train.py: {shown(str(error))}", file=sys.stderr)
         return leave(LOST if isinstance(error, LostContact) else 2)
     except Exception:
         traceback.print_exc()
@@ -87,19 +88,17 @@ class Trainer:
         self.options, self.recipe, self.training, self.dataset = options, recipe, training, dataset
         self.accelerator = make_accelerator(options)
         check_agreement(run_facts(options, recipe, dataset))
-        threads = use_threads(options.threads)
         self.main, device = self.accelerator.is_main_process, self.accelerator.device
         torch.manual_seed(options.seed)
         self.method = build(recipe.method, recipe).to(memory_format=torch.channels_last)
         use_compiler(options.compile, self.method, self.accelerator)
         self.stop = AgreedStop(stop, options.peer_timeout)
-        parts = (self.accelerator, threads, open_parts, self.stop.check)
-        data = open_data_path(options, training, dataset, self.method, *parts)
+        place = (self.accelerator, use_threads(options.threads), open_parts, self.stop.check)
+        data = open_data_path(options, training, dataset, self.method, *place)
         self.loader, self.whole_set, self.monitors = data.loader, data.whole_set, data.monitors
         self.steps_per_epoch, self.total_steps = data.steps_per_epoch, data.steps_per_epoch * training.epochs
         self.last_step = min(self.total_steps, options.max_steps or self.total_steps)
-        every = (options.checkpoint_every, options.knn_every, options.images_every)
-        self.times = Timetable(self.steps_per_epoch, self.last_step, *every)
+        self.times = Timetable.of(options, self.steps_per_epoch, self.last_step)
         self.learning_rate(0)  # a warm-up that does not fit is refused before anything is trained
         optimizer = build_optimizer(
             self.method.named_parameters(), training.optimizer, training.lr, training.momentum, training.weight_decay,
@@ -123,16 +122,16 @@ class Trainer:
         self.alarms, self.count = Alarms(self.method, self.state), IndexCount(self.loader.plan, device)
         self.method.begin(self.state["step"], self.steps_per_epoch, training.epochs)
         self.notes += self.folder.write_config(self.config, self.state["step"])
-        place = (self.folder.path, self.config, self.state["step"])
-        self.tracker = open_parts.enter_context(Tracker(self.accelerator, options.log_with, *place))
+        place = (options.log_with, self.folder.path, self.config, self.state["step"])
+        self.tracker = open_parts.enter_context(Tracker(self.accelerator, *place))
 
     def run(self) -> int:
         """Trains to the last step, or until a signal; returns the exit code."""
         self.timer = Timer()
         self.started = time.perf_counter() - self.state["seconds"]
         with Display(self.last_step, self.state["step"], self.main) as self.display:
-            place = (self.accelerator, self.options, self.folder.path, self.notes)
-            self.display.note(banner(self.recipe, self.dataset, self.method.encoder(), self.steps_per_epoch, *place))
+            run = (self.recipe, self.dataset, self.method.encoder(), self.steps_per_epoch)
+            self.display.note(banner(*run, self.accelerator, self.options, self.folder.path, self.notes))
             try:
                 self.look()  # at the untrained network: what every later number is compared with
                 while self.state["step"] < self.last_step:
@@ -186,7 +185,8 @@ class Trainer:
         measuring = self.times.measures(step) and self.state["knn_step"] != step
         best_yet = measuring and self.measure()
         if self.times.shows(step) and self.state["shown_step"] != step:
-            self.show()
+            show_pictures(self.tracker, self.dataset, self.method, self.monitors.quality, step, self.main)
+            self.state["shown_step"] = step
         if best_yet or (measuring and self.times.keeps(step)):
             self.save()
 
@@ -242,21 +242,16 @@ class Trainer:
         self.state["best_top1"] = top1
         return True
 
-    def show(self) -> None:
-        """Pictures for the tracker, where there is one: views, and nearest neighbours by the features of now."""
-        show_pictures(self.tracker, self.dataset, self.method, self.monitors.quality, self.state["step"], self.main)
-        self.state["shown_step"] = self.state["step"]
-
     def log_step(self, total: Tensor, parts: dict[str, Tensor]) -> None:
         """A row of metrics; the only place where the loop waits for the device."""
         loss = self.state["loss"] = float(mean_over_processes(total))
         named = {name: float(mean_over_processes(value)) for name, value in parts.items()}
         counts = {"skipped_steps": self.state["skipped_steps"]} if self.accelerator.scaler is not None else {}
         alarms, lines = self.alarms.look(loss)
-        fields = {**named, **counts, **self.loader.counts, **self.writer.counts, **alarms}
+        fields = {**named, **counts, **self.loader.counts, **self.writer.counts, **self.tracker.counts, **alarms}
         row = self.log({"loss": loss, "lr": self.optimizer.param_groups[0]["lr"], **fields, **self.timer.read()})
         self.display.update(self.state["step"], row)
-        for line in (*lines, *self.writer.warnings(), *self.folder.warnings):
+        for line in (*lines, *self.writer.warnings(), *self.tracker.warnings(), *self.folder.warnings):
             self.display.warn(line)
         if not np.isfinite(loss):
             raise Failure(f"the loss is {loss} at step {self.state['step']}; lower --lr, or take --precision fp32")
@@ -270,24 +265,25 @@ class Trainer:
             raise Failure(f"up to step {step}, epoch {epoch} had not every image of its plan just once; report this")
 
     def log(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Appends a row to metrics.jsonl and the tracker, with the place in the run that it belongs to."""
+        """Appends a row to metrics.jsonl, which has no NaN, and the tracker, with the place in the run."""
         step = self.state["step"]
         row = {"step": step, "epoch": step // self.steps_per_epoch, "samples_seen": self.state["samples_seen"], **row}
-        self.folder.log(row)
+        self.folder.log(row | {name: None for name, v in row.items() if isinstance(v, float) and not np.isfinite(v)})
         self.tracker.log(row)
         return row
 
     def save(self) -> None:
         """Starts to write a checkpoint of this step."""
         self.guard.settle()
+        scaler = self.accelerator.scaler
         self.state |= {"seconds": time.perf_counter() - self.started, "rows": self.folder.rows}
-        if self.accelerator.scaler is not None:
-            self.state["scaler"] = self.accelerator.scaler.state_dict()
+        self.state |= {"scaler": scaler.state_dict()} if scaler is not None else {}
         self.writer.save(self.method, self.optimizer, self.state)
 
     def finish_writing(self) -> None:
         """Waits until the last checkpoint is whole, on every process: none may end before it is."""
         self.stop.settle()
+        self.tracker.finish()
         written = self.writer.wait()
         self.accelerator.wait_for_everyone()
         if not written:

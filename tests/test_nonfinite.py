@@ -1,5 +1,6 @@
 """A step that is not finite: stopped before the update, kept whole, and replayed by one command."""
 
+import errno
 import json
 
 import pytest
@@ -123,6 +124,30 @@ def test_parts_of_several_processes_are_joined_as_one_would_have_them(tmp_path):
     assert torch.equal(batch.views[0], whole) and batch.index.tolist() == list(range(6)) and batch.partner is None
 
 
+def test_the_reason_is_told_where_the_folder_cannot_be_written(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    said = trained(tmp_path, False, "sgd")[0]
+    assert said.startswith("the gradient of 1 of 5 parameters (scale ...) is not finite at step 4; lower --lr")
+    assert said.endswith("; what replays the step could not be written ([Errno 28] No space left on device)")
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_weights_that_an_update_broke_are_not_kept(late, tmp_path):
+    method = Toy()
+    guard = StepGuard(method, build_optimizer(method.named_parameters(), "sgd", 0.1), late, tmp_path, {}, {"step": 3})
+    method.scale.data.fill_(1e30)  # its square overflows
+    guard.settle()
+    for broken in (float("inf"), float("nan")):
+        method.scale.data.fill_(broken)
+        with pytest.raises(
+            Failure, match=r"weights of 1 of 5 parameters \(scale \.\.\.\) are not finite after step 3;"
+        ):
+            guard.settle()
+
+
 def test_a_run_is_stopped_and_its_step_replayed(tmp_path, monkeypatch, capfd):
     """train.py with an absurd learning rate; what the command prints; a folder that was edited."""
     pytest.importorskip("ffcv", reason="ffcv is not installed")
@@ -153,3 +178,16 @@ def test_a_run_is_stopped_and_its_step_replayed(tmp_path, monkeypatch, capfd):
     assert replay.main([str(folder)]) == 2
     assert f"tools.replay: {folder} cannot be replayed (SafetensorError" in capfd.readouterr().err
     assert unnamed(named(batch_of(1)), 7).partner is not None
+
+
+def test_a_folder_that_was_edited_is_one_line(tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{}")
+    for text in ("[]", "{}", '{"step": "x"}', '{"step": 1, "processes": "2"}', "[" * 99_999):
+        (tmp_path / "step.json").write_text(text)
+        assert replay.main([str(tmp_path)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"tools.replay: {tmp_path} cannot be replayed (") and error.count("\n") == 1
+    for words, said in (([], "the following arguments are required"), (["x", "--device", "tape"], "take cpu or cuda")):
+        assert replay.main(words) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1

@@ -1,6 +1,10 @@
 """A sweep trains, evaluates and tabulates; called again, it only reads; after an interruption, it goes on."""
 
 import json
+import os
+import signal
+import threading
+import time
 from argparse import Namespace
 
 import pytest
@@ -8,9 +12,44 @@ import pytest
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 from tools import sweep
+from tools.starting import STOPPED, WATCHED
 
 TINY = ["--width", "4", "--crop-size", "16", "--image-size", "16", "--batch-size", "16", "--bn-splits", "1",
         "--warmup-epochs", "0", "--queue-size", "32", "--threads", "1", "--precision", "fp32"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    before = {number: signal.getsignal(number) for number in WATCHED}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+PROGRAM = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(pathlib.Path(sys.argv[1], "stopped").write_text("well")))
+pathlib.Path(sys.argv[1], "ready").touch()
+time.sleep(60)
+"""
+
+
+def test_a_signal_is_passed_on_and_waited_for(tmp_path, monkeypatch, capsys):
+    (tmp_path / "train.py").write_text(PROGRAM)
+    monkeypatch.setattr(sweep, "ROOT", tmp_path)
+    signal.signal(signal.SIGTERM, sweep._stop)
+
+    def send():
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=send).start()
+    with pytest.raises(SystemExit) as ended:
+        sweep.call(["train.py", str(tmp_path)])
+    assert ended.value.code == STOPPED and (tmp_path / "stopped").read_text() == "well"
+    assert capsys.readouterr().err == "tools.sweep: stopped by a signal; call it again to go on\n"
 
 
 def test_a_sweep_goes_on_where_it_stopped(data, tmp_path, monkeypatch, capsys):

@@ -1,7 +1,9 @@
 """TensorBoard and W&B get what metrics.jsonl gets, under the same names, and pictures; read back from their files."""
 
+import errno
 import json
 import struct
+import threading
 
 import numpy as np
 import pytest
@@ -56,6 +58,29 @@ def test_tensorboard_has_the_names_and_numbers_of_the_metrics(data, tmp_path, mo
         shown = read.Images(name)
         assert [event.step for event in shown] == [6, 12]
         assert shown[0].width == columns * 118 + 6 and shown[0].encoded_image_string != shown[1].encoded_image_string
+
+
+def test_a_disk_that_is_full_for_tensorboard_costs_its_rows_alone(data, tmp_path, monkeypatch, capfd):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    real, written = RecordWriter.write, []
+
+    def full(self, record):
+        written.append(record)
+        if len(written) > 40:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(self, record)
+
+    monkeypatch.setattr(RecordWriter, "write", full)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)  # its thread tells the same again
+    run = tmp_path / "run"
+    words = runs.options(data, run, log_with="tensorboard", **LAST)
+    assert runs.in_process(train, monkeypatch, *words) == 0
+    told = capfd.readouterr()
+    assert told.out.count("WARNING: tensorboard could not be written ([Errno 28] No space left on device)") == 1
+    lost = [row.get("lost_by_tracker", 0) for row in runs.rows(run, "loss")]
+    assert len(lost) == 12 and lost[0] == 0 and lost[-1] > 3 and lost == sorted(lost)
 
 
 def test_a_resumed_run_goes_on_in_tensorboard(data, tmp_path, monkeypatch):

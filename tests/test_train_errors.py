@@ -34,6 +34,8 @@ WRONG = {
     "unknown option": ({"colour": "red"}, "unrecognized arguments: --colour red"),
     "abbreviated option": ({"epoch": 3}, "unrecognized arguments: --epoch 3"),
     "not a number": ({"epochs": "many"}, "argument --epochs: invalid int value: 'many'"),
+    "not finite": ({"lr": "inf"}, "argument --lr: invalid finite float value: 'inf'"),
+    "not a number of training": ({"temperature": "1e39"}, "argument --temperature: invalid finite float value: '1e39'"),
     "not a list": ({"resolutions": "16,x"}, "argument --resolutions: invalid list of int value: '16,x'"),
     "no method": ({"method": None}, "give --method NAME and --data FILE"),
     "unknown method": ({"method": "magic"}, "argument --method: invalid choice: 'magic' (choose from"),
@@ -174,8 +176,18 @@ def test_a_damaged_image_is_told_in_one_line_and_counted_in_the_metrics(tmp_path
     assert [row["replaced_images"] for row in rows if "loss" in row][-1] == 1
 
 
-def test_a_loss_that_is_no_number_ends_the_run_in_one_line(data, tmp_path, monkeypatch, capfd):
-    words = runs.options(data, tmp_path / "run", lr=1e30, warmup_epochs=0, checkpoint_every=LAST)
+@pytest.mark.parametrize("lr", [1e30, 3e38])
+def test_a_loss_that_is_no_number_ends_the_run_in_one_line(lr, data, tmp_path, monkeypatch, capfd):
+    words = runs.options(data, tmp_path / "run", lr=lr, warmup_epochs=0, checkpoint_every=LAST)
     assert runs.in_process(train, monkeypatch, *words) == 2
     assert "lower --lr, or take --precision fp32" in one_line(capfd)
     assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_features_that_are_no_numbers_end_the_run_in_one_line(data, tmp_path, monkeypatch, capfd):
+    """The weights are finite, and whatever they make of an image is not."""
+    words = runs.options(data, tmp_path / "run", lr=3e38, warmup_epochs=0, max_steps=1)
+    assert runs.in_process(train, monkeypatch, *words) == 2
+    assert "the features of 48 of 48 images are not finite: the network's weights are broken" in one_line(capfd)
+    assert [row["step"] for row in runs.rows(tmp_path / "run", "feature_rank")] == [0]
+    assert "NaN" not in (tmp_path / "run/metrics.jsonl").read_text()

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from pipelines.printable import shown
+
 
 class Display:
     """Progress of a run on the main process; on the others, nothing.
@@ -52,12 +54,12 @@ class Display:
         self._progress.update(self._task, knn=f"{top1:.2f} %")
 
     def note(self, text: str) -> None:
-        """Prints a line above the progress."""
-        self._progress.console.print(text, highlight=False)
+        """Prints lines above the progress, as they are: a path may hold what rich would take for its markup."""
+        self._progress.console.print(_printable(text), highlight=False, markup=False, emoji=False)
 
     def warn(self, text: str) -> None:
         """Prints a line that cannot be overlooked."""
-        self._progress.console.print(text, style="bold red", highlight=False, markup=False)
+        self._progress.console.print(_printable(text), style="bold red", highlight=False, markup=False, emoji=False)
 
     def __enter__(self) -> Display:
         self._progress.start()
@@ -67,3 +69,7 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+
+
+def _printable(text: str) -> str:
+    return "\n".join(map(shown, text.split("\n")))

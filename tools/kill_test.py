@@ -32,6 +32,7 @@ from tools.options import own_and_passed_on
 from tools.signals import STOPPED
 
 ROOT = Path(__file__).resolve().parent.parent
+_WHOLE_RUN_S = 24 * 3600  # a run that hangs is ended, with whatever it started
 CLOCK = ("samples_per_s", "wait_share", "first_step_s")  # fields of a row that no two runs have alike
 
 
@@ -122,7 +123,7 @@ def send(process: subprocess.Popen[bytes], number: int, processes: int) -> None:
 def finish(given: list[str], run: Path, options: argparse.Namespace) -> None:
     """Runs to the end, from the newest checkpoint where there is one."""
     with started_run(given, run, options, resume=run.exists()) as process:
-        if (code := process.wait(None)) != 0:
+        if (code := process.wait(_WHOLE_RUN_S)) != 0:
             raise RuntimeError(f"the run ended with exit code {code}; see {log_of(run)}")
 
 

@@ -16,6 +16,7 @@ fp16's scaler skips steps whose gradient overflows; there, only the loss is look
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -101,17 +103,26 @@ class StepGuard:
         if self._late:
             now.bad = torch.empty((), dtype=torch.bool, pin_memory=bad.is_cuda).copy_(bad, non_blocking=True)
             now.arrived = torch.cuda.current_stream().record_event() if bad.is_cuda else None
-            self.settle()
+            self._read()
             self._unread = now
         elif bad:
             self._stop(now)
 
     def settle(self) -> None:
-        """Reads a flag that is still to be read: call it before what is trained is kept.
+        """Reads a flag that is still to be read, and looks at the weights: call it before what is trained is kept.
 
         Raises:
-            Failure: the step is not finite.
+            Failure: the step is not finite, or its update was not.
         """
+        self._read()
+        largest = torch.stack(list(torch._foreach_norm(list(self._trained.values()), float("inf")))).tolist()
+        if bad := [name for name, value in zip(self._trained, largest, strict=True) if not math.isfinite(value)]:
+            raise Failure(
+                f"the weights of {len(bad)} of {len(largest)} parameters ({bad[0]} ...) are not finite after "
+                f"step {self._state['step']}; lower --lr, or take --precision fp32; this step was not kept"
+            )
+
+    def _read(self) -> None:
         step, self._unread = self._unread, None
         if step is not None:
             if step.arrived is not None:
@@ -147,11 +158,11 @@ class StepGuard:
             tensors[name].copy_(kept)
         if self._late and not any(name.startswith("optimizer ") for name in copy):
             self._optimizer.state.clear()  # the first step: there was nothing in it
-        kept_in = self._save(step, reason)
-        raise Failure(
-            f"{reason} at step {step.number}; lower --lr, or take --precision fp32; "
-            f"replay the step with: python -m tools.replay {kept_in}"
-        )
+        try:
+            replay = f"replay the step with: python -m tools.replay {self._save(step, reason)}"
+        except (OSError, SafetensorError) as error:
+            replay = f"what replays the step could not be written ({error})"
+        raise Failure(f"{reason} at step {step.number}; lower --lr, or take --precision fp32; {replay}")
 
     def _reason(self, step: _Step) -> str:
         if step.loss is not None and not step.loss.isfinite():

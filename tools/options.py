@@ -134,17 +134,29 @@ def _adder(group: argparse._ArgumentGroup) -> Callable[..., None]:
             element = type(like[0]) if like else int
             group.add_argument(flag, type=_list_of(element), default=default, metavar="A,B,...", help=text)
         else:
-            group.add_argument(flag, type=kind, default=default, metavar=_METAVARS.get(kind, "TEXT"), help=text)
+            read = _number if kind is float else kind
+            group.add_argument(flag, type=read, default=default, metavar=_METAVARS.get(kind, "TEXT"), help=text)
 
     return add
 
 
 _METAVARS = {int: "N", float: "X"}
+_LARGEST = 3.4e38  # what training computes in holds no larger number
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not abs(number) < _LARGEST:
+        raise ValueError(text)
+    return number
+
+
+_number.__name__ = "finite float"  # what argparse calls it
 
 
 def _list_of(element: type) -> Callable[[str], tuple[Any, ...]]:
     def parse(text: str) -> tuple[Any, ...]:
-        return tuple(element(part) for part in text.split(","))
+        return tuple((_number if element is float else element)(part) for part in text.split(","))
 
     parse.__name__ = f"list of {element.__name__}"
     return parse

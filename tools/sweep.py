@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -30,6 +32,7 @@ from pipelines import make_loader, open_dataset
 from pipelines.views import evaluation
 from tools.options import Failure, own_and_passed_on
 from tools.run_folder import machine, versions
+from tools.starting import STOPPED, WATCHED
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="METHOD:OPTION=VALUE", help="for one method")
     options = parser.parse_args(words)
     methods = options.methods.split(",")
+    for number in WATCHED:
+        signal.signal(number, _stop)
     try:
         for method in methods:
             if method not in REGISTRY:
@@ -64,6 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"tools.sweep: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    print("tools.sweep: stopped by a signal; call it again to go on", file=sys.stderr)
+    sys.exit(STOPPED)
 
 
 def describe_data(path: str) -> dict[str, Any]:
@@ -110,7 +120,14 @@ def has_baselines(evaluation: Path) -> bool:
 
 
 def call(command: Sequence[str]) -> None:
-    if subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:]], check=False).returncode:
+    process = subprocess.Popen([sys.executable, str(ROOT / command[0]), *command[1:]])
+    try:
+        code = process.wait()
+    except BaseException:  # a signal: the program writes its checkpoint before this one ends
+        process.terminate()
+        process.wait()
+        raise
+    if code:
         raise Failure(f"{command[0]} failed; call this again to go on: {' '.join(command)}")
 
 

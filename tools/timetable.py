@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from dataclasses import dataclass
 
 
@@ -20,6 +21,12 @@ class Timetable:
     checkpoint_every: int
     knn_every: int
     images_every: int
+
+    @staticmethod
+    def of(options: Namespace, steps_per_epoch: int, last_step: int) -> Timetable:
+        """As train.py's options say."""
+        every = (options.checkpoint_every, options.knn_every, options.images_every)
+        return Timetable(steps_per_epoch, last_step, *every)
 
     def ends_epoch(self, step: int) -> bool:
         """Whether an epoch ends with this step, or the run inside one."""

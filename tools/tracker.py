@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,17 @@ class Tracker:
         folder: of the run.
         config: what config.json holds.
         step: that the run stands at; above 0 where it is resumed.
+
+    Attributes:
+        lost: rows and pictures that it did not get, since the disk refused one: its writer does not recover from that.
     """
 
     def __init__(
         self, accelerator: Accelerator, kind: str | None, folder: Path, config: Mapping[str, Any], step: int
     ) -> None:
         self._accelerator, self.kind = accelerator, kind
+        self._untold: list[str] = []
+        self.lost = 0
         if kind is None:
             return
         accelerator.project_configuration.logging_dir = str(folder)
@@ -64,22 +70,53 @@ class Tracker:
         """The numbers of a row of metrics, at its step."""
         if self.kind is not None:
             numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
-            self._accelerator.log(numbers, row["step"])
+            self._send(lambda: self._accelerator.log(numbers, row["step"]))
 
     def pictures(self, step: int, **named: Image.Image) -> None:
         """Shows pictures; the main process alone calls it."""
         if self.kind is not None:
             layout = {"dataformats": "NHWC"} if self.kind == "tensorboard" else {}
             stacks = {name: np.asarray(picture.convert("RGB"))[None] for name, picture in named.items()}
-            self._accelerator.get_tracker(self.kind).log_images(stacks, step, **layout)
+            tracker = self._accelerator.get_tracker(self.kind)
+            self._send(lambda: tracker.log_images(stacks, step, **layout))
+
+    def warnings(self) -> list[str]:
+        """What was not told yet: a line where the tracker has failed."""
+        told, self._untold = self._untold, []
+        return told
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What a row of metrics should tell: nothing as long as all is well."""
+        return {"lost_by_tracker": self.lost} if self.lost else {}
+
+    def _send(self, send: Callable[[], object]) -> None:
+        if not self.lost:
+            try:
+                send()
+                return
+            except OSError as error:
+                self._untold.append(
+                    f"WARNING: {self.kind} could not be written ({error}) and gets nothing more; training goes on, "
+                    "metrics.jsonl holds every number: free some space, then --resume"
+                )
+        self.lost += 1
 
     def __enter__(self) -> Tracker:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Writes what is left, also of a run that was stopped."""
-        for tracker in self._accelerator.trackers if self.kind is not None else ():
-            tracker.finish()
+        self.finish()
+
+    def finish(self) -> None:
+        """Writes what is left, also of a run that was stopped; once."""
+        trackers, self._accelerator.trackers = self._accelerator.trackers, []
+        for tracker in trackers:
+            try:
+                tracker.finish()
+            except OSError as error:
+                if not self.lost:
+                    print(f"train.py: WARNING: {self.kind} could not be written to its end ({error})", file=sys.stderr)
 
 
 def _own_id(path: Path) -> str:
