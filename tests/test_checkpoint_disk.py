@@ -105,6 +105,7 @@ def test_a_step_is_newer_by_its_number(tmp_path):
     for step in (99_999_999, 100_000_000):
         save(tmp_path, step)
     assert checkpoint.newest(tmp_path)[0].state["step"] == 100_000_000
+    assert names(tmp_path) == ["step-100000000", "step-99999999"]
 
 
 def test_contents_are_on_the_disk_before_names_and_new_folders_in_their_parents(tmp_path, monkeypatch):

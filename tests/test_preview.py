@@ -54,9 +54,9 @@ def test_the_sheet_of_views_shows_each_view_of_each_sample(data, tmp_path, capsy
         assert not np.array_equal(row[1], row[2])  # query and key are different crops
     wholes = [row[0].mean() for row in pictures]
     assert len({round(value, 3) for value in wholes}) == 5
-    again = made(capsys, *words)
+    again = made(capsys, *words, "--force")
     assert np.array_equal(np.asarray(sheet), np.asarray(again))
-    other = made(capsys, *words, "--seed", 1)
+    other = made(capsys, *words, "--seed", 1, "--force")
     assert not np.array_equal(np.asarray(sheet), np.asarray(other))
 
 
@@ -130,3 +130,32 @@ def test_a_run_of_other_code_is_one_line(data, run, tmp_path, capsys):
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"method": "magic"}))
     assert "unknown method 'magic'" in refused(capsys, "partners", copy, data.train, tmp_path / "sheet.png")
+
+
+def test_a_file_that_exists_stays_unless_force_says_otherwise(data, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "sheet.png"
+    out.write_bytes(b"mine")
+    words = ("views", data.train, out, "--recipe", "cifar10", "--samples", 1)
+    assert refused(capsys, *words) == f"tools.preview: {out} exists and is left as it is; --force replaces it\n"
+    assert "is a folder; name a file" in refused(capsys, "views", data.train, tmp_path)
+
+    def full(self, file):
+        file.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", full)
+        assert "No space left on device" in refused(capsys, *words, "--force")
+    assert out.read_bytes() == b"mine" and list(tmp_path.iterdir()) == [out]
+    assert made(capsys, *words, "--force").size[0] > 100 and list(tmp_path.iterdir()) == [out]
+
+
+def test_damaged_checkpoints_and_configurations_are_told_as_such(data, run, tmp_path, capsys):
+    import shutil
+
+    copy, out = shutil.copytree(run, tmp_path / "run"), tmp_path / "sheet.png"
+    (copy / "config.json").write_text('{"recipe": []}')
+    assert "config.json lacks method; is it a run of train.py?" in refused(capsys, "partners", copy, data.train, out)
+    for path in (copy / "checkpoints").glob("*/model.safetensors"):
+        path.write_bytes(b"")
+    assert "is damaged and was skipped (model.safetensors: " in refused(capsys, "partners", copy, data.train, out)

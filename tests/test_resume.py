@@ -92,3 +92,22 @@ def test_what_a_checkpoint_says_of_a_run(whole, data):
     config = json.loads((whole[0] / "config.json").read_text())
     assert found.state["data_checksum"] == config["data"]["checksum"]
     assert {"commit", "versions", "machine", "world_size"} <= config.keys()
+
+
+def test_torn_books_are_mended_and_what_changed_is_written_down(whole, data, tmp_path, monkeypatch, capsys):
+    run = shutil.copytree(whole[0], tmp_path / "run")
+    shutil.rmtree(run / "checkpoints" / "step-00000060")
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join([*lines[:5], lines[5][:20] + "\n", *lines[6:-2], lines[-2][:30]]))
+    words = runs.options(data, run, precision="bf16", max_steps=57)
+    assert runs.in_process(train, monkeypatch, *words, "--resume") == 0
+    told = capsys.readouterr().out
+    assert "warning: metrics.jsonl lacks 1 of its" in told and "precision fp32 -> bf16" in told
+    steps = [row["step"] for row in runs.rows(run, "loss")]
+    torn = json.loads(lines[5])["step"]
+    assert steps == [step for step in range(1, 58) if step != torn]
+    before, config = (json.loads((path / "config.json").read_text()) for path in (whole[0], run))
+    (entry,) = config.pop("resumed")
+    assert config == before and entry["step"] == 55
+    changed = {name: value for name, value in entry["changed"].items() if name.startswith("options.")}
+    assert changed == {"options.precision": "bf16", "options.max_steps": 57, "options.output": str(run)}

@@ -28,11 +28,11 @@ def test_a_resumed_run_goes_back_to_the_rows_of_its_checkpoint(tmp_path):
         file.write('{"step": 5, "lo')  # a kill in the middle of a row
     folder.close()
     again = RunFolder(tmp_path, True, True)
-    again.rewind(3)
+    assert again.rewind(2, 3) == []
     assert [row["step"] for row in lines(tmp_path)] == [0, 1, 2] and again.rows == 3
     again.log({"step": 3})
     assert [row["step"] for row in lines(tmp_path)] == [0, 1, 2, 3]
-    again.rewind(0)
+    assert again.rewind(0, 0) == []
     assert lines(tmp_path) == [] and again.rows == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl"]
 
@@ -87,7 +87,7 @@ def test_only_the_main_process_writes(tmp_path):
     folder = RunFolder(tmp_path / "run", False, False)
     folder.write_config({"a": 1})
     folder.log({"step": 1})
-    folder.rewind(0)
+    folder.rewind(0, 0)
     folder.write_summary({"a": 1})
     assert not (tmp_path / "run").exists()
 
@@ -126,3 +126,98 @@ def test_the_same_run_is_let_through():
 def test_another_run_is_refused(changed, message):
     with pytest.raises(Failure, match=message):
         refuse_another_run(RUN, RUN | changed)
+
+
+# ---- books that are not whole -------------------------------------------------------------------------------------
+
+
+def row(step, **more):
+    return json.dumps({"step": step, **more})
+
+
+WHOLE = [row(0, knn_top1=9), row(1), row(2), row(2, knn_top1=9), row(2, partner_share=1), row(3), row(4)]
+
+
+@pytest.mark.parametrize(
+    ("content", "rows", "kept", "lost"),
+    [
+        ("\n".join(WHOLE) + "\n", 4, WHOLE[:4], 0),  # step 2 was saved before its partners were chosen
+        ("\n".join(WHOLE[:4]), 4, WHOLE[:4], 0),  # cut just before the end of the line
+        ("\n".join(WHOLE[:3]) + "\n" + WHOLE[3][:9], 4, WHOLE[:3], 1),  # cut inside it
+        ("\n".join([WHOLE[0], WHOLE[1][:5], *WHOLE[2:]]), 4, [WHOLE[0], *WHOLE[2:4]], 1),  # damaged in the middle
+        ("\n".join([WHOLE[0], "\0" * 99 + WHOLE[3], *WHOLE[4:]]), 4, [WHOLE[0], WHOLE[4]], 2),  # a block is missing
+        ("\n".join([WHOLE[0], "[]", '"x"', "null", '{"step": "1"}', "[" * 9999, *WHOLE[1:]]), 2, WHOLE[:2], 0),
+        ("\n".join(WHOLE[:2]) + "\n", 4, WHOLE[:2], 2),  # never reached the disk
+        ("\n".join(WHOLE) + "\n", 0, WHOLE[:2], 0),  # rows of earlier steps are right, whatever the number says
+        ("", 4, [], 4),
+    ],
+)
+def test_a_resumed_run_mends_its_rows_and_loses_none_that_is_right(content, rows, kept, lost, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(content)
+    folder = RunFolder(tmp_path, True, True)
+    told = folder.rewind(2, rows)
+    line = f"warning: metrics.jsonl lacks {lost} of its 4 rows up to step 2: damaged or lost"
+    assert told == ([line] if lost else [])
+    assert (tmp_path / "metrics.jsonl").read_text() == "".join(f"{line}\n" for line in kept)
+    folder.log({"step": 3})
+    assert lines(tmp_path)[-1] == {"step": 3} and folder.rows == len(kept) + 1 == len(lines(tmp_path))
+    folder.close()
+
+
+def test_rows_that_cannot_be_read_are_left_as_they_are(tmp_path):
+    folder = RunFolder(tmp_path, True, True)
+    folder._metrics.unlink()
+    folder._metrics.symlink_to("/proc/self/mem")
+    with pytest.raises(Failure, match=r"metrics.jsonl cannot be read and written \(Input/output error\)"):
+        folder.rewind(2, 3)
+    folder.close()
+
+
+CONFIG = {
+    "method": "clim", "recipe": {"lr": 0.1}, "sources": {"lr": "paper"}, "world_size": 1, "commit": None,
+    "options": {"precision": "fp32", "loader": "ffcv", "resume": False}, "versions": {"torch": "2.9"},
+}  # fmt: skip
+
+
+def changed(**sections):
+    return {
+        name: {**CONFIG[name], **new} if isinstance(new, dict) else new for name, new in (CONFIG | sections).items()
+    }
+
+
+def test_config_keeps_what_was_asked_first_and_gets_what_changed(tmp_path):
+    folder = RunFolder(tmp_path, False, True)
+    assert folder.write_config(CONFIG) == []
+    bf16 = changed(options={"precision": "bf16", "resume": True}, versions={"torch": "2.10"}, sources={"lr": "asked"})
+    line = "changed since the run's last start: precision fp32 -> bf16, torch 2.9 -> 2.10"
+    assert folder.write_config(bf16, 40) == [line]
+    assert folder.write_config(bf16, 60) == []
+    back = changed(world_size=2, versions={"torch": "2.10"})
+    assert folder.write_config(back, 80) == [
+        "changed since the run's last start: world_size 1 -> 2, precision bf16 -> fp32"
+    ]
+    written = json.loads((tmp_path / "config.json").read_text())
+    entries = written.pop("resumed")
+    assert written == CONFIG and all(entry["time"].endswith("+00:00") for entry in entries)
+    assert [(entry["step"], entry["changed"]) for entry in entries] == [
+        (40, {"options.precision": "bf16", "versions.torch": "2.10"}),
+        (60, {}),
+        (80, {"options.precision": "fp32", "world_size": 2}),
+    ]
+    folder.close()
+
+
+@pytest.mark.parametrize("content", [None, "", '{"method": "cl', "[]", "{}", "[" * 99_999])
+def test_a_config_that_is_lost_is_written_anew(content, tmp_path):
+    folder = RunFolder(tmp_path, True, True)
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    (line,) = folder.write_config(CONFIG, 40)
+    assert line == "warning: config.json was missing or damaged; it is written anew from what is asked now"
+    written = json.loads((tmp_path / "config.json").read_text())
+    (entry,) = written.pop("resumed")
+    assert written == CONFIG and entry["step"] == 40 and entry["config"] == "was lost: this is what was asked here"
+    for odd in ("x", [1, {"changed": 2}]):
+        (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"resumed": odd}))
+        assert folder.write_config(CONFIG, 41) == []
+    folder.close()

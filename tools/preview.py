@@ -9,7 +9,7 @@ one where it is another, none where labels are missing.
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models import build, checkpoint, resolve
+from models.durable import sync_file
 from models.mixture import cutmix
 from models.recipes import recipe_for
 from models.registry import REGISTRY
@@ -28,8 +29,9 @@ from pipelines.damage import DecodeError
 from pipelines.pairing import Pairing
 from pipelines.views import evaluation
 from tools.options import Failure, OneLineParser
-from tools.run_record import method_of
+from tools.run_record import method_of, read_config
 from tools.sheet import CELL, Cell, frame, picture, pictures, sheet
+from tools.staging import Staging
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,8 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for one in (views, partners):
         one.add_argument("--samples", type=int, default=8, help="rows of the sheet (default: 8)")
         one.add_argument("--seed", type=int, default=0, help="which samples and crops (default: 0)")
+        one.add_argument("--force", action="store_true", help="replace a file that exists")
     try:
         options = parser.parse_args(arguments)
+        check_target(options.out, options.force)
         dataset = open_dataset(options.data, "none")  # damage is to be seen too
         count = min(options.samples, dataset.number)
         if options.kind == "views":
@@ -57,16 +61,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
             drawn = views_sheet(dataset, method.views, count, options.seed)
         else:
             pairing = newest_with_partners(options.run, dataset)
-            query = method_of(json.loads((options.run / "config.json").read_text())).views[0]
+            query = method_of(read_config(options.run)).views[0]
             anchors = some_anchors(np.flatnonzero(pairing.count > 0), count, options.seed)
             drawn = partners_sheet(dataset, pairing, query, anchors, options.seed)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        drawn.save(options.out)
+        with Staging(options.out) as place:
+            made = place.folder / options.out.name
+            drawn.save(made)
+            sync_file(made)
+            place.commit([(made, options.out)], [])
     except (Failure, ValueError, OSError, ModuleNotFoundError, DecodeError) as error:
         print(f"tools.preview: {error}", file=sys.stderr)
         return 2
     print(f"{options.out}: {drawn.width} x {drawn.height}")
     return 0
+
+
+def check_target(out: Path, force: bool) -> None:
+    """Refuses a name that the picture cannot have, before anything is drawn.
+
+    Raises:
+        Failure: it is there.
+    """
+    if out.is_dir():
+        raise Failure(f"{out} is a folder; name a file")
+    if os.path.lexists(out) and not force:
+        raise Failure(f"{out} exists and is left as it is; --force replaces it")
 
 
 def views_sheet(dataset: Dataset, views: Sequence[View], count: int, seed: int, epoch: int = 0) -> Image.Image:
@@ -85,10 +104,10 @@ def newest_with_partners(run: Path, dataset: Dataset) -> Pairing:
     Raises:
         Failure: the run has no checkpoint or no partners, or was trained on other data.
     """
-    found, _ = checkpoint.newest(run / "checkpoints")
+    found, notes = checkpoint.newest(run / "checkpoints")
     if found is None:
-        raise Failure(f"{run} holds no checkpoint; train it first")
-    if found.state["data_checksum"] != dataset.checksum:
+        raise Failure(notes[0] if notes else f"{run} holds no checkpoint; train it first")
+    if found.state.get("data_checksum") != dataset.checksum:
         raise Failure(f"{run} was not trained on {dataset.path}; give the data of the run")
     if found.pairing is None or not (found.pairing.count > 0).any():
         raise Failure(

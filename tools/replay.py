@@ -7,7 +7,6 @@ Exit code 0: it happens here too. 1: all is finite here. 2: the folder cannot be
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,30 +16,44 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from models import build, checkpoint, resolve
 from models.method import Method
 from pipelines import Batch
-from tools.launch import DTYPES
+from tools.launch import DTYPES, device_of
 from tools.nonfinite import unnamed
+from tools.options import Failure, OneLineParser
+from tools.trees import shown
+
+_UNUSABLE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, SafetensorError,
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="tools.replay", description=__doc__.splitlines()[0])
+    parser = OneLineParser(prog="tools.replay", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="RUN/nonfinite-step-...")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--device", help="cpu or cuda (default: a GPU where there is one)")
+    try:
+        options = parser.parse_args(arguments)
+        device = device_of(options.device).type
+    except Failure as error:
+        print(f"tools.replay: {error}", file=sys.stderr)
+        return 2
     try:
         facts, config = (json.loads((options.folder / name).read_text()) for name in ("step.json", "config.json"))
         method = restored(options.folder, facts, config)
         batches = saved_batches(options.folder, facts)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        print(f"tools.replay: {options.folder} cannot be replayed ({type(error).__name__}: {error})", file=sys.stderr)
+        precision = DTYPES[facts["precision"]]
+        told = f"step {facts['step']} of {config['method']}, in the run: {facts['reason']}"
+    except _UNUSABLE as error:
+        reason = shown(" ".join(str(error).split())[:300])
+        print(f"tools.replay: {options.folder} cannot be replayed ({type(error).__name__}: {reason})", file=sys.stderr)
         return 2
-    print(f"step {facts['step']} of {config['method']}, in the run: {facts['reason']}")
-    return int(not replay(method.to(options.device), batches, facts["precision"], options.device))
+    print(shown(told))
+    return int(not replay(method.to(device), batches, precision, device))
 
 
 def restored(folder: Path, facts: Mapping[str, Any], config: Mapping[str, Any]) -> Method:
@@ -56,7 +69,7 @@ def restored(folder: Path, facts: Mapping[str, Any], config: Mapping[str, Any]) 
 
 def saved_batches(folder: Path, facts: Mapping[str, Any]) -> list[Batch]:
     """The parts of the step's global batch: sample m of process r of W is its sample m W + r."""
-    files = [load_file(folder / f"batch-process-{rank}.safetensors") for rank in range(facts["processes"])]
+    files = [load((folder / f"batch-process-{rank}.safetensors").read_bytes()) for rank in range(facts["processes"])]
     parts = []
     for number, seed in enumerate(facts["seeds"]):
         names = [name for name in files[0] if name.startswith(f"{number} ")]
@@ -65,13 +78,13 @@ def saved_batches(folder: Path, facts: Mapping[str, Any]) -> list[Batch]:
     return parts
 
 
-def replay(method: Method, batches: Sequence[Batch], precision: str, device: str) -> bool:
+def replay(method: Method, batches: Sequence[Batch], precision: torch.dtype, device: str) -> bool:
     """Forward and backward of one step; prints what is not finite and returns whether anything is."""
     show("before the step, of the tensors of the state", method.state_dict())
     show(
         "of the batch", {f"view {n} of part {p}": v for p, part in enumerate(batches) for n, v in enumerate(part.views)}
     )
-    autocast = torch.autocast(device, DTYPES[precision], enabled=precision != "fp32")
+    autocast = torch.autocast(device, precision, enabled=precision != torch.float32)
     found = False
     for batch in batches:
         with first_outputs(method) as first, autocast:

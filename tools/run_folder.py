@@ -21,9 +21,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from models import checkpoint
+from models.durable import make_folder, replace_file
 from models.recipes import Recipe
 from pipelines import Dataset
+from tools.metrics import rows_up_to
 from tools.options import Failure
+from tools.run_changes import resumed
 
 _PACKAGES = ("torch", "accelerate", "numpy", "ffcv", "numba", "nvidia-dali-cuda130")
 
@@ -55,28 +59,36 @@ class RunFolder:
             return
         try:
             # A folder without is of a run that failed at its start.
-            holds_a_run = any(self.checkpoints.glob("step-*")) or _has_trained(self._metrics)
+            holds_a_run = self._holds_a_run(force)
             if holds_a_run and not resume and not force:
                 raise Failure(
                     f"{path} holds a run; go on with --resume, move it aside with --force, or take another --output"
                 )
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
             self._unlock = locked(path, self)
             if holds_a_run and force:
                 aside = unused(path)
-                path.rename(aside)
+                path.rename(aside)  # the folder that is made next syncs both names
                 self.note = f"moved the run that was in {path} to {aside}"
                 self.close()
-                path.mkdir()
+                make_folder(path)
                 self._unlock = locked(path, self)
             with self._metrics.open("a" if resume else "w"):
                 pass
         except OSError as error:
             raise Failure(f"cannot write the run's folder {path}: {error.strerror}; take another --output") from None
 
-    def write_config(self, config: Mapping[str, Any]) -> None:
-        """Writes config.json: what the run was asked to do."""
-        self._write("config.json", config)
+    def write_config(self, config: Mapping[str, Any], step: int = 0) -> list[str]:
+        """Writes config.json: what the run was asked to do; what to tell about it.
+
+        Args:
+            step: where it is above 0 the run goes on: config.json keeps what was asked first, and gets what changed.
+        """
+        line, file = "", self.path / "config.json"
+        if step and self._main:
+            config, line = resumed(_json(file), config, step)
+        self._write(file.name, config)
+        return [line] if line else []
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Appends a row to metrics.jsonl; it is on the disk's way before this returns, so that a kill loses no row.
@@ -98,14 +110,30 @@ class RunFolder:
             f"WARNING: {self._metrics} cannot be written; {len(self._waiting)} rows wait in memory: free some space"
         ]
 
-    def rewind(self, rows: int) -> None:
-        """Keeps the first `rows` rows; a resumed run makes the others again."""
-        if self._main:
-            kept = self._metrics.read_text().splitlines(keepends=True)[:rows]
-            partial = self._metrics.with_suffix(".partial")
-            partial.write_text("".join(kept))
-            partial.replace(self._metrics)
-            self.rows = len(kept)
+    def rewind(self, step: int, rows: int) -> list[str]:
+        """Keeps the rows that belong to a checkpoint, each on a line of its own; a resumed run makes the others again.
+
+        Args:
+            step: of the checkpoint.
+            rows: that there were when it was written.
+
+        Returns:
+            A line to show, where some of these are damaged or missing.
+
+        Raises:
+            Failure: the file cannot be read or written.
+        """
+        if not self._main:
+            return []
+        try:
+            kept = rows_up_to(self._metrics.read_bytes(), step, rows)
+            replace_file(self._metrics, b"".join(line + b"\n" for line in kept))
+        except OSError as error:
+            raise Failure(f"{self._metrics} cannot be read and written ({error.strerror}); mend that first") from None
+        self.rows, name = len(kept), self._metrics.name
+        if self.rows >= rows:
+            return []
+        return [f"warning: {name} lacks {rows - self.rows} of its {rows} rows up to step {step}: damaged or lost"]
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes summary.json: what came out."""
@@ -134,15 +162,35 @@ class RunFolder:
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         if self._main:
-            partial = self.path / f".{name}.partial"
-            partial.write_text(json.dumps(content, indent=2) + "\n")
-            partial.replace(self.path / name)
+            replace_file(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
+
+    def _holds_a_run(self, force: bool) -> bool:
+        """Whether there is something to lose; what cannot be read counts, for whoever moves it aside.
+
+        Raises:
+            Failure: it cannot be read.
+        """
+        try:
+            return bool(checkpoint.found(self.checkpoints)) or _has_trained(self._metrics)
+        except OSError as error:
+            if force:
+                return True
+            told = error if error.filename is None else f"{error.filename} cannot be read ({error.strerror})"
+            raise Failure(f"{told}; mend that, move the run aside with --force, or take another --output") from None
 
 
 def _has_trained(metrics: Path) -> bool:
     """Whether a row is of a step behind the first: what comes before it can be made again in a moment."""
     lines = metrics.read_text(errors="replace").splitlines() if metrics.exists() else []
     return any('"step": 0,' not in line for line in lines if line)
+
+
+def _json(file: Path) -> Any:
+    """What a file holds; None where it is missing or holds no JSON."""
+    try:
+        return json.loads(file.read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
 
 
 def run_config(options: Namespace, recipe: Recipe, dataset: Dataset, accelerator: Accelerator) -> dict[str, Any]:
