@@ -75,7 +75,8 @@ def listed(path: Path, names: list[str], labels_N: NDArray[np.int64], source: Pa
         (their ascending numbers [M], a digest of what was chosen).
 
     Raises:
-        ValueError: the data set keeps no names, or a line names no image, several, or one without a label.
+        ValueError: the list cannot be read, the data set keeps no names, or a line names no image, several, or one
+            without a label.
     """
     if not names:
         raise ValueError(f"{source} keeps no names of its images, which --label-list needs; convert it again")
@@ -84,10 +85,13 @@ def listed(path: Path, names: list[str], labels_N: NDArray[np.int64], source: Pa
         place = PurePosixPath(name)
         for form in {name, place.name, place.stem, str(place.with_suffix(""))}:
             known[form] = number if form not in known else -1
-    lines = enumerate(content(path).decode("utf-8", "surrogateescape").splitlines(), 1)
+    try:
+        text = content(path).decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise ValueError(f"the list {path} cannot be read: {error.strerror}") from None
     chosen = set()
-    for line, text in lines:
-        if not (name := text.strip()):
+    for line, words in enumerate(text.splitlines(), 1):
+        if not (name := words.strip()):
             continue
         found = known.get(name, known.get(PurePosixPath(name).name))
         if found is None:

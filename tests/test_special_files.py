@@ -131,7 +131,7 @@ def test_beside_the_images(tmp_path: Path, form: str, special: Callable[[Path], 
 
 def test_a_list_of_labels(tmp_path: Path, special: Callable[[Path], None]) -> None:
     special(tmp_path / "list")
-    with pytest.raises(OSError, match="it is no regular file"):
+    with pytest.raises(ValueError, match=r"the list .*/list cannot be read: it is no regular file"):
         listed(tmp_path / "list", ["a/0.jpg"], np.zeros(1, dtype=np.int64), tmp_path)
 
 
