@@ -1,13 +1,17 @@
-"""What a checkpoint costs training: steps during which one is copied and written, beside steps without.
+"""What a checkpoint costs training: steps beside whose start one is copied and written, and steps without.
 
 MoCo with ResNet-18 and a queue of 65,536 keys of 128 numbers, batch 256, bfloat16, on batches that are there. A window
-is long enough for the write to end in it (two steps of a small CPU take many seconds). "Share lost every 50 steps" is
-what a window with a checkpoint takes longer, as a share of 50 steps: copying, and what writing takes from training.
-"Copy" is how long a step waits. Checkpoints go into the folder for temporary files ($TMPDIR).
+is a few steps, several times as long as a write; a write that outlasts it is waited for, and counts. Windows with and
+without come in pairs, whose order alternates, so that a machine that slows down or speeds up favours neither.
+"Share lost every 50 steps" is what a window with a checkpoint takes longer, the median of the pairs, as a share of 50
+steps: copying, and what writing takes from training. A window is a small part of 50 steps on a CPU, so that noise
+within it is as small a part of the share; the pairs' quartiles tell how much it is. "Copy" is how long a step waits.
+Checkpoints go into the folder for temporary files ($TMPDIR).
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 import time
@@ -19,18 +23,20 @@ import torch
 from models import build, resolve
 from models.optim import build_optimizer
 from pipelines import Batch
-from tools.benchmarks.measure import Case, Settings, synchronize, take_turns
+from tools.benchmarks.measure import Case, Settings, milliseconds, synchronize
 from tools.checkpoint_writer import CheckpointWriter
 
 _BATCH, _QUEUE, _EVERY = 256, 65_536, 50
+_WRITES = 3  # times as long as a write is a window, at least
+_WITH, _WITHOUT = "with a checkpoint", "without"
 
 
 def cases(settings: Settings) -> Iterator[Case]:
-    yield of_network(64, _BATCH, _QUEUE, 2 if settings.device == "cpu" else _EVERY, settings)
+    yield of_network(64, _BATCH, _QUEUE, settings)
 
 
-def of_network(width: int, batch_size: int, queue: int, steps: int, settings: Settings) -> Case:
-    """Milliseconds of `steps` steps, with a checkpoint at the start of the window and without."""
+def of_network(width: int, batch_size: int, queue: int, settings: Settings) -> Case:
+    """Milliseconds of a window of steps, with a checkpoint at its start and without."""
     torch.manual_seed(0)
     device = torch.device(settings.device)
     recipe = resolve("moco", "cifar10", width=width, batch_size=batch_size, queue_size=queue)
@@ -54,38 +60,46 @@ def of_network(width: int, batch_size: int, queue: int, steps: int, settings: Se
         method.after_step(0)
 
     copies: list[float] = []
-    writes: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         writer = CheckpointWriter(Path(folder) / "checkpoints", 2, True)
 
-        def window(checkpoint: bool) -> float:
-            synchronize(settings.device)
+        def save() -> None:
             started = time.perf_counter()
-            for number in range(steps):
-                step()
-                if checkpoint and number == 0:
-                    before = time.perf_counter()
-                    writer.save(method, optimizer, {"step": len(copies)})
-                    copies.append(1000 * (time.perf_counter() - before))
-            synchronize(settings.device)
-            took = 1000 * (time.perf_counter() - started)
-            writer.wait()
-            if checkpoint:
-                before = time.perf_counter()
-                writer.save(method, optimizer, {"step": len(copies)})
-                writer.wait()
-                writes.append(1000 * (time.perf_counter() - before))
-            return took
+            writer.save(method, optimizer, {"step": len(copies)})
+            copies.append(1000 * (time.perf_counter() - started))
 
-        window(True)  # makes the memory of the copies
-        values = take_turns(
-            {"with a checkpoint": lambda: window(True), "without": lambda: window(False)}, settings.repeats
-        )
+        def save_alone() -> None:
+            save()
+            writer.wait()
+
+        step()
+        save_alone()  # makes the memory of the copies
+        writes = [milliseconds(save_alone, settings.device)() for _ in range(3)]
+        alone = milliseconds(step, settings.device)()
+        steps = min(_EVERY, math.ceil(_WRITES * statistics.median(writes) / alone))
+
+        def window(checkpoint: bool) -> float:
+            def run() -> None:
+                if checkpoint:
+                    save()
+                for _ in range(steps):
+                    step()
+                synchronize(settings.device)
+                writer.wait()
+
+            return milliseconds(run, settings.device)()
+
+        values: dict[str, list[float]] = {_WITH: [], _WITHOUT: []}
+        for number in range(settings.repeats):
+            for name in (_WITH, _WITHOUT) if number % 2 else (_WITHOUT, _WITH):
+                values[name].append(window(name == _WITH))
         size = sum(file.stat().st_size for file in next(Path(folder).glob("checkpoints/step-*")).iterdir()) / 2**20
-    more = statistics.median(values["with a checkpoint"]) - statistics.median(values["without"])
-    share = more / (_EVERY / steps * statistics.median(values["without"]))
+    fifty = _EVERY / steps * statistics.median(values[_WITHOUT])
+    shares = [(one - other) / fifty for one, other in zip(values[_WITH], values[_WITHOUT], strict=True)]
+    low, middle, high = statistics.quantiles(shares, n=4) if len(shares) > 1 else shares * 3
     facts = {
-        "share lost every 50 steps": round(share, 4), "copy ms": round(statistics.median(copies[1:]), 1),
+        "share lost every 50 steps": round(middle, 5), "quartiles of the pairs": [round(low, 5), round(high, 5)],
+        "pairs": len(shares), "copy ms": round(statistics.median(copies), 1),
         "copy and write ms, with nothing beside": round(statistics.median(writes), 1), "size MiB": round(size, 1),
         "network": f"ResNet-18, width {width}", "batch": batch_size, "queue": queue,
     }  # fmt: skip
