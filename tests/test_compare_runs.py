@@ -25,7 +25,8 @@ def runs(tmp_path_factory):
 def test_facts(runs):
     facts = compare(runs)
     assert facts == {
-        "method": ["clim", "clim"], "width": [4, 8], "step": [12, 20], "images seen": [192, 320],
+        "method": ["clim", "clim"], "width": [4, 8], "state": ["unfinished, step 12", "finished"],
+        "step": [12, 20], "images seen": [192, 320],
         "seconds": [None, 12.5], "images/s (median)": [108.0, 108.0], "final loss": [5.8, 5.0],
         "knn-k20: top1": [40.0, 45.0], "knn-k20: top5": [80.0, 85.5], "linear-lr1: top1": [None, 50.0],
         "linear-lr1: at step": [None, 12],
@@ -107,8 +108,24 @@ def test_a_run_that_goes_on(runs, tmp_path):
     (tmp_path / "config.json").write_text((runs[0] / "config.json").read_text())
     (tmp_path / "metrics.jsonl").write_text('{"step": 3, "samples_seen": 48, "loss": 1.5}\n{"step": 4, "lo')
     facts = compare([tmp_path])
-    expected = {"step": [3], "images seen": [48], "final loss": [1.5], "images/s (median)": [None], "seconds": [None]}
+    expected = {
+        "state": ["unfinished, step 3"],
+        "step": [3],
+        "images seen": [48],
+        "final loss": [1.5],
+        "images/s (median)": [None],
+        "seconds": [None],
+    }
     assert facts == {"method": ["clim"]} | expected
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["recipe"] |= {"batch_size": 2, "epochs": 5}  # of 3 images: one step an epoch
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert compare([tmp_path])["state"] == ["unfinished, step 3 of 5"]
+    config["options"]["max_steps"] = 4
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert compare([tmp_path, runs[1]])["state"] == ["unfinished, step 3 of 4", "finished"]
+    (tmp_path / "summary.json").write_text(json.dumps({"step": 4}))
+    assert "state" not in compare([tmp_path, runs[1]])
 
 
 def test_names(tmp_path, monkeypatch):

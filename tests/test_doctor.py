@@ -81,6 +81,8 @@ def test_a_probe_of_real_data(data, capsys):
     [
         (["--data", "nothing.beton"], "there is no data set nothing.beton"),
         (["--data", "nothing.beton", "--seconds", "0"], "--seconds is 0"),
+        (["--seconds", "nan"], "--seconds is nan; give more than 0"),
+        (["--seconds", "soon"], "argument --seconds: invalid float value: 'soon'"),
         (["--data", "nothing.beton", "--", "--method", "magic"], "magic"),
     ],
 )
@@ -89,6 +91,12 @@ def test_mistakes_are_one_line(words, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_what_is_found_is_shown_as_it_is(capsys):
+    doctor.show([Check("cache [x]", "/data/[bold]a\udcff", "ok", "mv [/]")], doctor.Console(width=100))
+    line = next(line for line in capsys.readouterr().out.splitlines() if "cache" in line)
+    assert "cache [x]" in line and r"/data/[bold]a\udcff" in line and "mv [/]" in line
 
 
 def test_every_image_is_compared(tmp_path, capsys, monkeypatch):

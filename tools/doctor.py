@@ -13,7 +13,6 @@ import os
 
 os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")  # as train.py, for the same reason
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,15 +20,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from models import build, resolve
 from models.recipes import recipe_for
 from pipelines import open_dataset
 from pipelines.compiled import compile_hot_path
+from pipelines.printable import shown
 from tools.installation import Check, checks, file_cache
 from tools.launch import DTYPES, use_threads
-from tools.options import Failure, check_run, own_and_passed_on, parse
+from tools.options import Failure, OneLineParser, check_run, own_and_passed_on, parse
 from tools.probe import Speeds, Verdict, probe, verdict
 
 _COLOURS = {"ok": "green", "slow": "yellow", "missing": "red"}
@@ -37,27 +39,28 @@ _COLOURS = {"ok": "green", "slow": "yellow", "missing": "red"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     own, passed_on = own_and_passed_on(arguments)
-    parser = argparse.ArgumentParser(prog="tools.doctor", description=__doc__.splitlines()[0])
+    parser = OneLineParser(prog="tools.doctor", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, metavar="FILE", help="a converted data set to probe")
     parser.add_argument("--seconds", type=float, default=30, help="of the probe, over all stages (default: 30)")
     parser.add_argument("--verify", action="store_true", help="compare every image of --data with its checksum first")
-    options = parser.parse_args(own)
     console = Console()
-    found = [*checks(), *([file_cache(options.data)] if options.data and options.data.exists() else [])]
-    show(found, console)
     try:
-        if options.seconds <= 0:
+        options = parser.parse_args(own)
+        found = [*checks(), *([file_cache(options.data)] if options.data and options.data.exists() else [])]
+        show(found, console)
+        if not 0 < options.seconds < float("inf"):
             raise Failure(f"--seconds is {options.seconds:g}; give more than 0")
         if options.verify and options.data is None:
             raise Failure("--verify needs --data FILE")
         if options.verify:
             dataset = open_dataset(options.data, check="full")
-            console.print(f"all {dataset.number:,} images of {dataset.path} are those of its card", highlight=False)
+            told = f"all {dataset.number:,} images of {shown(str(dataset.path))} are those of its card"
+            console.print(told, highlight=False, markup=False)
         if options.data is not None:
             speeds, why, note = examine(options.data, passed_on, options.seconds)
             report(speeds, why, note, console)
     except (Failure, ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"tools.doctor: {error}", file=sys.stderr)
+        print(f"tools.doctor: {shown(str(error))}", file=sys.stderr)
         return 2
     return int(any(check.state == "missing" for check in found))
 
@@ -92,7 +95,7 @@ def show(found: Sequence[Check], console: Console) -> None:
         table.add_column(column)
     for check in found:
         colour = _COLOURS[check.state]
-        table.add_row(f"[{colour}]{check.name}", check.found, check.mend)
+        table.add_row(Text(check.name, colour), Text(shown(check.found)), Text(check.mend))
     console.print(table)
 
 
@@ -109,7 +112,8 @@ def report(speeds: Speeds, why: Verdict, note: str, console: Console) -> None:
     ):
         table.add_row(stage, f"{speed:,.0f}")
     console.print(table)
-    console.print(f"{note}\n[bold]limit: {why.stage}[/] ({why.why})\nmend: {why.mend}", highlight=False)
+    limit = f"[bold]limit: {escape(why.stage)}[/] ({escape(why.why)})\nmend: {escape(why.mend)}"
+    console.print(f"{escape(note)}\n{limit}", highlight=False)
 
 
 if __name__ == "__main__":
