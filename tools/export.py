@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         export(parse(arguments), Console(soft_wrap=True))
     except (Failure, ValueError, OSError, ImportError) as error:
-        print(f"tools.export: {error}", file=sys.stderr)
+        print(f"tools.export: {shown(str(error))}", file=sys.stderr)
         return 2
     return 0
 
