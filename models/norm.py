@@ -167,5 +167,5 @@ def average_running_statistics(network: nn.Module) -> None:
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     found = [running for norm in norms for running in (norm.running_mean, norm.running_var) if running is not None]
     if found:
-        means = mean_over_processes(torch.cat(found)).split([len(running) for running in found])
+        means = torch.split(mean_over_processes(torch.cat(found)), [len(running) for running in found])
         torch._foreach_copy_(found, list(means))
