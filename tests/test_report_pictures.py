@@ -101,7 +101,7 @@ def test_of_many_classes_the_largest_have_a_colour():
     images = dataset([f"class {n}" for n in range(60)], 200)
     label_N = np.concatenate([np.arange(60), np.full(139, 7), [-1]])
     picture = _classes(images, label_N, np.random.default_rng(0).random((200, 2)))
-    assert "a colour for each of the 20 classes with the most images here; those of the 40 others" in picture.caption
+    assert "a colour for each of the 18 classes with the most images here; those of the 42 others" in picture.caption
 
 
 def test_one_bright_place_leaves_the_others_apart():

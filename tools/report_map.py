@@ -18,7 +18,7 @@ from tools.report_page import Picture, Section, as_picture
 from tools.sheet import pictures
 
 _SIDE, _THUMB, _EDGE = 1100, 40, 30  # pixels of the canvas, of a thumbnail and of the margin
-_NAMED = 20  # classes that colours can tell apart
+_NAMED = 18  # classes that colours can tell apart: tab20 without its greys, which are for other images
 
 
 def map_section(dataset: Dataset, number_N: NDArray[np.int64], features_ND: NDArray[np.float32], seed: int) -> Section:
@@ -77,13 +77,15 @@ def _classes(dataset: Dataset, label_N: NDArray[np.int64], place_N2: NDArray[np.
     with looked():
         axes = drawn.add_subplot()
         axes.set_axis_off()
-        colors = matplotlib.colormaps["tab10" if len(named) <= 10 else "tab20"]
+        greys = (14, 15)
+        tab20 = [matplotlib.colormaps["tab20"](n) for n in range(20) if n not in greys]
+        colors = tab20 if len(named) > 10 else [matplotlib.colormaps["tab10"](n) for n in range(10)]
         grey_N = ~np.isin(label_N, named)
         axes.scatter(*_points(place_N2[grey_N & (label_N >= 0)]), s=7, color="#d9dce0", linewidths=0)
         for place, (number, name) in enumerate(names.items()):
             own_N = label_N == number
             if own_N.any():  # a label that starts with _ would be left out
-                color = "#9aa0a8" if number < 0 else colors(place - 1)
+                color = "#c4c8ce" if number < 0 else colors[place - 1]
                 axes.scatter(*_points(place_N2[own_N]), s=9, color=color, linewidths=0, label=f" {name}")
         drawn.legend(frameon=False, loc="outside right center", markerscale=2.5)
     caption = "The same map, a colour for each class. Training did not see labels."
