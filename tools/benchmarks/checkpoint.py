@@ -1,8 +1,9 @@
 """What a checkpoint costs training: steps beside whose start one is copied and written, and steps without.
 
-MoCo with ResNet-18 and a queue of 65,536 keys of 128 numbers, batch 256, bfloat16, on batches that are there. A window
-is a few steps, several times as long as a write; a write that outlasts it is waited for, and counts. Windows with and
-without come in pairs, whose order alternates, so that a machine that slows down or speeds up favours neither.
+MoCo with ResNet-18 and a queue of 65,536 keys of 128 numbers, batch 256, on batches that are there; in bfloat16, or in
+float32 on a CPU without AVX-512, whose bfloat16 is slow: quick steps are those beside which a checkpoint costs most.
+A window is a few steps, several times as long as a write; a write that outlasts it is waited for, and counts. Windows
+with and without come in pairs, whose order alternates, so that a machine that slows down favours neither.
 "Share lost every 50 steps" is what a window with a checkpoint takes longer, the median of the pairs, as a share of 50
 steps: copying, and what writing takes from training. A window is a small part of 50 steps on a CPU, so that noise
 within it is as small a part of the share; the pairs' quartiles tell how much it is. "Copy" is how long a step waits.
@@ -39,20 +40,20 @@ def of_network(width: int, batch_size: int, queue: int, settings: Settings) -> C
     """Milliseconds of a window of steps, with a checkpoint at its start and without."""
     torch.manual_seed(0)
     device = torch.device(settings.device)
+    quick = device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    dtype = torch.bfloat16 if quick else torch.float32
     recipe = resolve("moco", "cifar10", width=width, batch_size=batch_size, queue_size=queue)
     method = build("moco", recipe)
     # torch's types do not know this argument
     method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     method.begin(0, 1000, 1)
     optimizer = build_optimizer(method.named_parameters(), "sgd", 0.01, 0.9, 5e-4)
-    views = tuple(
-        torch.randn(batch_size, 3, view.size, view.size, device=device, dtype=torch.bfloat16) for view in method.views
-    )
+    views = tuple(torch.randn(batch_size, 3, view.size, view.size, device=device, dtype=dtype) for view in method.views)
     index = torch.arange(batch_size, device=device)
     batch = Batch(views, index, index, 0)
 
     def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=quick):
             losses = method(batch)
         torch.autograd.backward(losses.total)
         optimizer.step()
@@ -102,5 +103,6 @@ def of_network(width: int, batch_size: int, queue: int, settings: Settings) -> C
         "pairs": len(shares), "copy ms": round(statistics.median(copies), 1),
         "copy and write ms, with nothing beside": round(statistics.median(writes), 1), "size MiB": round(size, 1),
         "network": f"ResNet-18, width {width}", "batch": batch_size, "queue": queue,
+        "precision": str(dtype).removeprefix("torch."),
     }  # fmt: skip
     return Case(f"{steps} steps of moco", "ms", values, facts=facts)
