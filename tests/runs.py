@@ -60,7 +60,30 @@ def environment() -> dict[str, str]:
 def command(program: str, *words: object) -> subprocess.CompletedProcess[str]:
     """Runs a program of the project to its end in a process of its own."""
     line = [sys.executable, *program.split(), *map(str, words)]
-    return subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(line, cwd=ROOT, env=environment(), stdout=pipe, stderr=pipe, text=True)
+    try:
+        output, error = process.communicate(timeout=240)
+    finally:
+        kill(process)
+    return subprocess.CompletedProcess(line, process.returncode, output, error)
+
+
+def workers(launcher: int) -> list[int]:
+    """The processes that a launcher has started (torchrun gives each a session of its own)."""
+    try:
+        return [int(pid) for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def kill(process: subprocess.Popen[Any]) -> None:
+    """Ends a process and its workers, whatever they wait for: one that is left would hold the pipes for ever."""
+    if process.poll() is None:
+        for pid in (*workers(process.pid), process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    process.wait(timeout=60)
 
 
 def start(*words: str) -> subprocess.Popen[str]:
@@ -81,8 +104,7 @@ def signalled(words: list[str], run: Path, step: int, number: signal.Signals) ->
         output, error = process.communicate(timeout=60)
         return process.returncode, output + error
     finally:
-        process.kill()
-        process.wait()
+        kill(process)
 
 
 def last_step(run: Path) -> int:

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from models import build
-from models.norm import SplitBatchNorm2d, batch_permutation, forward_views, shuffled
+from models.norm import SplitBatchNorm2d, average_running_statistics, batch_permutation, forward_views, shuffled
 from pipelines.batch import Batch
+from tests import gloo
 
 SIZES = {"clim": {"resolutions": (16, 12), "queue_size": 40}}
 
@@ -140,3 +141,29 @@ def test_views_in_one_pass_refuse_a_norm_that_would_mix_them() -> None:
     with pytest.raises(ValueError, match="would mix 2 views"):
         forward_views(model, views)
     assert len(forward_views(model.eval(), views)) == 2
+
+
+def running_after_steps(average: bool) -> list[Tensor]:
+    """Of this process, after a few steps on its own images."""
+    from models.distributed import world
+
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), SplitBatchNorm2d(4, 2), nn.Flatten(), nn.Linear(144, 6), nn.BatchNorm1d(6)
+    )
+    torch.manual_seed(world()[0])
+    for _ in range(5):
+        network(torch.randn(8, 3, 8, 8))
+        if average:
+            average_running_statistics(network)
+    return [buffer for name, buffer in network.named_buffers() if "running" in name]
+
+
+def test_after_each_step_all_processes_hold_the_same_statistics_bit_for_bit() -> None:
+    """So a checkpoint of one of them is that of all, and nothing has to be averaged before it is kept."""
+    first, second = gloo.run(running_after_steps, 2, True)
+    apart = gloo.run(running_after_steps, 2, False)
+    assert len(first) == 4
+    for number, (one, other) in enumerate(zip(first, second, strict=True)):
+        assert torch.equal(one, other) and not torch.equal(apart[0][number], apart[1][number])
+        torch.testing.assert_close(one, (apart[0][number] + apart[1][number]) / 2)  # averaging is linear

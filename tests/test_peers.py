@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import pytest
 
@@ -49,18 +48,7 @@ def two_launchers(words, tmp_path, prefixes=((), ()), address="127.0.0.1"):
         yield started
     finally:
         for launcher in started:
-            for pid in (*workers(launcher.pid), launcher.pid):
-                signalled(pid, signal.SIGKILL)
-            launcher.wait()
-
-
-def workers(launcher):
-    """The training processes of a launcher (torchrun gives each a session of its own)."""
-    children = Path(f"/proc/{launcher}/task/{launcher}/children")
-    try:
-        return [int(pid) for pid in children.read_text().split()]
-    except OSError:
-        return []
+            runs.kill(launcher)
 
 
 def signalled(pid, number):
@@ -91,7 +79,7 @@ def test_a_killed_machine_ends_the_others_and_the_run_goes_on_with_one_process(d
     run = tmp_path / "run"
     with two_launchers([long_run(data, run)] * 2, tmp_path) as launchers:
         wait_for_step(run, 12)
-        victims = [*workers(launchers[1].pid), launchers[1].pid]
+        victims = [*runs.workers(launchers[1].pid), launchers[1].pid]
         for pid in victims:
             signalled(pid, signal.SIGKILL)
         started = time.monotonic()
@@ -127,7 +115,7 @@ def test_a_silent_process_ends_the_run_after_the_timeout(data, tmp_path):
     run = tmp_path / "run"
     with two_launchers([long_run(data, run)] * 2, tmp_path) as launchers:
         wait_for_step(run, 3)
-        (silent,) = workers(launchers[1].pid)
+        (silent,) = runs.workers(launchers[1].pid)
         signalled(silent, signal.SIGSTOP)
         started = time.monotonic()
         assert launchers[0].wait(timeout=PEER_TIMEOUT + SLACK) != 0

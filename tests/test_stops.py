@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -63,10 +62,6 @@ def started(words, tmp_path, program="train.py"):
         return subprocess.Popen(line, cwd=runs.ROOT, env=runs.environment(), stdout=output, stderr=output)
 
 
-def workers(launcher):
-    return [int(pid) for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()]
-
-
 def test_two_processes_stop_within_a_step_of_a_signal_to_one(data, tmp_path):
     """Neither rows nor checkpoints are due when it comes: agreement waits for none of them."""
     run = tmp_path / "run"
@@ -79,12 +74,11 @@ def test_two_processes_stop_within_a_step_of_a_signal_to_one(data, tmp_path):
         while runs.last_step(run) < 10:
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.002)
-        os.kill(workers(process.pid)[1], signal.SIGUSR1)
+        os.kill(runs.workers(process.pid)[1], signal.SIGUSR1)
         before = runs.last_step(run)
         assert process.wait(timeout=120) != 0
     finally:
-        process.kill()
-        process.wait()
+        runs.kill(process)
     said = (tmp_path / "words.txt").read_text()
     step = int(said.split("stopped by a signal at step ")[1].split(";")[0])
     assert runs.checkpoints(run) == [f"step-{step:08d}"] and f"exitcode  : {STOPPED}" in said
@@ -117,8 +111,7 @@ def test_the_error_of_one_process_is_shown_and_ends_the_others(data, tmp_path):
     try:
         assert process.wait(timeout=120) == 1
     finally:
-        process.kill()
-        process.wait()
+        runs.kill(process)
     said = (tmp_path / "words.txt").read_text()
     assert "ZeroDivisionError: an error of one process" in said and "in train_on" in said
     assert runs.last_step(tmp_path / "run") == 4 and time.monotonic() - begun < 100
