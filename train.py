@@ -167,8 +167,7 @@ class Trainer:
             if step % self.options.log_every == 0 or step == self.last_step:
                 self.log_step(torch.stack(totals).mean(), losses.parts)
             totals.clear()
-            stopping = self.stop.asked()
-            ended = self.times.ends_epoch(step)
+            stopping, ended = self.stop.asked(), self.times.ends_epoch(step)
             if ended or stopping:
                 break
             if self.times.keeps(step):
