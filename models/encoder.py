@@ -92,8 +92,8 @@ def from_run(run: Path, which: str = "newest") -> Encoder:
         found = checkpoint.best(folder)
         if found is None:
             raise EncoderError(
-                f"{folder} holds no checkpoint with a kNN accuracy of its own step, so none is the best: "
-                "train.py measures it with --val-data FILE; eval.py knn measures the newest"
+                f"{folder} holds no best checkpoint: none was written where kNN was measured; "
+                "train.py measures it with --val-data FILE, eval.py knn measures the newest"
             )
     else:
         found, notes = checkpoint.newest(folder)
