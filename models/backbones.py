@@ -99,15 +99,15 @@ class Bottleneck(nn.Module):
 def _downsample(inputs: int, outputs: int, stride: int, batch_norm: BatchNorm) -> nn.Sequential | None:
     if stride == 1 and inputs == outputs:
         return None
-    kind = _NarrowShortcut if stride > 1 and inputs < 8 else nn.Conv2d
+    kind = _OddShortcut if stride > 1 and inputs % 8 else nn.Conv2d
     return nn.Sequential(kind(inputs, outputs, 1, stride, bias=False), batch_norm(outputs))
 
 
-class _NarrowShortcut(nn.Conv2d):
-    """A strided 1x1 convolution of few channels: the pixels are picked first, then convolved without a stride.
+class _OddShortcut(nn.Conv2d):
+    """A strided 1x1 convolution of channels that 8 does not divide: pixels are picked first, then convolved.
 
-    For its weights' gradient torch 2.13 writes behind the end of its memory on processors without AVX-512, where the
-    input is channels-last and has 2 to 6 channels.
+    For its weights' gradient torch 2.13 reads channels-last pixels in blocks of 8 channels on processors without
+    AVX-512, and writes the last block behind the end of its memory: seen with 2 to 6 channels.
     """
 
     def forward(self, x: Tensor) -> Tensor:

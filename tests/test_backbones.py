@@ -42,8 +42,8 @@ def test_bottleneck_strides_in_its_3x3_convolution() -> None:
     assert block.get_submodule("conv2").stride == (2, 2)
 
 
-@pytest.mark.parametrize("inputs", [2, 4, 6, 8])
-def test_strided_shortcuts_of_few_channels(inputs: int) -> None:
+@pytest.mark.parametrize("inputs", [2, 4, 6, 8, 12])
+def test_strided_shortcuts_of_odd_widths(inputs: int) -> None:
     shortcut = _downsample(inputs, 2 * inputs, 2, torch.nn.BatchNorm2d)
     assert shortcut is not None
     conv = shortcut[0].to(memory_format=torch.channels_last)
