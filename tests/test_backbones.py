@@ -52,7 +52,8 @@ def test_strided_shortcuts_of_odd_widths(inputs: int) -> None:
     slope = torch.randn_like(y)
     y.backward(slope)
     torch.testing.assert_close(y, torch.einsum("nihw,oi->nohw", picked, conv.weight[:, :, 0, 0]))
-    torch.testing.assert_close(conv.weight.grad[:, :, 0, 0], torch.einsum("nohw,nihw->oi", slope, picked))
+    expected = torch.einsum("nohw,nihw->oi", slope, picked)
+    torch.testing.assert_close(conv.weight.grad[:, :, 0, 0], expected, rtol=1e-4, atol=1e-4)
     assert list(conv.state_dict()) == ["weight"] and conv.stride == (2, 2)
 
 
