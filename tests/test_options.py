@@ -78,7 +78,7 @@ def test_given_values_are_overrides_and_others_are_not():
         ("--method clim --data x --colour red", "unrecognized arguments: --colour red"),
         ("--method clim --data x --epoch 3", "unrecognized arguments"),
         ("--method clim --data x --epochs 1.5", "invalid int value: '1.5'"),
-        ("--method clim --data x --lr fast", "invalid float value: 'fast'"),
+        ("--method clim --data x --lr fast", "invalid finite float value: 'fast'"),
         ("--method clim --data x --resolutions 32,", "invalid list of int value: '32,'"),
         ("--method clim --data", "argument --data: expected one argument"),
     ],
