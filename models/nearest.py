@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
+from models.native import multiplies_bfloat16
+
 ROWS, PIECE = 512, 65536  # of a chunk of scores: 64 MiB in bfloat16, 128 in float32
 _GROUP = 16
 _HIDDEN = -2.0  # below every cosine
@@ -147,9 +149,8 @@ def _piece(unit_PD: Tensor, number_P: Tensor, dtype: torch.dtype, rows: int) -> 
 
 
 def _coarse_type(device: torch.device) -> torch.dtype:
-    """bfloat16 on processors that multiply it, with sums in float32."""
-    has = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    return torch.bfloat16 if has.get("avx512_bf16") or has.get("amx_bf16") else torch.float32
+    """bfloat16 on CPUs that multiply it, with sums in float32."""
+    return torch.bfloat16 if device.type == "cpu" and multiplies_bfloat16(device) else torch.float32
 
 
 @contextmanager

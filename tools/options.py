@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from models.native import usual_precision
 from models.options import describe
 from models.recipes import Training, names
 from models.registry import REGISTRY
@@ -88,7 +89,8 @@ def _build(method: str | None, recipe: str | None) -> tuple[argparse.ArgumentPar
         "threads of each process, for decoding and for a CPU's arithmetic; 0: its share of the cores",
         int,
     )
-    add("--precision", "bf16", "bf16, fp16 (GPU only) or fp32; similarities and losses are fp32 always", str)
+    precisions = "bf16, where the device multiplies it itself; fp16 (GPU only) or fp32; similarities and losses in fp32"
+    add("--precision", usual_precision(), precisions, str)
     add("--accumulate", 1, "parts that a batch is made in, to save memory", int)
     add(
         "--compile",

@@ -1,7 +1,7 @@
 """What a checkpoint costs training: steps beside whose start one is copied and written, and steps without.
 
 MoCo with ResNet-18 and a queue of 65,536 keys of 128 numbers, batch 256, on batches that are there; in bfloat16, or in
-float32 on a CPU without AVX-512, whose bfloat16 is slow: quick steps are those beside which a checkpoint costs most.
+float32 on a CPU that does not multiply it, where it is slow: quick steps are those beside which a checkpoint costs most.
 A window is a few steps, several times as long as a write; a write that outlasts it is waited for, and counts. Windows
 with and without come in pairs, whose order alternates, so that a machine that slows down favours neither.
 "Share lost every 50 steps" is what a window with a checkpoint takes longer, the median of the pairs, as a share of 50
@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 
 from models import build, resolve
+from models.native import multiplies_bfloat16
 from models.optim import build_optimizer
 from pipelines import Batch
 from tools.benchmarks.measure import Case, Settings, milliseconds, synchronize
@@ -40,7 +41,7 @@ def of_network(width: int, batch_size: int, queue: int, settings: Settings) -> C
     """Milliseconds of a window of steps, with a checkpoint at its start and without."""
     torch.manual_seed(0)
     device = torch.device(settings.device)
-    quick = device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    quick = multiplies_bfloat16(device)
     dtype = torch.bfloat16 if quick else torch.float32
     recipe = resolve("moco", "cifar10", width=width, batch_size=batch_size, queue_size=queue)
     method = build("moco", recipe)
