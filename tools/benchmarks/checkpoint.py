@@ -1,7 +1,7 @@
 """What a checkpoint costs training: steps beside whose start one is copied and written, and steps without.
 
 MoCo with ResNet-18 and a queue of 65,536 keys of 128 numbers, batch 256, on batches that are there; in bfloat16, or in
-float32 on a CPU that does not multiply it, where it is slow: quick steps are those beside which a checkpoint costs most.
+float32 on a CPU that does not multiply it: quick steps are those beside which a checkpoint costs most.
 A window is a few steps, several times as long as a write; a write that outlasts it is waited for, and counts. Windows
 with and without come in pairs, whose order alternates, so that a machine that slows down favours neither.
 "Share lost every 50 steps" is what a window with a checkpoint takes longer, the median of the pairs, as a share of 50
