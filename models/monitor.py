@@ -47,13 +47,21 @@ class KnnMonitor:
         if min(len(part) for part in labelled) == 0:
             raise ValueError(f"kNN needs labels in both {train.path} and {held_out.path}")
         labelled[0] = labelled[0][np.linspace(0, len(labelled[0]) - 1, min(bank, len(labelled[0]))).round().astype(int)]
-        seen = conditions((train, held_out), **loading)  # type: ignore[arg-type]
+        seen = conditions((train, held_out), **loading)  # type: ignore[arg-type]  # passed on as they are
         usual = KnnProtocol.for_bank(len(labelled[0]))
         self.protocol = replace(usual, precision=seen.precision, pixels=seen.pixels)
         self._classes = len(train.classes)
         self._labels = [torch.from_numpy(dataset.labels.astype(np.int64)) for dataset in (train, held_out)]
         self._loaders = [
-            make_loader(dataset, [view], batch_size, subset=part, shuffle=False, drop_last=False, **loading)  # type: ignore[arg-type]
+            make_loader(
+                dataset,
+                [view],
+                batch_size,
+                subset=part,
+                shuffle=False,
+                drop_last=False,
+                **loading,  # type: ignore[arg-type]  # passed on as they are
+            )
             for dataset, part in zip((train, replace(held_out, mean=train.mean, std=train.std)), labelled, strict=True)
         ]
 
