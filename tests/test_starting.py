@@ -1,6 +1,7 @@
 """The first moments of a program: signals before there is a run, a launcher that is gone, words that nobody reads."""
 
 import os
+import platform
 import select
 import signal
 import subprocess
@@ -74,3 +75,31 @@ sys.exit(open("/dev/null").fileno() < 3)
 def test_closed_streams_are_no_other_file():
     command = ["sh", "-c", '"$0" -c "$1" <&- >&- 2>&-', sys.executable, CLOSED]
     assert subprocess.run(command, cwd=runs.ROOT, env=runs.environment(), timeout=30).returncode == 0
+
+
+HEAPS = """
+import ctypes, sys, threading
+from tools.starting import start
+start()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.fdopen.restype = ctypes.c_void_p, ctypes.c_void_p
+together = threading.Barrier(12)
+def allocate():
+    together.wait()
+    libc.malloc(1000)
+    together.wait()
+threads = [threading.Thread(target=allocate) for _ in range(12)]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+stream = ctypes.c_void_p(libc.fdopen(1, b"w"))
+libc.malloc_info(0, stream), libc.fflush(stream)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has no such heaps")
+@pytest.mark.parametrize("chosen", [None, "5"])
+def test_threads_share_two_heaps_unless_the_caller_chose(chosen):
+    environment = {name: value for name, value in runs.environment().items() if name != "MALLOC_ARENA_MAX"}
+    environment |= {"MALLOC_ARENA_MAX": chosen} if chosen else {}
+    line = [sys.executable, "-c", HEAPS]
+    words = subprocess.run(line, cwd=runs.ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    assert words.count("<heap nr=") == int(chosen or 2)
