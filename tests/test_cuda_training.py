@@ -1,0 +1,97 @@
+"""What only a GPU shows of a run: methods train there as on a CPU, go on from a checkpoint, and are evaluated."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+pytest.importorskip("ffcv", reason="ffcv is not installed")
+
+import eval as evaluation
+import train
+from models import build
+from models.optim import build_optimizer
+from models.part import Part
+from models.registry import REGISTRY
+from models.selection import select
+from models.snapshot import HostCopy
+from tests import runs
+from tests.test_resume import FROM, LAST, words
+
+pytestmark = pytest.mark.cuda
+
+
+def losses(run):
+    return [row["loss"] for row in runs.rows(run, "loss")]
+
+
+@pytest.mark.parametrize("method", sorted(REGISTRY))
+def test_a_run_goes_on_where_it_was(method, data, tmp_path, monkeypatch):
+    """A GPU's sums have no fixed order: the steps after a resume equal the undisturbed ones within rounding."""
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    options = words(method, data, whole, loader="resident", checkpoint_every=FROM, keep=LAST)
+    assert runs.in_process(train, monkeypatch, *options) == 0
+    shutil.copytree(whole, again)
+    shutil.rmtree(again / "checkpoints" / f"step-{LAST:08d}")
+    options = words(method, data, again, loader="resident", checkpoint_every=FROM, keep=LAST, resume=True)
+    assert runs.in_process(train, monkeypatch, *options) == 0
+    assert json.loads((whole / "config.json").read_text())["device"].startswith("cuda")
+    expected, found = losses(whole), losses(again)
+    print(f"{method}: {max(abs(a - b) for a, b in zip(expected, found, strict=True)):.1e} of {expected[FROM]:.2f}")
+    assert found[:FROM] == expected[:FROM]
+    assert found[FROM:] == pytest.approx(expected[FROM:], rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("method", ["clim", "msvq", "simclr"])
+def test_the_first_steps_are_those_of_a_cpu(method, data, tmp_path, monkeypatch):
+    """Augmented pixels differ by a level here and there, and rounding: losses agree, and go apart slowly."""
+    gpu, cpu = tmp_path / "gpu", tmp_path / "cpu"
+    assert runs.in_process(train, monkeypatch, *words(method, data, gpu, loader="resident")) == 0
+    done = runs.command("train.py", *words(method, data, cpu, loader="resident"))
+    assert done.returncode == 0, done.stderr
+    print(f"{method}: {[round(abs(a - b), 4) for a, b in zip(losses(gpu), losses(cpu), strict=True)]}")
+    assert losses(gpu)[0] == pytest.approx(losses(cpu)[0], abs=0.02)
+    assert losses(gpu) == pytest.approx(losses(cpu), abs=0.2)
+
+
+def test_the_usual_settings_train_and_a_gpu_evaluates_as_a_cpu(data, tmp_path, monkeypatch):
+    """bfloat16, compiled, batch norm of split groups, CLIM's selection and its monitors; then kNN on both devices."""
+    run = tmp_path / "run"
+    options = runs.options(data, run, precision=None, compile=True, width=8, max_steps=20)
+    assert runs.in_process(train, monkeypatch, *options) == 0
+    assert all(row["loss"] == row["loss"] for row in runs.rows(run, "loss"))
+    assert json.loads((run / "config.json").read_text())["options"]["precision"] == "bf16"
+    found = {}
+    for device in ("cuda", "cpu"):
+        place = ("--run", run, "--data", data.train, "--val-data", data.held_out, "--device", device)
+        assert runs.in_process(evaluation, monkeypatch, "knn", *place, "--precision", "fp32") == 0
+        found[device] = json.loads((run / "eval-knn.json").read_text())["top1"]
+    assert found["cuda"] == pytest.approx(found["cpu"], abs=100 / 12 + 0.1)  # one of the 12 images
+
+
+def test_selection_is_that_of_a_cpu():
+    features = torch.randn(3000, 64, generator=torch.Generator().manual_seed(0))
+    features += 3 * torch.randn(40, 64, generator=torch.Generator().manual_seed(1))[torch.arange(3000) % 40]
+    found = {}
+    for device in ("cpu", "cuda"):
+        part = Part(torch.arange(3000, device=device), features.to(device), 3000)
+        found[device] = select(part, "paper", 32, 10, 40, 10)
+    same = (found["cpu"].neighbors_Nk == found["cuda"].neighbors_Nk.cpu()).float().mean()
+    assert same > 0.999
+    assert (found["cpu"].count_N == found["cuda"].count_N.cpu()).float().mean() > 0.99
+
+
+def test_a_snapshot_is_of_its_moment():
+    """Copies run behind each other on the GPU: what is written afterwards is not in them."""
+    method = build("moco", "cifar10", width=8, queue_size=4096).to("cuda")
+    optimizer = build_optimizer(method.named_parameters(), "sgd", 0.01, 0.9, 5e-4)
+    expected = {name: tensor.cpu().clone() for name, tensor in method.state_dict().items()}
+    host = HostCopy()
+    for _ in range(2):
+        torch.cuda._sleep(20_000_000)  # the device is behind when the copy is asked for
+        snapshot = host.take(method, optimizer, {"step": 0})
+        for tensor in method.state_dict().values():
+            tensor.add_(1)
+        assert all(torch.equal(snapshot.model[name], value) for name, value in expected.items())
+        expected = {name: value + 1 for name, value in expected.items()}
