@@ -91,7 +91,7 @@ class Trainer:
         self.main, device = self.accelerator.is_main_process, self.accelerator.device
         torch.manual_seed(options.seed)
         self.method = build(recipe.method, recipe).to(memory_format=torch.channels_last)
-        use_compiler(options.compile, self.method, self.accelerator)
+        use_compiler(options.compile, self.method, self.accelerator, options.accumulate)
         self.stop = AgreedStop(stop, options.peer_timeout)
         place = (self.accelerator, use_threads(options.threads), open_parts, self.stop.check)
         data = open_data_path(options, training, dataset, self.method, *place)

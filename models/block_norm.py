@@ -52,6 +52,10 @@ class InterleavedMaps(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         return from_blocks(self._maps[name], self._splits)
 
+    def copied(self) -> InterleavedMaps:
+        """The same in memory of its own."""
+        return InterleavedMaps({name: map_BCHW.clone() for name, map_BCHW in self._maps.items()}, self._splits)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._maps)
 

@@ -28,7 +28,7 @@ def losses(run):
 
 @pytest.mark.parametrize("method", sorted(REGISTRY))
 def test_a_run_goes_on_where_it_was(method, data, tmp_path, monkeypatch):
-    """A GPU's sums have no fixed order: the steps after a resume equal the undisturbed ones within rounding."""
+    """A GPU's sums have no fixed order: the first step equals the undisturbed one's to rounding, which then grows."""
     whole, again = tmp_path / "whole", tmp_path / "again"
     options = words(method, data, whole, loader="resident", checkpoint_every=FROM, keep=LAST)
     assert runs.in_process(train, monkeypatch, *options) == 0
@@ -38,9 +38,10 @@ def test_a_run_goes_on_where_it_was(method, data, tmp_path, monkeypatch):
     assert runs.in_process(train, monkeypatch, *options) == 0
     assert json.loads((whole / "config.json").read_text())["device"].startswith("cuda")
     expected, found = losses(whole), losses(again)
-    print(f"{method}: {max(abs(a - b) for a, b in zip(expected, found, strict=True)):.1e} of {expected[FROM]:.2f}")
+    print(f"{method}: {[f'{abs(a - b) / abs(a):.0e}' for a, b in zip(expected, found, strict=True)][FROM:]}")
     assert found[:FROM] == expected[:FROM]
-    assert found[FROM:] == pytest.approx(expected[FROM:], rel=1e-3, abs=1e-3)
+    assert found[FROM] == pytest.approx(expected[FROM], rel=1e-3, abs=1e-3)
+    assert found[FROM:] == pytest.approx(expected[FROM:], rel=1e-2, abs=1e-2)
 
 
 @pytest.mark.parametrize("method", ["clim", "msvq", "simclr"])
@@ -55,10 +56,14 @@ def test_the_first_steps_are_those_of_a_cpu(method, data, tmp_path, monkeypatch)
     assert losses(gpu) == pytest.approx(losses(cpu), abs=0.2)
 
 
-def test_the_usual_settings_train_and_a_gpu_evaluates_as_a_cpu(data, tmp_path, monkeypatch):
-    """bfloat16, compiled, batch norm of split groups, CLIM's selection and its monitors; then kNN on both devices."""
+@pytest.mark.parametrize("method", ["clim", "cgh", "msvq"])
+def test_the_usual_settings_train_and_a_gpu_evaluates_as_a_cpu(method, data, tmp_path, monkeypatch):
+    """bfloat16, compiled and recorded, split batch norms, selection, monitors, a resume; then kNN on both devices."""
     run = tmp_path / "run"
-    options = runs.options(data, run, precision=None, compile=True, width=8, max_steps=20)
+    usual = {"precision": None, "compile": True, "width": 8, "bn-splits": 2, "val-data": data.held_out, "knn-every": 1}
+    options = words(method, data, run, **usual)
+    assert runs.in_process(train, monkeypatch, *options) == 0
+    options = words(method, data, run, **usual, max_steps=2 * LAST, resume=True)
     assert runs.in_process(train, monkeypatch, *options) == 0
     assert all(row["loss"] == row["loss"] for row in runs.rows(run, "loss"))
     assert json.loads((run / "config.json").read_text())["options"]["precision"] == "bf16"

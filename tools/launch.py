@@ -11,10 +11,10 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import nn
 
-from models.backbones import Backbone
 from models.recipes import Training
 from pipelines.compiled import compile_hot_path
 from tools.options import Failure
+from tools.recorded import compile_backbones
 from tools.trees import shown
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -73,23 +73,17 @@ def check_parts(training: Training, parts: int) -> None:
         raise Failure(f"--accumulate {parts} leaves parts that --bn-splits {training.bn_splits} does not divide")
 
 
-def use_compiler(enabled: bool, method: nn.Module, accelerator: Accelerator) -> None:
+def use_compiler(enabled: bool, method: nn.Module, accelerator: Accelerator, parts: int) -> None:
     """Compiles what pays on this device at its first use: the one meaning of `--compile`.
 
     Everywhere the hot path, whose reads of a queue become one pass. On CUDA also the backbones of student and teachers,
-    inside DDP: batch norms, activations and sums between convolutions are fused. A CPU gains a few per cent from that
-    and waits half a minute for it. What is compiled is kept between runs.
+    inside DDP: batch norms, activations and sums between convolutions are fused, and a single process that makes its
+    batches in one part starts a pass with one call (`recorded.py`). A CPU gains a few per cent from that and waits half
+    a minute for it. What is compiled is kept between runs.
     """
     compile_hot_path(enabled, accelerator.process_index)
     if enabled and accelerator.device.type == "cuda":
-        compile_backbones(method)
-
-
-def compile_backbones(method: nn.Module) -> None:
-    """Compiles every backbone at its first use, in place: names in the state dict stay."""
-    for module in method.modules():
-        if isinstance(module, Backbone):
-            module.compile(dynamic=False)
+        compile_backbones(method, record=accelerator.num_processes == parts == 1)
 
 
 def use_threads(asked: int) -> int:

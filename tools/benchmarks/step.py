@@ -32,7 +32,7 @@ from tools.benchmarks.loader import Images, converted
 from tools.benchmarks.measure import Case, Settings, synchronize, take_turns
 from tools.benchmarks.paper_msvq import PaperMsvq
 from tools.benchmarks.pillow_views import PillowViews, pictures_of, pillow_loader
-from tools.launch import compile_backbones
+from tools.recorded import compile_backbones
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def made(name: str, sizes: Sizes, settings: Settings) -> Method:
     method.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     method.begin(0, 1000, 1)
     if settings.device == "cuda":
-        compile_backbones(method)  # as train.py does
+        compile_backbones(method, record=True)  # as train.py does
     return method
 
 
