@@ -29,6 +29,7 @@ from tools.metrics import rows_up_to
 from tools.options import Failure
 from tools.run_changes import resumed
 
+_INSTRUCTIONS = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16")
 _PACKAGES = ("torch", "accelerate", "numpy", "ffcv", "numba", "nvidia-dali-cuda130")
 
 
@@ -261,9 +262,11 @@ def versions(*further: str) -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """The hardware of this process."""
+    """The hardware of this process; of the CPU's instructions those that decide how fast it multiplies."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": _processor(), "cores": len(os.sched_getaffinity(0)), "gpu": gpu}
+    can = torch.cpu.get_capabilities()
+    cores, instructions = len(os.sched_getaffinity(0)), [name for name in _INSTRUCTIONS if can.get(name)]
+    return {"cpu": _processor(), "instructions": instructions, "cores": cores, "gpu": gpu}
 
 
 def _processor() -> str:
