@@ -9,8 +9,8 @@ from datetime import timedelta
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
-from torch import nn
 
+from models.method import Method
 from models.recipes import Training
 from pipelines.compiled import compile_hot_path
 from tools.options import Failure
@@ -73,17 +73,18 @@ def check_parts(training: Training, parts: int) -> None:
         raise Failure(f"--accumulate {parts} leaves parts that --bn-splits {training.bn_splits} does not divide")
 
 
-def use_compiler(enabled: bool, method: nn.Module, accelerator: Accelerator, parts: int) -> None:
+def use_compiler(enabled: bool, method: Method, accelerator: Accelerator, parts: int) -> None:
     """Compiles what pays on this device at its first use: the one meaning of `--compile`.
 
     Everywhere the hot path, whose reads of a queue become one pass. On CUDA also the backbones of student and teachers,
-    inside DDP: batch norms, activations and sums between convolutions are fused, and a single process that makes its
-    batches in one part starts a pass with one call (`recorded.py`). A CPU gains a few per cent from that and waits half
-    a minute for it. What is compiled is kept between runs.
+    inside DDP: batch norms, activations and sums between convolutions are fused; and a single process that makes its
+    batches in one part, of views of one size, starts a pass with one call (`recorded.py`). A CPU gains a few per cent
+    from that and waits half a minute for it. What is compiled is kept between runs.
     """
     compile_hot_path(enabled, accelerator.process_index)
     if enabled and accelerator.device.type == "cuda":
-        compile_backbones(method, record=accelerator.num_processes == parts == 1)
+        sizes = {view.size for view in method.views}
+        compile_backbones(method, record=accelerator.num_processes == parts == len(sizes) == 1)
 
 
 def use_threads(asked: int) -> int:

@@ -22,7 +22,7 @@ def compile_backbones(method: nn.Module, record: bool) -> None:
 
     Args:
         record: on a GPU, as CUDA graphs. Not with several processes, nor where the gradients of several passes add up:
-            there what the graphs return would be kept while they run again.
+            there what the graphs return would be kept while they run again. Views of several sizes have not been tried.
     """
     for module in method.modules():
         if isinstance(module, Backbone):

@@ -117,7 +117,7 @@ def made(name: str, sizes: Sizes, settings: Settings) -> Method:
     method.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     method.begin(0, 1000, 1)
     if settings.device == "cuda":
-        compile_backbones(method, record=True)  # as train.py does
+        compile_backbones(method, record=len({view.size for view in method.views}) == 1)  # as train.py does
     return method
 
 
