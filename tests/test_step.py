@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,6 +19,7 @@ from models.optim import build_optimizer
 from models.registry import REGISTRY
 from pipelines.batch import Batch
 from tests.small_methods import batch_for, small
+from tools.recorded import compile_backbones
 
 #: Operations whose result the host must see, or whose size depends on values: on a GPU each one waits for it.
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "is_nonzero")
@@ -115,6 +117,21 @@ def test_a_compiled_backbone_is_whole_and_shared_by_student_and_teachers() -> No
     features, expected = method.encoder()(images), plain.encoder()(images)
     torch.testing.assert_close(features.maps["layer3"], expected.maps["layer3"], atol=1e-4, rtol=1e-4)
     assert graphs.frame_count == 3  # with and without gradient, and two views at once
+
+
+def test_every_kind_of_pass_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluation comes first and has batches of many sizes; training is compiled after it all the same."""
+    torch._dynamo.reset()
+    method = small("moco")
+    counter = CompileCounterWithBackend("eager")
+    monkeypatch.setattr(Backbone, "compile", lambda self, **how: nn.Module.compile(self, backend=counter, **how))
+    with torch._dynamo.config.patch(recompile_limit=8):
+        compile_backbones(method, record=False)
+        with torch.no_grad():
+            for count in range(2, 12):
+                method.encoder()(torch.randn(count, 3, 8, 8))
+        method.encoder()(torch.randn(2, 3, 8, 8)).pooled.sum().backward()
+    assert counter.frame_count == 11
 
 
 @pytest.mark.cuda

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from models.backbones import Backbone, Features
 from models.block_norm import InterleavedMaps
 
+_PASSES = 64  # kinds of passes that are compiled: torch's own limit of 8 would leave the last ones uncompiled
+
 
 def compile_backbones(method: nn.Module, record: bool) -> None:
     """Compiles every backbone at its first use, in place: names in the state dict stay.
@@ -24,6 +26,8 @@ def compile_backbones(method: nn.Module, record: bool) -> None:
         record: on a GPU, as CUDA graphs. Not with several processes, nor where the gradients of several passes add up:
             there what the graphs return would be kept while they run again. Views of several sizes have not been tried.
     """
+    # Each size of view and of a last batch is a pass of its own, with and without gradient, training and evaluating.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _PASSES)
     for module in method.modules():
         if isinstance(module, Backbone):
             if record:
