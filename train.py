@@ -28,11 +28,11 @@ from torch import Tensor
 
 from models import build, resolve
 from models.distributed import mean_over_processes
-from models.features import extract_part
+from models.evaluation.features import extract_part
 from models.method import Losses
-from models.norm import average_running_statistics
-from models.optim import build_optimizer, cosine_schedule, set_learning_rate
-from models.recipes import Recipe, recipe_for
+from models.networks.norm import average_running_statistics
+from models.training.optim import build_optimizer, cosine_schedule, set_learning_rate
+from models.methods.recipes import Recipe, recipe_for
 from pipelines import Batch, Dataset, open_dataset
 from pipelines.books import IndexCount
 from pipelines.damage import DecodeError

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.agreement import unit
+from models.losses.cosine import unit
 
 
 def log_assignment(embedding_BK: Tensor, temperature: float | Tensor) -> Tensor:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from models.backbones import Backbone
-from models.part import Part
+from models.networks.backbones import Backbone
+from models.search.sharded_features import Part
 from pipelines.batch import Batch
 from pipelines.pairing import Pairing
 from pipelines.views import View

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from models import nearest
-from models.kmeans import ROWS, Everyones, alone, lloyd
+from models.search import nearest
+from models.search.kmeans import ROWS, Everyones, alone, lloyd
 
 _EIGEN_FLOOR = 1e-6  # share of the largest variance under which a direction counts as empty
 

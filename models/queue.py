@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from pipelines.compiled import hot
 
 if TYPE_CHECKING:
-    from models.recipes import Training
+    from models.methods.recipes import Training
 
 
 class QueueSettings:

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from models import build
 from models.method import Method
-from models.norm import batch_permutation
+from models.networks.norm import batch_permutation
 from pipelines.batch import Batch
 
 SMALL = {"width": 4, "crop_size": 16, "hidden": 16, "dim": 8, "queue_size": 40, "bn_splits": 1, "batch_size": 8}

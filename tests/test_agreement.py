@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.agreement import negative_cosine, squared_distance
+from models.losses.cosine import negative_cosine, squared_distance
 
 
 def naive_cosine(prediction: Tensor, target: Tensor) -> Tensor:

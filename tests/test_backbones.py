@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from models.backbones import NAMES, _downsample, build_backbone
-from models.norm import SplitBatchNorm2d
-from models.vit import VisionTransformer
+from models.networks.backbones import NAMES, _downsample, build_backbone
+from models.networks.norm import SplitBatchNorm2d
+from models.networks.vit import VisionTransformer
 
 
 def parameters(network: nn.Module) -> int:

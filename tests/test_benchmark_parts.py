@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from models.norm import SplitBatchNorm2d
+from models.networks.norm import SplitBatchNorm2d
 from pipelines.views import View, contrastive
 from tools.benchmarks import augment, measure, step, views
 from tools.benchmarks.measure import Case, Settings, milliseconds, peak_memory, take_turns

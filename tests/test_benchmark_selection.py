@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.distributed import world
-from models.part import rows_of_all
+from models.search.sharded_features import rows_of_all
 from tools import benchmark
 from tools.benchmarks import search, selection
 from tools.benchmarks.measure import Settings

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.backbones import build_backbone
-from models.block_norm import block_batch_norm, from_blocks, to_blocks, written_out
-from models.norm import SplitBatchNorm2d
+from models.networks.backbones import build_backbone
+from models.networks.block_norm import block_batch_norm, from_blocks, to_blocks, written_out
+from models.networks.norm import SplitBatchNorm2d
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])

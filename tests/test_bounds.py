@@ -11,13 +11,13 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.features import extract_part
-from models.kmeans import ROWS
-from models.nearest import PIECE
-from models.nearest import ROWS as QUERIES
-from models.part import Part
+from models.evaluation.features import extract_part
+from models.search.kmeans import ROWS
+from models.search.nearest import PIECE
+from models.search.nearest import ROWS as QUERIES
+from models.search.sharded_features import Part
 from models.queue import KeyQueue
-from models.selection import select
+from models.methods.clim_selection import select
 from pipelines import Dataset, View, make_loader
 from pipelines.beton import BetonExecutor
 from pipelines.resident import DecodedImages

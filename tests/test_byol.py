@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from models import build
-from models.byol import Settings
+from models.methods.byol import Settings
 from pipelines.batch import Batch
 
 SMALL = {"width": 8, "crop_size": 16, "batch_size": 8, "hidden": 32, "dim": 16}

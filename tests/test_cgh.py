@@ -1,7 +1,7 @@
 """CGH's step against the specification written out, its entropies, and its traps.
 
 Traps of the specification that have no test here:
- - 8 (weight decay by name): ours spares all vectors on ImageNet and decays everything elsewhere; models/cgh.py says so.
+ - 8 (weight decay by name): ours spares all vectors on ImageNet and decays everything elsewhere; models/methods/cgh.py says so.
  - 9 (memory of the logits) is for the benchmark of the hot path.
  - 12 and 13 are about evaluation, which reads the student's raw backbone only: tests/test_eval.py, test_encoder.py.
 """
@@ -16,10 +16,10 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from models import build, resolve
-from models.cgh import Context, Settings, relate
-from models.norm import batch_permutation
+from models.methods.cgh import Context, Settings, relate
+from models.networks.norm import batch_permutation
 from models.relations import soft_label_cross_entropy
-from models.teacher import Teacher
+from models.networks.teacher import Teacher
 from pipelines.batch import Batch
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from models import checkpoint
+from models.storage import checkpoint
 from models.method import Method
-from models.optim import build_optimizer
+from models.training.optim import build_optimizer
 from models.queue import KeyQueue
-from models.teacher import Teacher
+from models.networks.teacher import Teacher
 from pipelines.pairing import Pairing
 
 

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from models import checkpoint, seal
+from models.storage import checkpoint
+from models.storage import manifest as seal
 from tests.test_checkpoint import names, save
 
 

@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from models import load_encoder
-from models.backbones import build_backbone
-from models.claims import check_claims
-from models.encoder import EncoderError
+from models.networks.backbones import build_backbone
+from models.storage.validate_metadata import check_claims
+from models.storage.encoder import EncoderError
 
 FACTS = {
     "backbone": "resnet18", "width": 1, "stem": "small", "image_size": 16, "image_keep": 1.0, "mean": [0.5] * 3,

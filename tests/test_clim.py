@@ -15,9 +15,9 @@ import torch
 from torch.nn.functional import normalize
 
 from models import build
-from models.clim import Settings
-from models.mixture import cutmix
-from models.part import Part
+from models.methods.clim import Settings
+from models.losses.mixture import cutmix
+from models.search.sharded_features import Part
 from pipelines.batch import Batch
 
 SMALL = {"width": 8, "resolutions": (16, 12), "queue_size": 40, "dim": 16, "bn_splits": 1, "batch_size": 8}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.collapse import effective_rank, feature_spread
+from models.evaluation.collapse import effective_rank, feature_spread
 
 
 def test_spread_is_one_on_the_sphere_and_zero_at_a_point():

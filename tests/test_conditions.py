@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from models import conditions as module
-from models.conditions import Conditions, conditions
+from models.evaluation import input_settings as module
+from models.evaluation.input_settings import Conditions, conditions
 
 
 def dataset(form):

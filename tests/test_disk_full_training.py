@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 import train
-from models import checkpoint
+from models.storage import checkpoint
 from tests import runs
 from tests.test_train import LAST
 from tools.run_folder import RunFolder

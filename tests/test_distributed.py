@@ -22,8 +22,8 @@ from models.distributed import (
     sum_over_processes,
     world,
 )
-from models.features import extract
-from models.norm import SplitBatchNorm2d, average_running_statistics, batch_permutation, forward_views, shuffled
+from models.evaluation.features import extract
+from models.networks.norm import SplitBatchNorm2d, average_running_statistics, batch_permutation, forward_views, shuffled
 from models.queue import KeyQueue
 from models.relations import info_nce, nt_xent
 

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from models.backbones import build_backbone
-from models.checkpoint import seal
-from models.encoder import EncoderError, RawPixels, from_run, from_weights
+from models.networks.backbones import build_backbone
+from models.storage.checkpoint import seal
+from models.storage.encoder import EncoderError, RawPixels, from_run, from_weights
 
 RECIPE = {"backbone": "resnet18", "width": 4, "stem": "small", "image_size": 16, "image_keep": 0.875, "lr": 0.1}
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from test_encoder import write_run
 
 import eval as program
-from models.encoder import Encoder, from_run
+from models.storage.encoder import Encoder, from_run
 from pipelines import Dataset
 from tools.evaluation_tables import show_classes
 
@@ -70,7 +70,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "order": dataset("order", classes=("b", "a", "c")),
     }  # fmt: skip
     monkeypatch.setattr("tools.evaluation_data.open_dataset", lambda path, check: sets[str(path)])
-    monkeypatch.setattr("models.passes.make_loader", FakeLoader)
+    monkeypatch.setattr("models.evaluation.labelled_passes.make_loader", FakeLoader)
     FakeLoader.normalised_by.clear()
     return write_run(tmp_path / "run")
 

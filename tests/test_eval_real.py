@@ -13,9 +13,10 @@ pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 import eval as program
 import train
-from models import checkpoint, passes
-from models.encoder import from_run
-from models.monitor import KnnMonitor
+from models.storage import checkpoint
+from models.evaluation import labelled_passes as passes
+from models.storage.encoder import from_run
+from models.evaluation.knn_monitor import KnnMonitor
 from pipelines import open_dataset
 from pipelines.dataset import image_names
 from pipelines.views import evaluation

@@ -15,10 +15,10 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 from sklearn.neighbors import KNeighborsClassifier
 
 import eval as program
-from models.backbones import build_backbone
-from models.encoder import from_weights
-from models.features import extract
-from models.label_split import balanced_split
+from models.networks.backbones import build_backbone
+from models.storage.encoder import from_weights
+from models.evaluation.features import extract
+from models.evaluation.label_split import balanced_split
 from pipelines import make_loader, open_dataset
 from pipelines.views import evaluation
 from tests import runs

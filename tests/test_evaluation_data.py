@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.encoder import Encoder
+from models.storage.encoder import Encoder
 from pipelines import Dataset
 from tools.evaluation import notes
 from tools.evaluation_data import open_images

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from models import load_encoder
-from models.backbones import build_backbone
-from models.encoder import EncoderError
+from models.networks.backbones import build_backbone
+from models.storage.encoder import EncoderError
 from pipelines import make_loader
 from pipelines.encoded import EncodedImages
 from pipelines.image_table import RAW

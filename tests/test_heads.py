@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.heads import HypercolumnNeck, mlp
+from models.networks.heads import HypercolumnNeck, mlp
 
 
 def layers(head: nn.Sequential) -> str:

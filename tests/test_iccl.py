@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from models import build, resolve
-from models.iccl import Settings
+from models.methods.iccl import Settings
 from pipelines.batch import Batch
 
 SMALL = {"width": 8, "crop_size": 16, "batch_size": 16, "hidden": 32, "dim": 24}

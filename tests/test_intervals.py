@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from models.intervals import normal, over_seeds, t_quantile, wilson
+from models.evaluation.intervals import normal, over_seeds, t_quantile, wilson
 
 stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
 

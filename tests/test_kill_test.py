@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
-from models.checkpoint import seal
+from models.storage.checkpoint import seal
 from tests import runs
 from tools.kill_test import differences, main
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from models.knn import knn_predict, nearest, topk_accuracy
+from models.evaluation.knn import knn_predict, nearest, topk_accuracy
 
 
 def data(number: int, seed: int, classes: int = 7, dim: int = 16) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.label_split import balanced_split, held_out_split, listed, parse_share
+from models.evaluation.label_split import balanced_split, held_out_split, listed, parse_share
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(-1, 10, 5000)  # one in eleven is unlabelled

@@ -9,11 +9,11 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional as F
 
-from models.knn import topk_accuracy
-from models.lars import LARS
-from models.linear import train_on_cached
-from models.protocols import LinearProtocol
-from models.tables.probes import LINEAR
+from models.evaluation.knn import topk_accuracy
+from models.training.lars import LARS
+from models.evaluation.linear_heads import train_on_cached
+from models.evaluation.protocols import LinearProtocol
+from models.evaluation.published_linear import LINEAR
 
 SHORT = LinearProtocol(lr=(0.1,), epochs=3, batch_size=16)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.matching import matching_cross_entropy
+from models.losses.batch_contrast import matching_cross_entropy
 
 
 def naive(query: Tensor, keys: Tensor, positions: list[int], temperature: float) -> Tensor:

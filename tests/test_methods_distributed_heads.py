@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from models import Method, build, resolve
-from models.backbones import Backbone, Features
+from models.networks.backbones import Backbone, Features
 from models.clustering import log_assignment, log_mean, uniformity
 from models.distributed import gather, gather_with_gradient, local_part, mean_over_processes, world
-from models.registry import REGISTRY
-from models.sync_norm import SyncBatchNorm1d, SyncBatchNorm2d
+from models.methods.registry import REGISTRY
+from models.networks.sync_norm import SyncBatchNorm1d, SyncBatchNorm2d
 from pipelines.batch import Batch
 
 BATCH, STEPS, MANY, QUEUE = 16, 3, 50, 50

@@ -22,7 +22,7 @@ from torch import Tensor
 from models import build
 from models.distributed import gather, local_part, mean_over_processes, world
 from models.method import Method
-from models.norm import SplitBatchNorm2d
+from models.networks.norm import SplitBatchNorm2d
 from pipelines.batch import Batch
 
 METHODS = ("moco", "clim", "ressl", "msvq", "cgh")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.mixture import cutmix
+from models.losses.mixture import cutmix
 
 
 @pytest.mark.parametrize("side", [32, 24, 17])

@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 
 from models import build, resolve
-from models.mncl import Settings
-from models.optim import build_optimizer, set_learning_rate
+from models.methods.mncl import Settings
+from models.training.optim import build_optimizer, set_learning_rate
 from models.relations import nt_xent
 from pipelines.batch import Batch
 

@@ -8,7 +8,7 @@ from small_methods import batch_for, close, contrast, gradients, small, takes_no
 from torch.nn.functional import normalize
 
 from models import resolve
-from models.moco import Settings
+from models.methods.moco import Settings
 
 
 @pytest.mark.parametrize("splits", [1, 2])

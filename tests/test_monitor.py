@@ -12,9 +12,9 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 from sklearn.neighbors import KNeighborsClassifier
 
-from models.backbones import build_backbone
-from models.features import NotFinite, extract
-from models.monitor import KnnMonitor
+from models.networks.backbones import build_backbone
+from models.evaluation.features import NotFinite, extract
+from models.evaluation.knn_monitor import KnnMonitor
 from pipelines import make_loader
 from pipelines.views import evaluation
 from tests.datasets import photos

@@ -15,9 +15,9 @@ from small_methods import SMALL, batch_for, close, cross_entropy, gradients, sma
 from torch.nn.functional import normalize
 
 from models import build, resolve
-from models.momentum import shuffled_views
-from models.msvq import Settings, three_soft_labels
-from models.optim import build_optimizer, cosine_schedule
+from models.methods.momentum import shuffled_views
+from models.methods.msvq import Settings, three_soft_labels
+from models.training.optim import build_optimizer, cosine_schedule
 from pipelines.batch import Batch
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.native import multiplies_bfloat16, usual_precision
+from models.training.native_dtypes import multiplies_bfloat16, usual_precision
 from tools.options import parse
 
 CPU = torch.device("cpu")

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from models import nearest
-from models.nearest import Nearest
+from models.search import nearest
+from models.search.nearest import Nearest
 from tests.runs import ROOT
 
 TYPES = [torch.bfloat16, torch.float32]

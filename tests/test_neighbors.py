@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from models import kmeans, nearest
+from models.search import kmeans
+from models.search import nearest
 from models import neighbors as N
-from models.clim import Settings, select
-from models.part import Part
+from models.methods.clim import Settings, select
+from models.search.sharded_features import Part
 
 
 def mixture(number=600, width=16, groups=6, seed=0):

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import normalize
 
 from models import build, resolve
-from models.nnclr import Settings
+from models.methods.nnclr import Settings
 from pipelines.batch import Batch
 
 SMALL = {

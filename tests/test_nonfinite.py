@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from models import checkpoint
+from models.storage import checkpoint
 from models.method import Losses, Method
-from models.optim import build_optimizer
+from models.training.optim import build_optimizer
 from models.queue import KeyQueue
-from models.teacher import Teacher
+from models.networks.teacher import Teacher
 from pipelines import Batch
 from tools import replay
 from tools.nonfinite import StepGuard, named, unnamed

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.lars import LARS
-from models.optim import build_optimizer, cosine_schedule, set_learning_rate
+from models.training.lars import LARS
+from models.training.optim import build_optimizer, cosine_schedule, set_learning_rate
 
 
 def model() -> nn.Sequential:

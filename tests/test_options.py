@@ -5,8 +5,8 @@ from dataclasses import fields
 
 import pytest
 
-from models.recipes import Training, names, recipe
-from models.registry import REGISTRY
+from models.methods.recipes import Training, names, recipe
+from models.methods.registry import REGISTRY
 from tools.options import Failure, check_run, parse
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.intervals import over_seeds, wilson
-from models.outcome import Outcome, classified, figures
+from models.evaluation.intervals import over_seeds, wilson
+from models.evaluation.result import Outcome, classified, figures
 
 CLASSES = ("a", "b", "c", "empty")
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from models.patches import PAIRS, pair_means, quarters, running_statistics_kept
+from models.losses.patches import PAIRS, pair_means, quarters, running_statistics_kept
 
 
 def test_quarters_go_down_the_left_column_then_down_the_right():

@@ -9,7 +9,7 @@ from PIL import Image
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 import train
-from models import checkpoint
+from models.storage import checkpoint
 from tests import runs
 from tests.datasets import photos
 from tools import preview

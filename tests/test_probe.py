@@ -10,13 +10,13 @@ import torch
 
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
-from models.backbones import build_backbone
+from models.networks.backbones import build_backbone
 from models.distributed import world
-from models.features import extract
-from models.linear import train_on_cached
-from models.passes import Passes
-from models.probe import Probe
-from models.protocols import LinearProtocol
+from models.evaluation.features import extract
+from models.evaluation.linear_heads import train_on_cached
+from models.evaluation.labelled_passes import Passes
+from models.evaluation.linear_probe import Probe
+from models.evaluation.protocols import LinearProtocol
 from pipelines import make_loader, open_dataset
 from pipelines.views import evaluation
 from tests.datasets import photos
@@ -99,7 +99,7 @@ def test_labels_that_are_not_chosen_change_nothing(sets):
 
 
 def test_a_probe_that_diverges_everywhere_is_one_line(sets, monkeypatch):
-    monkeypatch.setattr("models.linear.Heads.finite", lambda self, head: False)
+    monkeypatch.setattr("models.evaluation.linear_heads.Heads.finite", lambda self, head: False)
     with pytest.raises(FloatingPointError, match=r"diverged at learning rate 0.001, 0.1, 3; take a smaller one"):
         probe(sets, SWEEP).outcome(0)
 

@@ -5,10 +5,10 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
-from models.protocols import FinetuneProtocol, KnnProtocol, LinearProtocol, RetrieveProtocol
-from models.recipes import names
-from models.registry import REGISTRY
-from models.tables.probes import LINEAR, published
+from models.evaluation.protocols import FinetuneProtocol, KnnProtocol, LinearProtocol, RetrieveProtocol
+from models.methods.recipes import names
+from models.methods.registry import REGISTRY
+from models.evaluation.published_linear import LINEAR, published
 
 USUAL = (KnnProtocol(), LinearProtocol(), FinetuneProtocol(), RetrieveProtocol())
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from models.quality import alignment, queue_age, soft_label_entropy, teacher_entropy, uniformity
+from models.evaluation.feature_metrics import alignment, queue_age, soft_label_entropy, teacher_entropy, uniformity
 from models.queue import KeyQueue
 
 

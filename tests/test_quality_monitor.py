@@ -9,11 +9,11 @@ import torch
 
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
-from models.collapse import effective_rank, feature_spread
+from models.evaluation.collapse import effective_rank, feature_spread
 from models.distributed import world
-from models.features import NotFinite
-from models.quality import alignment, uniformity
-from models.quality_monitor import QualityMonitor
+from models.evaluation.features import NotFinite
+from models.evaluation.feature_metrics import alignment, uniformity
+from models.evaluation.quality_monitor import QualityMonitor
 from pipelines import make_loader, open_dataset
 from pipelines.views import contrastive, evaluation
 from tests.datasets import photos
@@ -85,7 +85,7 @@ def test_a_large_set_is_sampled_evenly(path):
     dataset = open_dataset(path)
     many = replace(dataset, number=100_000)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("models.quality_monitor.make_loader", lambda *args, **kwargs: None)
+        patch.setattr("models.evaluation.quality_monitor.make_loader", lambda *args, **kwargs: None)
         for number, expected in ((100, 100), (1442, 256), (50_000, 2000), (1_281_167, 2048)):
             chosen = QualityMonitor(replace(many, number=number), WHOLE, CROP).chosen_N
             assert len(np.unique(chosen)) == expected and chosen[0] == 0 and chosen[-1] == number - 1

@@ -13,7 +13,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 from PIL import Image
 
-from models.encoder import Encoder
+from models.storage.encoder import Encoder
 from pipelines import Dataset
 from tools.fonts import fitting
 from tools.report_figures import COLORS, figure, finished, label, looked

@@ -8,7 +8,7 @@ from small_methods import batch_for, close, cross_entropy, gradients, small, tak
 from torch.nn.functional import normalize
 
 from models import resolve
-from models.ressl import Settings
+from models.methods.ressl import Settings
 
 
 @pytest.mark.parametrize("splits", [1, 2])

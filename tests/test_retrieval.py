@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.retrieval import rank
+from models.evaluation.retrieval import rank
 
 
 def data(number, seed, classes=5):

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models import checkpoint
-from models.snapshot import HostCopy
+from models.storage import checkpoint
+from models.storage.snapshot import HostCopy
 from tests.test_checkpoint import Toy, made
 from tools.options import Failure
 from tools.run_folder import RunFolder

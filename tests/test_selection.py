@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from models import nearest
-from models.clim import Settings, select
+from models.search import nearest
+from models.methods.clim import Settings, select
 from models.distributed import everyones, world
-from models.part import Part, pieces, rows_of_all
-from models.selection import Candidates
-from models.selection import select as candidates
+from models.search.sharded_features import Part, pieces, rows_of_all
+from models.methods.clim_selection import Candidates
+from models.methods.clim_selection import select as candidates
 
 NUMBER = 601  # divides by neither 2 nor 4
 CASES = [("paper", 8), ("paper", 0), ("snapshot", 8)]
@@ -44,9 +44,9 @@ def fields(found: Candidates) -> list[Tensor]:
 
 def everything() -> dict[str, Any]:
     nearest.PIECE, nearest.ROWS = 70, 32  # several pieces of each process
-    import models.selection
+    import models.methods.clim_selection
 
-    models.selection.PIECE = 70
+    models.methods.clim_selection.PIECE = 70
     result: dict[str, Any] = {}
     for rule, components in CASES:
         for spread in ("strided", "stretch"):
@@ -75,10 +75,10 @@ def alone() -> dict[str, Any]:
     try:
         return everything()
     finally:
-        import models.selection
+        import models.methods.clim_selection
 
         nearest.PIECE, nearest.ROWS = before
-        models.selection.PIECE = before[0]
+        models.methods.clim_selection.PIECE = before[0]
 
 
 @pytest.fixture(scope="module", params=[2, 4])
@@ -140,8 +140,8 @@ class Colour(nn.Module):
 
 
 def measured(train: str, held_out: str) -> tuple[list[float], list[int]]:
-    from models.features import extract_part
-    from models.monitor import KnnMonitor
+    from models.evaluation.features import extract_part
+    from models.evaluation.knn_monitor import KnnMonitor
     from pipelines import open_dataset
     from pipelines.views import evaluation
 

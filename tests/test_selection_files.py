@@ -7,8 +7,8 @@ import torch
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 from models import build
-from models.clim import select
-from models.features import extract_part
+from models.methods.clim import select
+from models.evaluation.features import extract_part
 from pipelines import make_loader
 from pipelines.views import evaluation
 from tests.datasets import converted

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models import build, resolve
-from models.simclr import Settings
+from models.methods.simclr import Settings
 from pipelines.batch import Batch
 
 SMALL = {"width": 8, "crop_size": 16, "batch_size": 6, "hidden": 32, "dim": 16}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.label_split import listed
+from models.evaluation.label_split import listed
 from pipelines.card import DatasetError, card_path, names_path
 from pipelines.dataset import image_names, open_dataset
 from pipelines.encoded import EncodedImages

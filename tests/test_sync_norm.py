@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from models.backbones import build_backbone
-from models.heads import mlp
-from models.sync_norm import SyncBatchNorm1d, SyncBatchNorm2d
+from models.networks.backbones import build_backbone
+from models.networks.heads import mlp
+from models.networks.sync_norm import SyncBatchNorm1d, SyncBatchNorm2d
 
 
 @pytest.mark.parametrize(

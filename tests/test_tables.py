@@ -5,8 +5,8 @@ from dataclasses import fields
 import pytest
 
 from models import resolve
-from models.recipes import Training, names, recipe_for
-from models.registry import REGISTRY
+from models.methods.recipes import Training, names, recipe_for
+from models.methods.registry import REGISTRY
 
 METHODS = ("byol", "iccl", "mncl", "nnclr", "simclr", "simsiam")
 EVERYWHERE = {"cifar10", "cifar100", "stl10", "tiny_imagenet", "photos", "digits"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.teacher import Teacher, cosine_momentum
+from models.networks.teacher import Teacher, cosine_momentum
 
 
 def network() -> nn.Sequential:

@@ -15,13 +15,13 @@ from torch import nn
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 import train
-from models import checkpoint
-from models.backbones import Backbone
+from models.storage import checkpoint
+from models.networks.backbones import Backbone
 from models.method import Losses, Method
-from models.monitor import KnnMonitor
+from models.evaluation.knn_monitor import KnnMonitor
 from models.options import option
-from models.registry import REGISTRY, Entry
-from models.sources import ours
+from models.methods.registry import REGISTRY, Entry
+from models.recipe_tables.sources import ours
 from pipelines import View
 from pipelines.dataset import open_dataset
 from tests import runs

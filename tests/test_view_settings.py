@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.view_settings import ViewSettings, positive, share
+from models.methods.view_settings import ViewSettings, positive, share
 from pipelines.views import contrastive
 
 

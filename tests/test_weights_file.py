@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from models import load_encoder
-from models.encoder import EncoderError
-from models.weights_file import WeightsError, read_weights
+from models.storage.encoder import EncoderError
+from models.storage.weights_file import WeightsError, read_weights
 
 
 class Touch:

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from models.recipes import Recipe
+from models.methods.recipes import Recipe
 from pipelines import Dataset
 from tools.peers import processes_meant
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from models import checkpoint
+from models.storage import checkpoint
 from models.method import Method
-from models.snapshot import HostCopy, Snapshot
+from models.storage.snapshot import HostCopy, Snapshot
 
 
 class CheckpointWriter:

@@ -11,8 +11,8 @@ from typing import Any
 from accelerate import Accelerator
 
 from models.method import Method
-from models.monitors import Monitors
-from models.recipes import Training
+from models.evaluation.monitors import Monitors
+from models.methods.recipes import Training
 from pipelines import Dataset, make_loader
 from pipelines.loader import Loader
 from pipelines.views import evaluation

@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from models import build, resolve
-from models.recipes import recipe_for
+from models.methods.recipes import recipe_for
 from pipelines import open_dataset
 from pipelines.compiled import compile_hot_path
 from pipelines.printable import shown

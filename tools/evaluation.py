@@ -17,12 +17,12 @@ import torch.distributed as dist
 from rich.console import Console
 from torch import nn
 
-from models.conditions import conditions
+from models.evaluation.input_settings import conditions
 from models.distributed import world
-from models.encoder import Encoder, EncoderError, RawPixels, from_run, from_weights
-from models.features import NotFinite
-from models.passes import Passes
-from models.protocols import Protocol
+from models.storage.encoder import Encoder, EncoderError, RawPixels, from_run, from_weights
+from models.evaluation.features import NotFinite
+from models.evaluation.labelled_passes import Passes
+from models.evaluation.protocols import Protocol
 from pipelines.views import evaluation
 from tools.evaluation_data import Images, described, open_images
 from tools.evaluation_measure import Measure

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.encoder import Encoder
-from models.label_split import balanced_split, listed
+from models.storage.encoder import Encoder
+from models.evaluation.label_split import balanced_split, listed
 from pipelines import Dataset, open_dataset
 from pipelines.dataset import image_names
 from tools.options import Failure

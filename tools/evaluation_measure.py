@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.backbones import Backbone
-from models.encoder import Encoder
-from models.features import NotFinite
-from models.finetune import finetune
-from models.knn import predict_part
-from models.outcome import Outcome, classified, figures
-from models.part import Part, rows_of_all
-from models.passes import Passes
-from models.probe import Probe
-from models.protocols import FinetuneProtocol, KnnProtocol, LinearProtocol, Protocol, RetrieveProtocol
-from models.retrieval import rank
+from models.networks.backbones import Backbone
+from models.storage.encoder import Encoder
+from models.evaluation.features import NotFinite
+from models.evaluation.finetune import finetune
+from models.evaluation.knn import predict_part
+from models.evaluation.result import Outcome, classified, figures
+from models.search.sharded_features import Part, rows_of_all
+from models.evaluation.labelled_passes import Passes
+from models.evaluation.linear_probe import Probe
+from models.evaluation.protocols import FinetuneProtocol, KnnProtocol, LinearProtocol, Protocol, RetrieveProtocol
+from models.evaluation.retrieval import rank
 from tools.evaluation_data import Images
 
 

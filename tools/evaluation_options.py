@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from models.label_split import parse_share
-from models.protocols import FinetuneProtocol, KnnProtocol, LinearProtocol, Protocol, RetrieveProtocol
-from models.tables.probes import LINEAR, published
+from models.evaluation.label_split import parse_share
+from models.evaluation.protocols import FinetuneProtocol, KnnProtocol, LinearProtocol, Protocol, RetrieveProtocol
+from models.evaluation.published_linear import LINEAR, published
 from pipelines.dataset import CHECKS
 from pipelines.executors import LOADERS
 from tools.options import Failure, OneLineParser

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from models.protocols import Protocol, RetrieveProtocol
+from models.evaluation.protocols import Protocol, RetrieveProtocol
 from pipelines import Dataset
 from tools.trees import shown
 

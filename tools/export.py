@@ -26,8 +26,8 @@ from rich.text import Text
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from models.encoder import Encoder, from_run, from_weights
-from models.frozen import FrozenEncoder
+from models.storage.encoder import Encoder, from_run, from_weights
+from models.storage.load_encoder import FrozenEncoder
 from pipelines import Dataset
 from tools.export_check import LIMIT, ONNX_LIMIT, Checked, compared, data_of, real_images
 from tools.model_card import Card

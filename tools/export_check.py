@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.frozen import FrozenEncoder
+from models.storage.load_encoder import FrozenEncoder
 from pipelines import Dataset, open_dataset
 from pipelines.dataset import DatasetError
 from pipelines.encoded import EncodedImages

@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from models import build, checkpoint
-from models.optim import build_optimizer
+from models import build
+from models.storage import checkpoint
+from models.training.optim import build_optimizer
 from pipelines import beton_format, shard_format
 from pipelines.card import DatasetError, card_path, names_path, sealed
 from pipelines.dataset import Dataset, image_names, open_dataset, read_digests

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from models.nearest import Nearest
+from models.search.nearest import Nearest
 from pipelines import Dataset
 from pipelines.views import evaluation
 from tools.sheet import CELL, Cell, class_of, frame, pictures, sheet

@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from models import checkpoint
+from models.storage import checkpoint
 from tools.options import own_and_passed_on
 from tools.signals import STOPPED
 

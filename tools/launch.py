@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from models.method import Method
-from models.recipes import Training
+from models.methods.recipes import Training
 from pipelines.compiled import compile_hot_path
 from tools.options import Failure
 from tools.recorded import compile_backbones

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.encoder import Encoder
+from models.storage.encoder import Encoder
 from tools.export_check import Checked
 from tools.markdown import code, escaped, table
 from tools.run_results import Measured, titles

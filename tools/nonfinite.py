@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models import checkpoint
+from models.storage import checkpoint
 from models.distributed import world
 from models.method import Method
 from pipelines import Batch

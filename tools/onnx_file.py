@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.backbones import Backbone
+from models.networks.backbones import Backbone
 from tools.options import Failure
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from models.native import usual_precision
+from models.training.native_dtypes import usual_precision
 from models.options import describe
-from models.recipes import Training, names
-from models.registry import REGISTRY
+from models.methods.recipes import Training, names
+from models.methods.registry import REGISTRY
 from pipelines.dataset import CHECKS
 from pipelines.executors import LOADERS
 

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from models.distributed import world
-from models.recipes import Recipe
+from models.methods.recipes import Recipe
 from pipelines import Dataset
 from tools.options import Failure
 from tools.starting import parent_words

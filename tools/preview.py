@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models import build, checkpoint, resolve
-from models.durable import sync_file
-from models.mixture import cutmix
-from models.recipes import recipe_for
-from models.registry import REGISTRY
+from models import build, resolve
+from models.storage import checkpoint
+from models.storage.atomic_files import sync_file
+from models.losses.mixture import cutmix
+from models.methods.recipes import recipe_for
+from models.methods.registry import REGISTRY
 from pipelines import Dataset, View, make_loader, open_dataset
 from pipelines.damage import DecodeError
 from pipelines.pairing import Pairing

@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from models import build, checkpoint, resolve
+from models import build, resolve
+from models.storage import checkpoint
 from models.method import Method
 from pipelines import Batch
 from tools.launch import DTYPES, device_of

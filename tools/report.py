@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from models.encoder import EncoderError
+from models.storage.encoder import EncoderError
 from pipelines import Dataset
 from pipelines.damage import DecodeError
 from pipelines.printable import shown

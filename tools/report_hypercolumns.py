@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models import checkpoint
-from models.cgh import Cgh
-from models.features import evaluating
+from models.storage import checkpoint
+from models.methods.cgh import Cgh
+from models.evaluation.features import evaluating
 from pipelines import Dataset, make_loader
 from pipelines.views import evaluation
 from tools.report_page import Section, as_picture

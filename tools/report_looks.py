@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.encoder import Encoder, EncoderError, from_run
-from models.features import extract
-from models.monitor import held_out_beside
+from models.storage.encoder import Encoder, EncoderError, from_run
+from models.evaluation.features import extract
+from models.evaluation.knn_monitor import held_out_beside
 from pipelines import Dataset, make_loader, open_dataset
 from pipelines.dataset import DatasetError
 from pipelines.views import evaluation

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from models.knn import hits, nearest, vote
-from models.protocols import KnnProtocol
+from models.evaluation.knn import hits, nearest, vote
+from models.evaluation.protocols import KnnProtocol
 from tools.gallery import gallery_sheet, neighbors_among
 from tools.report_figures import figure, finished, label, looked
 from tools.report_looks import Looks

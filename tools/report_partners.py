@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.checkpoint import Checkpoint
+from models.storage.checkpoint import Checkpoint
 from pipelines import Dataset
 from tools.preview import partners_sheet, some_anchors
 from tools.report_page import Section, as_picture

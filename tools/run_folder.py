@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from models import checkpoint
-from models.durable import make_folder, replace_file
-from models.recipes import Recipe
+from models.storage import checkpoint
+from models.storage.atomic_files import make_folder, replace_file
+from models.methods.recipes import Recipe
 from pipelines import Dataset
 from tools.metrics import rows_up_to
 from tools.options import Failure

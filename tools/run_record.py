@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models import build, checkpoint, resolve
-from models.checkpoint import Checkpoint
+from models import build, resolve
+from models.storage import checkpoint
+from models.storage.checkpoint import Checkpoint
 from models.method import Method
-from models.seal import Damaged
+from models.storage.manifest import Damaged
 from tools.metrics import row_of
 from tools.options import Failure
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from models import checkpoint
+from models.storage import checkpoint
 from models.method import Method
-from models.seal import Damaged
+from models.storage.manifest import Damaged
 from tools.options import Failure
 from tools.run_folder import RunFolder
 from tools.trees import shown

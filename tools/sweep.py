@@ -24,10 +24,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from models.collapse import effective_rank, feature_spread
-from models.encoder import from_run
-from models.features import extract
-from models.registry import REGISTRY
+from models.evaluation.collapse import effective_rank, feature_spread
+from models.storage.encoder import from_run
+from models.evaluation.features import extract
+from models.methods.registry import REGISTRY
 from pipelines import make_loader, open_dataset
 from pipelines.views import evaluation
 from tools.options import Failure, own_and_passed_on

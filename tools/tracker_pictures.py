@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.method import Method
-from models.quality_monitor import QualityMonitor
+from models.evaluation.quality_monitor import QualityMonitor
 from pipelines import Dataset
 from tools.gallery import gallery_sheet, neighbors_among
 from tools.preview import views_sheet

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.backbones import build_backbone
-from models.features import evaluating
-from models.knn import knn_predict, topk_accuracy
-from models.passes import Passes
+from models.networks.backbones import build_backbone
+from models.evaluation.features import evaluating
+from models.evaluation.knn import knn_predict, topk_accuracy
+from models.evaluation.labelled_passes import Passes
 from pipelines import Dataset, make_loader, open_dataset
 from pipelines.views import evaluation
 from tools.benchmarks.loader import Images, converted

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.cgh import Context, relate
-from models.msvq import three_soft_labels
+from models.methods.cgh import Context, relate
+from models.methods.msvq import three_soft_labels
 from models.relations import info_nce
 from pipelines.compiled import compile_hot_path
 from tools.benchmarks.measure import Case, Settings, milliseconds, peak_memory, take_turns

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from models.quality_monitor import QualityMonitor
+from models.evaluation.quality_monitor import QualityMonitor
 from pipelines import open_dataset
 from pipelines.compiled import compile_hot_path
 from pipelines.views import evaluation

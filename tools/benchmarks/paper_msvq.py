@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.backbones import build_backbone
-from models.heads import mlp
+from models.networks.backbones import build_backbone
+from models.networks.heads import mlp
 from models.method import Embedding
 
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from models.kmeans import lloyd
-from models.nearest import PIECE, Nearest
+from models.search.kmeans import lloyd
+from models.search.nearest import PIECE, Nearest
 from tools.benchmarks.measure import Case, Settings
 from tools.benchmarks.rivals import rivals
 from tools.benchmarks.selection import CLUSTERS, ITERATIONS, NEIGHBORS, REPEATED, measured, mixture

@@ -24,8 +24,8 @@ from torch.nn.functional import normalize
 
 from models.distributed import everyones, world
 from models.neighbors import center_wise
-from models.part import Part
-from models.selection import select
+from models.search.sharded_features import Part
+from models.methods.clim_selection import select
 from tools.benchmarks.measure import Case, Settings, milliseconds, peak_memory, take_turns
 from tools.benchmarks.rivals import Rival, rivals
 

@@ -24,7 +24,7 @@ import torch
 
 from models import build, resolve
 from models.method import Method
-from models.optim import build_optimizer
+from models.training.optim import build_optimizer
 from pipelines import Batch, Dataset, make_loader, open_dataset
 from pipelines.compiled import compile_hot_path
 from pipelines.pairing import Pairing

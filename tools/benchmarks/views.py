@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from models import resolve
-from models.msvq import Settings as MsvqSettings
+from models.methods.msvq import Settings as MsvqSettings
 from pipelines import Dataset, View, make_loader, open_dataset
 from pipelines.views import contrastive
 from tools.benchmarks.loader import Images, converted

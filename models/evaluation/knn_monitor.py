@@ -1,0 +1,89 @@
+"""The kNN monitor: how well the features of a run classify held-out images while it trains."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.evaluation.input_settings import conditions
+from models.distributed import sum_over_processes
+from models.evaluation.features import extract_part
+from models.evaluation.knn import hits, predict_part
+from models.evaluation.protocols import KnnProtocol
+from pipelines import Dataset, View, make_loader, open_dataset
+
+
+class KnnMonitor:
+    """Weighted kNN of the student's pooled features: a labelled bank from the training images votes on held-out ones.
+
+    Every process classifies its part of the held-out images. Memory of one of W: its parts of both sets' features in
+    float32, twice (bank + held out) / W x D x 4 bytes while they are made, and one piece of the bank; all of it is
+    freed after each measurement.
+
+    Args:
+        train: its labelled images make the bank; at most `bank` of them, spread evenly.
+        held_out: its labelled images are classified.
+        view: the evaluation view.
+        batch_size: of the feature passes.
+        loading: keywords of `make_loader` (device, rank, world, threads ...).
+
+    Raises:
+        ValueError: one of the two has no labelled image, or their classes differ.
+    """
+
+    # The loading keywords are passed on as they are; mypy cannot check them against make_loader's (arg-type below).
+    def __init__(
+        self, train: Dataset, held_out: Dataset, view: View, bank: int, batch_size: int = 512, **loading: object
+    ) -> None:
+        if train.classes != held_out.classes:
+            raise ValueError(
+                f"{train.path} and {held_out.path} have different classes; give --val-data of the same ones"
+            )
+        labelled = [np.flatnonzero(dataset.labels >= 0) for dataset in (train, held_out)]
+        if min(len(part) for part in labelled) == 0:
+            raise ValueError(f"kNN needs labels in both {train.path} and {held_out.path}")
+        labelled[0] = labelled[0][np.linspace(0, len(labelled[0]) - 1, min(bank, len(labelled[0]))).round().astype(int)]
+        seen = conditions((train, held_out), **loading)  # type: ignore[arg-type]  # passed on as they are
+        usual = KnnProtocol.for_bank(len(labelled[0]))
+        self.protocol = replace(usual, precision=seen.precision, pixels=seen.pixels)
+        self._classes = len(train.classes)
+        self._labels = [torch.from_numpy(dataset.labels.astype(np.int64)) for dataset in (train, held_out)]
+        self._loaders = [
+            make_loader(
+                dataset,
+                [view],
+                batch_size,
+                subset=part,
+                shuffle=False,
+                drop_last=False,
+                **loading,  # type: ignore[arg-type]  # passed on as they are
+            )
+            for dataset, part in zip((train, replace(held_out, mean=train.mean, std=train.std)), labelled, strict=True)
+        ]
+
+    def measure(self, backbone: nn.Module) -> float:
+        """Top-1 accuracy in percent; every process must call it, and every process gets the result."""
+        bank, queries = (extract_part(backbone, loader) for loader in self._loaders)
+        bank_labels, labels = (every.to(queries.features_MD.device) for every in self._labels)
+        scores_MC = predict_part(queries, bank, bank_labels, self.protocol.k, self.protocol.temperature, self._classes)
+        right = hits(scores_MC, labels[queries.number_M], 1).sum()
+        return 100 * float(sum_over_processes(right)) / queries.total
+
+    def close(self) -> None:
+        for loader in self._loaders:
+            loader.close()
+
+
+def held_out_beside(train: Dataset) -> Path | None:
+    """The validation or test split that the conversion wrote beside a training split, where it can be classified."""
+    for split in ("val", "test"):
+        path = train.path.with_name(f"{train.path.stem}-{split}{train.path.suffix}")
+        if path.exists() and (train.labels >= 0).any():
+            held_out = open_dataset(path)
+            if held_out.classes == train.classes and (held_out.labels >= 0).any():
+                return path
+    return None

@@ -1,0 +1,92 @@
+"""How a network sees labelled images: evaluation passes over some of them, and epochs of random crops and flips.
+
+Every process of several brings its part of each batch to the network. Memory: what `extract_part` says.
+Shapes: M samples of this process, N of all, D features, B samples of a global batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.networks.backbones import Features
+from models.distributed import positions, sum_over_processes, world
+from models.evaluation.features import extract_part
+from models.search.sharded_features import Part, rows_of_all
+from pipelines import Batch, Dataset, View, make_loader
+from pipelines.loader import Loader
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Attributes:
+    view: of evaluation.
+    batch_size: images of an evaluation batch, over all processes.
+    loading: keywords of `make_loader` (device, dtype, rank, world, threads, loader).
+    """
+
+    view: View
+    batch_size: int
+    loading: Mapping[str, Any]
+
+    def part(self, network: nn.Module, dataset: Dataset, number_N: NDArray[np.int64]) -> Part:
+        """This process's part of the features of the images with these numbers.
+
+        Raises:
+            ValueError: some of them cannot be decoded; on every process.
+        """
+        with make_loader(
+            dataset, [self.view], self.batch_size, subset=number_N, shuffle=False, drop_last=False, **self.loading
+        ) as loader:
+            part = extract_part(network, loader, len(number_N))
+            refuse_damaged(loader, part.number_M.device)
+        return part
+
+    def all(self, network: nn.Module, dataset: Dataset, number_N: NDArray[np.int64]) -> Tensor:
+        """[N, D] features of the images with these ascending numbers, on every process."""
+        part = self.part(network, dataset, number_N)
+        return rows_of_all(part.number_M, part.features_MD)[1]
+
+    @contextmanager
+    def augmented(
+        self, dataset: Dataset, number_N: NDArray[np.int64], size: int, scale: tuple[float, float], seed: int
+    ) -> Iterator[Loader]:
+        """A loader of random crops and flips of these images in global batches of `size`, the last one smaller."""
+        view = View(self.view.size, scale=scale, flip=0.5)
+        with make_loader(dataset, [view], size, subset=number_N, drop_last=False, seed=seed, **self.loading) as loader:
+            yield loader
+
+
+def refuse_damaged(loader: Loader, device: torch.device) -> None:
+    """Ends an evaluation some of whose images were grey ones in place of damaged ones, on all processes together.
+
+    Raises:
+        ValueError: how many, and of which data set.
+    """
+    replaced = int(sum_over_processes(torch.tensor(loader.replaced, device=device)))
+    if replaced:
+        images = "image" if replaced == 1 else "images"
+        raise ValueError(f"{replaced} {images} of {loader.dataset.path} cannot be decoded; convert the data set again")
+
+
+@torch.no_grad()
+def features_of(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Pooled features [B, D] float32, labels [B] and numbers [B] of a global batch, in its order, on every process."""
+    images = batch.views[0]
+    with torch.autocast(images.device.type, images.dtype, enabled=images.dtype != torch.float32):
+        output = network(images)
+    features_MD = (output.pooled if isinstance(output, Features) else output).float()
+    if world()[1] == 1:
+        return features_MD, batch.label, batch.index
+    number_M = positions(len(batch.label), batch.label.device)
+    features_BD, labels_B, index_B = (
+        rows_of_all(number_M, rows)[1] for rows in (features_MD, batch.label, batch.index)
+    )
+    return features_BD, labels_B, index_B

@@ -1,0 +1,65 @@
+"""Everything that is measured of a run while it trains: quality always, kNN accuracy where there are labels."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+from models.method import Method
+from models.evaluation.knn_monitor import KnnMonitor, held_out_beside
+from models.evaluation.quality_monitor import QualityMonitor
+from pipelines import Dataset, View, open_dataset
+from pipelines.memory import give_back
+
+
+class Monitors:
+    """The quality monitor of the training images, and the kNN monitor of held-out ones; a context manager.
+
+    Args:
+        train: the training images.
+        method: trains on them; its first view is the quality monitor's.
+        view: the evaluation view.
+        held_out: labelled images; None: a split beside the training images, where there is one.
+        bank: labelled training images that kNN asks, at most.
+        check: of the held-out images, as in `open_dataset`.
+        loading: keywords of `make_loader`.
+
+    Raises:
+        ValueError: see `KnnMonitor`.
+    """
+
+    def __init__(
+        self,
+        train: Dataset,
+        method: Method,
+        view: View,
+        held_out: str | PathLike[str] | None,
+        bank: int,
+        check: str = "sample",
+        **loading: object,
+    ) -> None:
+        self.quality = QualityMonitor(train, view, method.views[0], **loading)  # type: ignore[arg-type]  # passed on as they are
+        self.knn: KnnMonitor | None = None
+        if (path := held_out or held_out_beside(train)) is not None:
+            self.knn = KnnMonitor(train, open_dataset(path, check), view, bank, **loading)  # type: ignore[arg-type]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of what is not measured."""
+        return [] if self.knn else ["no labelled images for the kNN monitor; give them with --val-data"]
+
+    def measure(self, method: Method, batch_size: int) -> dict[str, Any]:
+        """A row of metrics of the method now; every process must call it, and every process gets it."""
+        row: dict[str, Any] = self.quality.measure(method, batch_size)
+        if self.knn is not None:
+            row |= {"knn_top1": round(self.knn.measure(method.encoder()), 4), "knn_protocol": self.knn.protocol.id}
+        give_back()
+        return row
+
+    def __enter__(self) -> Monitors:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.quality.close()
+        if self.knn is not None:
+            self.knn.close()

@@ -1,0 +1,66 @@
+"""BYOL: bootstrap your own latent (Grill et al.; NeurIPS 2020, arXiv 2006.07733).
+
+The idea:
+ - Two views of an image, a student and a slowly following teacher, and no negatives at all.
+ - From one view, the student's predictor guesses what the teacher makes of the other view.
+ - The predictor, the stopped gradient and the slow teacher together keep it from collapsing to a constant.
+ - The teacher's momentum rises to 1 over the training.
+
+    L = |n(p_1) - n(q_2)|^2 + |n(p_2) - n(q_1)|^2        (means over the batch; n: L2 normalisation; 0 to 8)
+    momentum(t) = 1 - (1 - m_0) (cos(pi t / T) + 1) / 2
+
+p_v = predictor(student(x_v)), q_v = teacher(x_v). Statistics of the heads' batch norms are those of the global batch.
+
+What differs from the authors' code (JAX), and why:
+ - Steps t are counted from 1, so that the last update has momentum 1 exactly; a difference of one step in T.
+ - `decay_vectors` of the recipe decides on excluding biases and norm gains from weight decay and LARS.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from models.losses.cosine import squared_distance
+from models.networks.backbones import Backbone
+from models.networks.heads import mlp
+from models.method import Losses
+from models.options import option
+from models.methods.siamese import Siamese
+from models.networks.sync_norm import SyncBatchNorm1d
+from models.methods.view_settings import ViewSettings, positive, share
+from pipelines.batch import Batch
+
+
+@dataclass(frozen=True)
+class Settings(ViewSettings):
+    """What BYOL adds to a training recipe."""
+
+    hidden: int = option(4096, "hidden width of projector and predictor")
+    dim: int = option(256, "width of the embedding")
+    ema: float = option(0.996, "first momentum of the teacher, per step; rises to 1 along half a cosine")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.views(2)
+        positive(hidden=self.hidden, dim=self.dim)
+        share(ema=self.ema)
+
+
+class Byol(Siamese):
+    """Each view's prediction follows the teacher's embedding of the other."""
+
+    def __init__(self, backbone: Backbone, settings: Settings) -> None:
+        def head(inputs: int) -> nn.Sequential:
+            dims = (inputs, settings.hidden, settings.dim)
+            return mlp(dims, batch_norm=True, last_bias=False, norm=SyncBatchNorm1d)
+
+        super().__init__(backbone, settings.views(2), head(backbone.dim), head(settings.dim), settings.ema)
+        self.settings = settings
+
+    def forward(self, batch: Batch) -> Losses:
+        out = self.outputs(batch)
+        return Losses(
+            squared_distance(out.first_BD, out.target_second_BD) + squared_distance(out.second_BD, out.target_first_BD)
+        )

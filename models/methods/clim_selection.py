@@ -1,0 +1,97 @@
+"""CLIM's selection by all processes together: each works for its own samples, and sees those of the others in pieces.
+
+    whitening   covariances are added up
+    neighbours  every piece of the data set passes by every process
+    k-means     sums and sizes of the clusters are added up
+    rule        the pieces pass by once more, now that the centres are known
+
+The result equals that of one process with all samples, save where two similarities are equal in float32.
+
+Memory of a process, with W of them: its N / W features twice (D float32 numbers each, plain and whitened), N / W x k
+neighbours, one piece of 65,536 samples, fixed chunks of about 250 MiB, W C D doubles for k-means; and at the end the
+result, N (k + 3) int32 numbers and twice that while it is collected: the plan of every process needs it whole.
+
+N samples of all processes, M of this one, D dimensions, k neighbours, C clusters, Q candidates of all samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from models.distributed import everyones
+from models.search.kmeans import lloyd
+from models.search.nearest import PIECE, Nearest
+from models.neighbors import central_in_piece, closer_than_average, whiten
+from models.search.sharded_features import Part, pieces, rows_of_all
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Who may be a partner of sample n: `pool[start_N[n] : start_N[n] + count_N[n]]`; the same on all processes.
+
+    `pool` and `neighbors_Nk` are int32, `start_N` and `count_N` int64.
+    """
+
+    pool: Tensor
+    start_N: Tensor
+    count_N: Tensor
+    neighbors_Nk: Tensor
+
+
+@torch.no_grad()
+def select(part: Part, rule: str, components: int, neighbors: int, clusters: int, iterations: int) -> Candidates:
+    """Candidates of every sample.
+
+    Args:
+        part: this process's samples and their pooled features.
+        rule: "paper" (neighbours closer to the centre) or "snapshot" (the closer half of the cluster).
+        components: whitened ones in which everything is measured; 0 takes the plain features.
+
+    Raises:
+        ValueError: there are fewer samples than neighbours or clusters are asked for.
+    """
+    if not 1 <= neighbors < part.total:
+        raise ValueError(f"{neighbors} neighbours are asked of {part.total} samples; take 1 to {part.total - 1}")
+    # A narrow backbone has fewer directions than the published number of components: then all are taken.
+    kept = min(components, part.features_MD.shape[1])
+    space_MD = whiten(part.features_MD, kept, everyones) if kept else normalize(part.features_MD.float())
+    part = replace(part, features_MD=space_MD)
+
+    search = Nearest(space_MD, neighbors, part.number_M)
+    for number_P, rows_PD in pieces(part, PIECE):
+        search.look_at(number_P, rows_PD)
+    neighbors_Mk = search.number_Nk
+    centroids_CD, assignment_M = lloyd(space_MD, clusters, iterations, everyones=everyones)
+
+    if rule == "paper":
+        mask_Mk = torch.zeros_like(neighbors_Mk, dtype=torch.bool)
+        for number_P, rows_PD in pieces(part, PIECE):
+            mask_Mk |= central_in_piece(space_MD, neighbors_Mk, centroids_CD, assignment_M, number_P, rows_PD)
+        return _central_neighbors(part.number_M, neighbors_Mk, mask_Mk)
+    eligible_M = closer_than_average(space_MD, centroids_CD, assignment_M, everyones)
+    return _central_members(part.number_M, neighbors_Mk, assignment_M, eligible_M, clusters)
+
+
+def _central_neighbors(number_M: Tensor, neighbors_Mk: Tensor, mask_Mk: Tensor) -> Candidates:
+    """The neighbours that the mask keeps, those of all samples one after the other."""
+    _, neighbors_Nk = rows_of_all(number_M, neighbors_Mk.int())
+    mask_Nk = rows_of_all(number_M, mask_Mk.byte())[1].bool()
+    count_N = mask_Nk.sum(1)
+    return Candidates(neighbors_Nk[mask_Nk], count_N.cumsum(0) - count_N, count_N, neighbors_Nk)
+
+
+def _central_members(
+    number_M: Tensor, neighbors_Mk: Tensor, assignment_M: Tensor, eligible_M: Tensor, clusters: int
+) -> Candidates:
+    """The eligible members of a sample's cluster; samples of one cluster share them."""
+    _, neighbors_Nk = rows_of_all(number_M, neighbors_Mk.int())
+    assignment_N = rows_of_all(number_M, assignment_M)[1]
+    eligible_Q = rows_of_all(number_M, eligible_M.byte())[1].nonzero()[:, 0]
+    cluster_Q, order_Q = assignment_N[eligible_Q].sort(stable=True)
+    count_C = torch.bincount(cluster_Q, minlength=clusters)
+    start_C = count_C.cumsum(0) - count_C
+    return Candidates(eligible_Q[order_Q].int(), start_C[assignment_N], count_C[assignment_N], neighbors_Nk)

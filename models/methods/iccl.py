@@ -1,0 +1,170 @@
+"""ICCL: the relation between similarity and clustering losses (Ge, Liu, Gui et al.; TIP 2023, arXiv 2301.03041).
+
+The idea:
+ - Comparing two views of one image (BYOL, SimSiam) says nothing about how images relate. A clustering loss does.
+ - The embedding itself is read as the logits of K soft clusters (K is its width): no prototypes, no Sinkhorn, no queue.
+ - Each view predicts the other's assignment; only a uniformity term on the mean assignment keeps clusters apart.
+ - For the first half of training there is the similarity alone, then over a tenth of it the loss is faded over.
+
+    L = (1 - w) L_sim + w (lambda L_uni + L_ce)               w: 0 up to epoch E0, straight to 1 at E1
+    m_v = softmax(n(q_v) / tau_2), s_v = softmax(n(p_v) / tau_1)      n: L2 normalisation
+    L_ce = -1/2 [ mean_b sum_k m_1 log s_2 + mean_b sum_k m_2 log s_1 ]
+    L_uni = -log K - mean_k log(mean of s over the global batch and both views)_k
+
+p are predictions, q targets. variant "momentum": q from a teacher, L_sim is BYOL's (sum of squared distances, 0 to 8).
+variant "plain": q is the network's own embedding without gradient, L_sim is SimSiam's (-1 to 1); published with a
+rotation to the targets' principal directions (`pca`) and tau_1 = |m|, per sample (`adaptive`).
+
+What differs from the authors' code (which has no licence: nothing is copied), and why:
+ - lambda is the *effective* weight. Their all-reduce hides L_uni's gradient from autograd, so that W processes train
+   with lambda / W: their launcher's four make 1.25 of the configured 5, and 0.25 of 1. Give that to repeat it.
+ - log s comes from log_softmax and its mean from logsumexp: exact, where theirs replaces -inf by the smallest number.
+ - The principal directions are fitted on all processes' targets, with a fixed sign, by eigh (torch.eig is gone).
+ - Convolutions and the ViT start as everywhere in this project (theirs: uniform of the same variance).
+ - The second head of their repository (RCC, without the partition function) is not built: its role is unknown.
+
+B samples of this process, K embedding width = clusters.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from models.losses.cosine import negative_cosine, squared_distance
+from models.networks.backbones import Backbone
+from models.clustering import (
+    adaptive_temperature,
+    cross_view_cross_entropy,
+    log_assignment,
+    log_mean,
+    principal_rotation,
+    ramp,
+    uniformity,
+)
+from models.distributed import gather, gather_with_gradient
+from models.networks.heads import LastNorm, mlp
+from models.method import Losses
+from models.options import option
+from models.methods.siamese import Outputs, Siamese
+from models.networks.sync_norm import SyncBatchNorm1d
+from models.methods.view_settings import ViewSettings, positive, share
+from pipelines.batch import Batch
+
+if TYPE_CHECKING:
+    from models.methods.recipes import Training
+
+VARIANTS = ("momentum", "plain")
+
+
+@dataclass(frozen=True)
+class Settings(ViewSettings):
+    """What ICCL adds to a training recipe."""
+
+    variant: str = option("momentum", "targets: momentum (of a teacher) or plain (its own, as in SimSiam)")
+    hidden: int = option(4096, "hidden width of projector and predictor")
+    dim: int = option(512, "width of the embedding, which is the number of clusters")
+    ema: float = option(0.99, "first momentum of the teacher, per step; rises to 1 along half a cosine")
+    student_temperature: float = option(0.1, "tau_1; with --adaptive, the momentum variant's upper limit")
+    teacher_temperature: float = option(0.07, "tau_2")
+    adaptive: bool = option(False, "tau_1 of each sample is the norm of the assignment that it predicts")
+    pca: int = option(0, "principal directions that the clustering sees; 0 for no rotation")
+    uniformity: float = option(5.0, "lambda, the effective weight of L_uni whatever the number of processes")
+    ramp_start: float = option(0.5, "share of training after which the clustering fades in")
+    ramp_end: float = option(0.6, "share of training from which there is clustering alone")
+    freeze_patches: bool = option(False, "leave a ViT's patch embedding as it starts")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.views(2)
+        if self.variant not in VARIANTS:
+            raise ValueError(f"unknown variant '{self.variant}'; take one of {', '.join(VARIANTS)}")
+        positive(
+            hidden=self.hidden, dim=self.dim, student_temperature=self.student_temperature,
+            teacher_temperature=self.teacher_temperature,
+        )  # fmt: skip
+        share(ema=self.ema, ramp_start=self.ramp_start, ramp_end=self.ramp_end)
+        if self.ramp_end < self.ramp_start:
+            raise ValueError(f"the ramp ends at {self.ramp_end}, before it starts at {self.ramp_start}")
+        if not 0 <= self.pca <= self.dim:
+            raise ValueError(f"pca is {self.pca}; give 0 (none) to the embedding's {self.dim}")
+        if self.uniformity < 0:
+            raise ValueError(f"uniformity is {self.uniformity}; give 0 or more")
+
+    def check(self, training: Training) -> None:
+        """Refuses a rotation that the batch cannot determine.
+
+        Raises:
+            ValueError: there are fewer targets in a batch than directions.
+        """
+        if self.pca > 2 * training.batch_size:
+            raise ValueError(f"pca of {self.pca} directions from the {2 * training.batch_size} targets of a batch")
+
+
+class Iccl(Siamese):
+    """BYOL or SimSiam whose loss turns into a clustering loss on the way."""
+
+    def __init__(self, backbone: Backbone, settings: Settings) -> None:
+        momentum = settings.variant == "momentum"
+        widths = (backbone.dim, settings.hidden, settings.hidden, settings.dim)
+        last: LastNorm = "none" if momentum else "plain"
+        projector = mlp(widths, batch_norm=True, last_batch_norm=last, bias=False, norm=SyncBatchNorm1d)
+        bottleneck = (settings.dim, settings.hidden, settings.dim)
+        predictor = mlp(bottleneck, batch_norm=True, bias=False, last_bias=not momentum, norm=SyncBatchNorm1d)
+        if momentum:
+            for module in (*projector.modules(), *predictor.modules()):
+                if isinstance(module, nn.Linear):  # standard deviation 1 / sqrt(inputs); the plain variant has torch's
+                    bound = math.sqrt(3 / module.in_features)
+                    nn.init.uniform_(module.weight, -bound, bound)
+        if settings.freeze_patches and isinstance(patches := getattr(backbone, "patch_embed", None), nn.Module):
+            patches.requires_grad_(False)
+        super().__init__(backbone, settings.views(2), projector, predictor, settings.ema if momentum else None)
+        self.settings = settings
+
+    def forward(self, batch: Batch) -> Losses:
+        out = self.outputs(batch)
+        if self.settings.variant == "momentum":
+            one = squared_distance(out.first_BD, out.target_second_BD)
+            similarity = one + squared_distance(out.second_BD, out.target_first_BD)
+        else:
+            one = negative_cosine(out.first_BD, out.target_second_BD)
+            similarity = (one + negative_cosine(out.second_BD, out.target_first_BD)) / 2
+        parts = {"similarity": similarity.detach()}
+        weight = self.clustering_weight()
+        if weight == 0:
+            return Losses(similarity, parts)
+        cross_entropy, uniform = self._clustering(out)
+        total = (1 - weight) * similarity + weight * (self.settings.uniformity * uniform + cross_entropy)
+        return Losses(total, parts | {"cross_entropy": cross_entropy.detach(), "uniformity": uniform.detach()})
+
+    def clustering_weight(self) -> float:
+        """w of this step. It moves once an epoch, as published."""
+        epochs = self.total_steps / self.steps_per_epoch
+        start, end = (limit * epochs for limit in (self.settings.ramp_start, self.settings.ramp_end))
+        return ramp(self.step // self.steps_per_epoch, start, end)
+
+    def _clustering(self, out: Outputs) -> tuple[Tensor, Tensor]:
+        """L_ce of this process's samples, and L_uni of the global batch."""
+        settings = self.settings
+        if settings.pca:
+            targets_NK = gather(torch.cat([out.target_first_BD, out.target_second_BD]))
+            rotation = principal_rotation(targets_NK, settings.pca)
+            out = Outputs(*(rotation.apply(rows_BK) for rows_BK in out))
+        first_BK, second_BK = (
+            log_assignment(rows_BK, settings.teacher_temperature).exp()
+            for rows_BK in (out.target_first_BD, out.target_second_BD)
+        )
+        tau_first: float | Tensor = settings.student_temperature
+        tau_second: float | Tensor = settings.student_temperature
+        if settings.adaptive:  # each view's student predicts the other view's target, and takes the norm of that one
+            limit = settings.student_temperature if settings.variant == "momentum" else None
+            tau_first, tau_second = adaptive_temperature(second_BK, limit), adaptive_temperature(first_BK, limit)
+        log_first_BK = log_assignment(out.first_BD, tau_first)
+        log_second_BK = log_assignment(out.second_BD, tau_second)
+        mean_1K = log_mean(torch.cat([log_first_BK, log_second_BK]))[None]
+        uniform = uniformity(gather_with_gradient(mean_1K))
+        return cross_view_cross_entropy(first_BK, second_BK, log_first_BK, log_second_BK), uniform

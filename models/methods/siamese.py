@@ -1,0 +1,72 @@
+"""What BYOL, SimSiam and ICCL share: each of two views predicts the target embedding of the other.
+
+The targets are those of a momentum teacher, or without one, the network's own embeddings without gradient.
+
+Shapes: B samples of this process, D embedding.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from models.networks.backbones import Backbone
+from models.method import Embedding, Method
+from models.networks.norm import forward_views
+from models.networks.teacher import Teacher, cosine_momentum
+from pipelines.batch import Batch
+from pipelines.views import View
+
+
+class Outputs(NamedTuple):
+    """Predictions p_1, p_2 (trained) and targets q_1, q_2 (without gradient), [B, D] each, not normalised."""
+
+    first_BD: Tensor
+    second_BD: Tensor
+    target_first_BD: Tensor
+    target_second_BD: Tensor
+
+
+class Siamese(Method):
+    """Two views, a student with a predictor, and a teacher if there is one.
+
+    Args:
+        projector: from pooled features to embeddings; the teacher has a copy.
+        predictor: from embeddings to predictions; the student's alone.
+        ema: the teacher's first momentum, which rises to 1 along half a cosine; None for no teacher.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        views: tuple[View, ...],
+        projector: nn.Module,
+        predictor: nn.Module,
+        ema: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.views = views
+        self.student = Embedding(backbone, projector)
+        self.predictor = predictor
+        self.ema = ema
+        self.teacher = None if ema is None else Teacher(self.student)
+
+    def outputs(self, batch: Batch) -> Outputs:
+        """Predictions and targets of both views; batch statistics are those of a view, as in the authors' code."""
+        embeddings = forward_views(self.student, batch.views)
+        predictions = forward_views(self.predictor, embeddings)
+        if self.teacher is None:
+            targets = [embedding_BD.detach() for embedding_BD in embeddings]
+        else:
+            targets = forward_views(self.teacher, batch.views)
+        return Outputs(*predictions, *targets)
+
+    def after_step(self, step: int) -> None:
+        super().after_step(step)
+        if self.teacher is not None and self.ema is not None:
+            # Steps are counted from 1 here, as in ICCL's released code: the last one leaves the teacher where it is.
+            self.teacher.update(self.student, cosine_momentum(step + 1, self.total_steps, self.ema))
+
+    def encoder(self) -> Backbone:
+        return self.student.backbone

@@ -1,0 +1,80 @@
+"""SimCLR: a simple framework for contrastive learning (Chen, Kornblith, Norouzi, Hinton; ICML 2020, arXiv 2002.05709).
+
+The idea:
+ - Two strongly augmented views of each image; each must be told from all other views of the batch.
+ - Negatives are the batch itself: no queue, no teacher. Large batches help.
+ - The loss sits on a projection that is thrown away afterwards.
+
+    l(i, j) = -log( e^{cos(z_i, z_j)/tau} / sum_{k != i} e^{cos(z_i, z_k)/tau} )        k over the 2N views of the batch
+    L = mean of l over both directions of all N pairs
+
+With several processes the views are gathered with gradient: the loss is that of the global batch. Statistics of the
+heads' batch norms are those of the global batch, too.
+
+What differs from the authors' code (TensorFlow), and why:
+ - The projection's last batch norm has a bias, theirs only a gain; one vector of `dim` numbers.
+ - Blur has the sigma and no kernel size of its own, as everywhere in this project.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from models.networks.backbones import Backbone
+from models.distributed import gather_with_gradient, positions
+from models.networks.heads import mlp
+from models.method import Embedding, Losses, Method
+from models.networks.norm import forward_views
+from models.options import option
+from models.relations import nt_xent
+from models.networks.sync_norm import SyncBatchNorm1d
+from models.methods.view_settings import ViewSettings, positive
+from pipelines.batch import Batch
+
+if TYPE_CHECKING:
+    from models.methods.recipes import Training
+
+
+@dataclass(frozen=True)
+class Settings(ViewSettings):
+    """What SimCLR adds to a training recipe."""
+
+    hidden: int = option(2048, "hidden width of the projector; the paper takes the backbone's width")
+    dim: int = option(128, "width of the embedding")
+    temperature: float = option(0.1, "tau of the loss")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.views(2)
+        positive(hidden=self.hidden, dim=self.dim, temperature=self.temperature)
+
+    def check(self, training: Training) -> None:
+        """Refuses a batch without negatives.
+
+        Raises:
+            ValueError: the batch is one image.
+        """
+        if training.batch_size < 2:
+            raise ValueError(f"a batch of {training.batch_size} has no negatives; give --batch-size 2 or more")
+
+
+class SimClr(Method):
+    """NT-Xent on two views."""
+
+    def __init__(self, backbone: Backbone, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.views = settings.views(2)
+        widths = (backbone.dim, settings.hidden, settings.dim)
+        head = mlp(widths, batch_norm=True, last_batch_norm="affine", bias=False, norm=SyncBatchNorm1d)
+        self.student = Embedding(backbone, head)
+
+    def forward(self, batch: Batch) -> Losses:
+        first_BD, second_BD = forward_views(self.student, batch.views)
+        everyone = (gather_with_gradient(first_BD), gather_with_gradient(second_BD))
+        position_B = positions(len(first_BD), first_BD.device)
+        return Losses(nt_xent(first_BD, second_BD, self.settings.temperature, *everyone, position_B))
+
+    def encoder(self) -> Backbone:
+        return self.student.backbone

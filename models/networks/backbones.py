@@ -1,0 +1,227 @@
+"""Backbones: ResNet-18/34/50 with three stems, and the one function that builds any backbone by name.
+
+State-dict keys are torchvision's (conv1, bn1, layer1.0.conv1 ... layer4.2.bn3, no fc), so weights travel both ways.
+He et al., "Deep Residual Learning for Image Recognition", arXiv 1512.03385; the stride of a bottleneck sits in its 3x3
+convolution, as in torchvision. The ViT is in `vit.py`.
+
+Shapes: B images, D pooled features, C channels, H x W pixels of a map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.networks.block_norm import InterleavedMaps, from_blocks, to_blocks
+from models.networks.norm import SplitBatchNorm2d
+
+#: Makes the batch norm of so many channels; the place where split or synchronised statistics enter.
+BatchNorm = Callable[[int], nn.Module]
+STEMS = ("imagenet", "small", "small_pool")
+
+
+class Features(NamedTuple):
+    """What a backbone sees in a batch.
+
+    Attributes:
+        pooled: [B, D].
+        maps: the outputs of named stages, [B, C, H, W] each. References into the forward pass, not copies, but where
+            batch norms are split: then each is a copy, made when it is read.
+    """
+
+    pooled: Tensor
+    maps: Mapping[str, Tensor]
+
+
+class Backbone(nn.Module):
+    """An image encoder. `dim` is the width of the pooled features, `widths` the channels of each named stage."""
+
+    dim: int
+    widths: dict[str, int]
+
+    def forward(self, images_BCHW: Tensor) -> Features:
+        """Pooled features and stage maps of [B, 3, H, W] normalised images."""
+        raise NotImplementedError
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around an identity (ResNet-18 and 34)."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int, batch_norm: BatchNorm) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
+        self.bn1 = batch_norm(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = batch_norm(width)
+        self.downsample = _downsample(inputs, width, stride, batch_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = self.bn2(self.conv2(y))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)), inplace=True)
+
+    def last_norm(self) -> nn.Module:
+        return self.bn2
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions around an identity (ResNet-50)."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int, batch_norm: BatchNorm) -> None:
+        super().__init__()
+        outputs = width * self.expansion
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = batch_norm(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = batch_norm(width)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.bn3 = batch_norm(outputs)
+        self.downsample = _downsample(inputs, outputs, stride, batch_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
+        y = self.bn3(self.conv3(y))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)), inplace=True)
+
+    def last_norm(self) -> nn.Module:
+        return self.bn3
+
+
+def _downsample(inputs: int, outputs: int, stride: int, batch_norm: BatchNorm) -> nn.Sequential | None:
+    if stride == 1 and inputs == outputs:
+        return None
+    kind = _OddShortcut if stride > 1 and inputs % 8 else nn.Conv2d
+    return nn.Sequential(kind(inputs, outputs, 1, stride, bias=False), batch_norm(outputs))
+
+
+class _OddShortcut(nn.Conv2d):
+    """A strided 1x1 convolution of channels that 8 does not divide: pixels are picked first, then convolved.
+
+    For its weights' gradient torch 2.13 reads channels-last pixels in blocks of 8 channels on processors without
+    AVX-512, and writes the last block behind the end of its memory: seen with 2 to 6 channels.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        down, right = self.stride
+        return F.conv2d(x[:, :, ::down, ::right], self.weight)
+
+
+class ResNet(Backbone):
+    """A residual network of four stages; pooled features are the mean over the last map.
+
+    Args:
+        block: `BasicBlock` or `Bottleneck`.
+        layers: blocks in each of the four stages.
+        width: channels of the first stage; 64 is the published network, less trains on a CPU.
+        stem: "imagenet" 7x7 stride 2 and max-pool; "small" 3x3 stride 1, no pool (CIFAR); "small_pool" 3x3 stride 1 and
+            the max-pool kept (STL-10 and Tiny-ImageNet at 64 px).
+        zero_init_residual: start each block's last batch norm gain at 0 (Goyal et al., arXiv 1706.02677).
+        batch_norm: makes the batch norms; `nn.BatchNorm2d` by default.
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        layers: tuple[int, int, int, int],
+        width: int = 64,
+        stem: str = "imagenet",
+        zero_init_residual: bool = False,
+        batch_norm: BatchNorm | None = None,
+    ) -> None:
+        super().__init__()
+        norm = batch_norm or nn.BatchNorm2d
+        kernel, stride = (7, 2) if stem == "imagenet" else (3, 1)
+        self.conv1 = nn.Conv2d(3, width, kernel, stride, kernel // 2, bias=False)
+        self.bn1 = norm(width)
+        self.maxpool = nn.Identity() if stem == "small" else nn.MaxPool2d(3, 2, 1)
+
+        def stage(inputs: int, width: int, count: int, stride: int) -> nn.Sequential:
+            blocks = [block(inputs, width, stride, norm)]
+            blocks += [block(width * block.expansion, width, 1, norm) for _ in range(count - 1)]
+            return nn.Sequential(*blocks)
+
+        outputs = [width * 2**i * block.expansion for i in range(4)]
+        self.layer1 = stage(width, width, layers[0], 1)
+        self.layer2 = stage(outputs[0], width * 2, layers[1], 2)
+        self.layer3 = stage(outputs[1], width * 4, layers[2], 2)
+        self.layer4 = stage(outputs[2], width * 8, layers[3], 2)
+        self.dim = outputs[3]
+        self.widths = {f"layer{i + 1}": channels for i, channels in enumerate(outputs)}
+
+        for module in self.modules():
+            if isinstance(module, SplitBatchNorm2d):
+                module.blocks = True  # the batch is sorted once, in `forward`
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if zero_init_residual:
+            for gain in self._last_gains():
+                nn.init.zeros_(gain)
+
+    def _last_gains(self) -> Iterator[Tensor]:
+        for module in self.modules():
+            if isinstance(module, BasicBlock | Bottleneck):
+                yield module.last_norm().get_parameter("weight")
+
+    def forward(self, images_BCHW: Tensor) -> Features:
+        groups = self.bn1.groups if self.training and isinstance(self.bn1, SplitBatchNorm2d) else 1
+        x = to_blocks(images_BCHW, groups)
+        x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
+        maps = {}
+        for name in ("layer1", "layer2", "layer3", "layer4"):
+            x = maps[name] = self.get_submodule(name)(x)
+        pooled = from_blocks(x.mean((2, 3)), groups)
+        return Features(pooled, maps if groups == 1 else InterleavedMaps(maps, groups))
+
+
+@dataclass(frozen=True)
+class _Shape:
+    block: type[BasicBlock] | type[Bottleneck]
+    layers: tuple[int, int, int, int]
+
+
+_RESNETS = {
+    "resnet18": _Shape(BasicBlock, (2, 2, 2, 2)),
+    "resnet34": _Shape(BasicBlock, (3, 4, 6, 3)),
+    "resnet50": _Shape(Bottleneck, (3, 4, 6, 3)),
+}
+NAMES = (*_RESNETS, "vit_small")
+
+
+def build_backbone(
+    name: str,
+    width: int = 64,
+    stem: str = "imagenet",
+    zero_init_residual: bool = False,
+    batch_norm: BatchNorm | None = None,
+    image_size: int = 224,
+) -> Backbone:
+    """The backbone called `name`, freshly initialised from torch's global generator.
+
+    Args:
+        width: channels of a ResNet's first stage, or of one of a ViT's six heads; 64 is the published size of both.
+        image_size: side of the training images in pixels; only a ViT's position table needs it.
+
+    Raises:
+        ValueError: the name or the stem is unknown, or does not fit the backbone.
+    """
+    if name not in NAMES:
+        raise ValueError(f"unknown backbone '{name}'; choose from {', '.join(NAMES)}")
+    if stem not in STEMS:
+        raise ValueError(f"unknown stem '{stem}'; choose from {', '.join(STEMS)}")
+    if width < 1:
+        raise ValueError(f"backbone width is {width}; give at least 1 channel")
+    if name == "vit_small":
+        from models.networks.vit import VisionTransformer  # here, because vit.py needs this file's Backbone
+
+        return VisionTransformer(image_size, dim=6 * width)
+    shape = _RESNETS[name]
+    return ResNet(shape.block, shape.layers, width, stem, zero_init_residual, batch_norm)

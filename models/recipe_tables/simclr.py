@@ -1,0 +1,28 @@
+"""SimCLR's recipes (arXiv 2002.05709): the CIFAR-10 experiment of its appendix B.9 for views, head and temperature.
+
+There: colour strength 0.5, no blur, temperature 0.5, projection to 128; LARS, batch 512 and more, up to 1000 epochs,
+which the rows replace by those of the project's other methods (`small`).
+"""
+
+from __future__ import annotations
+
+from models.recipe_tables.sources import Row, ours, paper
+from models.recipe_tables import small
+
+_METHOD: Row = {
+    "crop_scale": paper(0.08),
+    "flip": paper(0.5),
+    "jitter": paper((0.4, 0.4, 0.4, 0.1)),
+    "jitter_p": paper((0.8,)),
+    "grayscale": paper(0.2),
+    "blur": paper((0.0,)),
+    "hidden": paper(512),
+    "dim": paper(128),
+    "temperature": paper(0.5),
+}
+
+ROWS: dict[str, Row] = small.rows(
+    _METHOD,
+    medium={"blur": ours((0.5,))},
+    digits={"hidden": ours(128), "dim": ours(64)},
+)

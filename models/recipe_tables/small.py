@@ -1,0 +1,46 @@
+"""What the baselines' small-data recipes have in common: nothing of it was published with them.
+
+SGD with the rates of MSVQ's and ReSSL's small-data recipes (lr 0.06 for a batch of 256, weight decay 5e-4, 5 epochs of
+warm-up, 200 epochs), so that methods differ in what they learn by. A baseline's own table adds its heads and momenta,
+from its paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from models.recipe_tables.sources import Row, Sourced, ours
+from models.recipe_tables import unpublished
+
+CIFAR: Row = {
+    "backbone": ours("resnet18"),
+    "width": ours(64),
+    "stem": ours("small"),
+    "sync_bn": ours(True),
+    "image_size": ours(32),
+    "image_keep": ours(1.0),
+    "epochs": ours(200),
+    "batch_size": ours(256),
+    "optimizer": ours("sgd"),
+    "lr": ours(0.06),
+    "momentum": ours(0.9),
+    "weight_decay": ours(5e-4),
+    "decay_vectors": ours(True),
+    "warmup_epochs": ours(5.0),
+    "lr_per_epoch": ours(False),
+    "crop_size": ours(32),
+}
+MEDIUM: Row = {**CIFAR, "stem": ours("small_pool"), "image_size": ours(64), "crop_size": ours(64)}
+DIGITS: Row = {**CIFAR, **unpublished.DIGITS, "solarize": ours((0.0,))}
+
+
+def rows(method: Row, medium: Mapping[str, Sourced], digits: Mapping[str, Sourced]) -> dict[str, Row]:
+    """A baseline's rows: what it shares over all data sets, and what is different at 64 pixels and for digits."""
+    return {
+        "photos": {**CIFAR, **unpublished.PHOTOS, **method},
+        "cifar10": {**CIFAR, **method},
+        "cifar100": {**CIFAR, **method},
+        "stl10": {**MEDIUM, **method, **medium, "image_size": ours(96)},
+        "tiny_imagenet": {**MEDIUM, **method, **medium},
+        "digits": {**method, **DIGITS, **digits},
+    }

@@ -1,0 +1,109 @@
+"""What the recipes of several methods have in common: trunk, optimizer, strong views, head, queue and teacher.
+
+Small images: MSVQ's code. ReSSL and MoCo v2 were re-run with it by the same authors, and CGH, which published no recipe
+for small data, inherits it. ImageNet: ReSSL's code, which CGH's follows. The source says from where a method has it.
+`PHOTOS` and `DIGITS` are this project's changes to the small-data recipe for data that nothing was published on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from models.recipe_tables.sources import Row, Sourced, ours
+from models.recipe_tables import unpublished
+
+Source = Callable[[Any], Sourced]
+
+
+def small(source: Source) -> Row:
+    """CIFAR-10 and CIFAR-100."""
+    return {
+        "backbone": source("resnet18"),
+        "width": source(64),
+        "stem": source("small"),
+        "bn_splits": source(8),
+        "image_size": source(32),
+        "image_keep": source(1.0),
+        "epochs": source(200),
+        "batch_size": source(256),
+        "optimizer": source("sgd"),
+        "lr": source(0.06),
+        "momentum": source(0.9),
+        "weight_decay": source(5e-4),
+        "decay_vectors": source(True),
+        "warmup_epochs": source(5.0),
+        "lr_per_epoch": source(False),
+        **strong_views(source, 32),
+        "hidden": source(2048),
+        "dim": source(128),
+        "queue_size": source(4096),
+        "ema": source(0.99),
+        "default_conv1": source(True),
+    }
+
+
+def stl10(source: Source) -> Row:
+    """Trained at 64 pixels with the max-pool, evaluated at the images' own 96."""
+    return {**tiny_imagenet(source), "image_size": source(96)}
+
+
+def tiny_imagenet(source: Source) -> Row:
+    """64 pixels, with the max-pool."""
+    return {
+        **small(source),
+        "stem": source("small_pool"),
+        "image_size": source(64),
+        "crop_size": source(64),
+        "queue_size": source(16384),
+        "ema": source(0.996),
+    }
+
+
+def imagenet(source: Source) -> Row:
+    """ReSSL's and CGH's ResNet-50; MoCo v2 has other numbers in the lower half."""
+    return {
+        "backbone": source("resnet50"),
+        "width": source(64),
+        "stem": source("imagenet"),
+        "bn_splits": source(8),
+        "image_size": source(224),
+        "image_keep": source(224 / 256),
+        "epochs": source(200),
+        "batch_size": source(256),
+        "optimizer": source("sgd"),
+        "momentum": source(0.9),
+        "weight_decay": source(1e-4),
+        "ema": source(0.999),
+        **strong_views(source, 224),
+        "lr": source(0.05),
+        "decay_vectors": source(False),
+        "warmup_epochs": source(5.0),
+        "lr_per_epoch": source(False),
+        "hidden": source(4096),
+        "dim": source(512),
+        "queue_size": source(131072),
+    }
+
+
+def strong_views(source: Source, size: int) -> Row:
+    """MoCo v2's augmentation, at `size` pixels."""
+    return {
+        "crop_size": source(size),
+        "crop_scale": source(0.2),
+        "flip": source(0.5),
+        "jitter": source((0.4, 0.4, 0.4, 0.1)),
+        "jitter_p": source((0.8,)),
+        "grayscale": source(0.2),
+        "blur": source((0.5,)),
+    }
+
+
+PHOTOS: Row = {**unpublished.PHOTOS, "default_conv1": ours(False)}
+DIGITS: Row = {
+    **unpublished.DIGITS,
+    "bn_splits": ours(1),
+    "hidden": ours(512),
+    "queue_size": ours(1024),
+    "default_conv1": ours(False),
+}

@@ -1,0 +1,25 @@
+"""Data that nothing was published on: what every method's recipe changes for it, always this project's choice."""
+
+from __future__ import annotations
+
+from models.recipe_tables.sources import Row, ours
+
+# Thousands of photographs of any size.
+PHOTOS: Row = {
+    "stem": ours("imagenet"),
+    "image_size": ours(128),
+    "image_keep": ours(128 / 144),
+    "crop_size": ours(128),
+}
+# 1,442 training images of 8 x 8 pixels: a narrow network, no mirrored digits, no blur that wipes out strokes.
+DIGITS: Row = {
+    "width": ours(16),
+    "image_size": ours(16),
+    "crop_size": ours(16),
+    "crop_scale": ours(0.5),
+    "flip": ours(0.0),
+    "blur": ours((0.0,)),
+    "batch_size": ours(64),
+    "epochs": ours(60),
+    "warmup_epochs": ours(2.0),
+}

@@ -1,0 +1,115 @@
+"""A trained encoder in three lines, from an exported file, a run's folder or a state dict.
+
+    from models import load_encoder
+    encoder = load_encoder("clim.safetensors")
+    features = encoder(encoder.preprocess(image))     # a Pillow image -> [1, D]
+
+Shapes: B images, C channels, H x W pixels, S side of a view, D features.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from models.storage.encoder import Encoder, EncoderError, from_run, from_weights
+from pipelines.area_resize import padded, resize_crops
+from pipelines.crops import boxes
+from pipelines.views import evaluation
+
+
+class FrozenEncoder(nn.Module):
+    """Images to features, in evaluation mode and without gradients, with the preprocessing that goes with the weights.
+
+    A module as any other: `.to(device)` moves it, `.train()` and `.requires_grad_()` thaw it.
+
+    Attributes:
+        backbone: the network alone; it also returns the maps of its stages.
+        dim: D.
+        image_size, image_keep: side of the views in pixels, and the share of the shorter side that they show.
+        mean, std: of the channels, on the scale 0 to 1; None where neither the file nor the caller says.
+        encoder: where the weights come from.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.backbone = encoder.backbone
+        self.dim = encoder.backbone.dim
+        self.image_size, self.image_keep = encoder.image_size, encoder.image_keep
+        self.mean, self.std = encoder.mean, encoder.std
+        self.eval().requires_grad_(False)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Pooled features [B, D] of normalised images [B, 3, H, W]."""
+        pooled: Tensor = self.backbone(images_BCHW).pooled
+        return pooled
+
+    def preprocess(self, *images: Image.Image) -> Tensor:
+        """Views [B, 3, S, S] as in evaluation: centred square, area resize, normalised; on the encoder's device.
+
+        Pictures of any size and 8-bit mode; an EXIF orientation is applied, transparency is laid over white.
+
+        Raises:
+            EncoderError: nothing says mean and std.
+        """
+        if self.mean is None or self.std is None:
+            raise EncoderError(
+                f"{self.encoder.source} does not say how its images are normalised; give load_encoder mean and std"
+            )
+        views = torch.cat([_view(image, self.image_size, self.image_keep) for image in images])
+        device = next(self.backbone.parameters()).device
+        mean_3, std_3 = torch.tensor(self.mean, device=device), torch.tensor(self.std, device=device)
+        return (views.to(device).float() / 255 - mean_3.view(3, 1, 1)) / std_3.view(3, 1, 1)
+
+
+def load_encoder(
+    path: str | os.PathLike[str],
+    *,
+    checkpoint: str = "newest",
+    stem: str | None = None,
+    image_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> FrozenEncoder:
+    """The encoder in a file that `tools.export` wrote, in a run's folder, or in a state dict.
+
+    Args:
+        path: .safetensors; a folder with config.json and checkpoints; or .pt, .pth with torchvision's or timm's keys.
+        checkpoint: of a run, "newest" or "best" by its kNN monitor.
+        stem, image_size, mean, std: of a file, where it does not say them itself; mean and std on the scale 0 to 1.
+
+    Raises:
+        EncoderError: nothing there, or not to be used; one line.
+    """
+    path = Path(path)
+    given: dict[str, Any] = {"stem": stem, "image_size": image_size, "mean": mean, "std": std}
+    if not path.is_dir():
+        if checkpoint != "newest":
+            raise EncoderError(f"{path} is no folder of a run; leave checkpoint={checkpoint!r} out")
+        return FrozenEncoder(from_weights(path, **given))
+    if said := [name for name, value in given.items() if value is not None]:
+        raise EncoderError(f"{path} is a run, which says its {said[0]} itself; leave {said[0]}= out")
+    return FrozenEncoder(from_run(path, checkpoint))
+
+
+def _view(image: Image.Image, size: int, keep: float) -> Tensor:
+    """One view, uint8 [1, 3, S, S], by the boxes and the resize of the loaders."""
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        solid = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", solid.size, "white"), solid)
+    pixels_HWC = torch.from_numpy(np.array(image.convert("RGB")))
+    height, width = pixels_HWC.shape[:2]
+    key_1 = np.zeros(1, dtype=np.uint64)  # no random number is drawn for this view
+    box_14 = boxes(evaluation(size, keep), key_1, np.array([height]), np.array([width]))
+    first_1, stride_1, no_flip_1 = torch.zeros(1, dtype=torch.long), torch.tensor([width]), torch.tensor([False])
+    box = torch.from_numpy(box_14.astype(np.int64))
+    return resize_crops(pixels_HWC.view(-1, 3), first_1, stride_1, box, no_flip_1, size, padded(box_14))

@@ -1,0 +1,116 @@
+"""Optimizers by name, and the learning-rate schedules of the published recipes as pure functions of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from models.training.lars import LARS
+
+NAMES = ("sgd", "lars", "adamw")
+
+
+def build_optimizer(
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    name: str,
+    lr: float,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    exclude_norm_and_bias: bool = False,
+    constant: Sequence[str] = (),
+) -> Optimizer:
+    """An optimizer over the parameters that ask for a gradient.
+
+    Args:
+        named_parameters: as of `nn.Module.named_parameters`; those without gradient (teachers) are left out.
+        name: "sgd", "lars" or "adamw".
+        lr: the peak learning rate; `set_learning_rate` moves it.
+        momentum: of SGD and LARS; AdamW takes (0.9, 0.999).
+        weight_decay: L2 term of SGD and LARS, decoupled in AdamW.
+        exclude_norm_and_bias: no weight decay, and in LARS no scaling, for vectors: norm gains and all biases. Released
+            code often goes by names and then misses some norms; this does not.
+        constant: beginnings of names ("predictor.") whose learning rate stays at its peak, as SimSiam's and MNCL's.
+
+    Raises:
+        ValueError: unknown name, no parameters, a beginning that no parameter has, or a number out of range.
+    """
+    if name not in NAMES:
+        raise ValueError(f"unknown optimizer '{name}'; choose from {', '.join(NAMES)}")
+    trained = [(key, parameter) for key, parameter in named_parameters if parameter.requires_grad]
+    if not trained:
+        raise ValueError("the optimizer got no parameter that asks for a gradient")
+    for start in constant:
+        if not any(key.startswith(start) for key, _ in trained):
+            raise ValueError(f"no parameter's name starts with '{start}', whose learning rate is to stay constant")
+    # At most four groups: (scheduled or not) x (excluded or not), in the order in which they appear.
+    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+    for key, parameter in trained:
+        excluded = exclude_norm_and_bias and parameter.ndim <= 1
+        scheduled = not key.startswith(tuple(constant)) if constant else True
+        group = groups.setdefault((excluded, scheduled), {"params": [], "excluded": excluded, "scheduled": scheduled})
+        group["params"].append(parameter)
+        group["weight_decay"] = 0.0 if excluded else weight_decay
+    if name == "adamw":
+        return AdamW(list(groups.values()), lr)
+    if name == "lars":
+        return LARS(list(groups.values()), lr, momentum)
+    return SGD(list(groups.values()), lr, momentum)
+
+
+def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
+    """Give `lr` to every group but those that are constant."""
+    for group in optimizer.param_groups:
+        if group.get("scheduled", True):
+            group["lr"] = lr
+
+
+def cosine_schedule(
+    step: int,
+    steps_per_epoch: int,
+    epochs: int,
+    warmup_epochs: float = 0.0,
+    per_epoch: bool = False,
+    warmup_start: float = 0.0,
+    end: float = 0.0,
+) -> float:
+    """The share of the peak learning rate at `step` (from 0): linear warm-up, then half a cosine down to `end`.
+
+    Args:
+        per_epoch: the rate changes at the start of an epoch only (MoCo, CLIM); otherwise at every step (MSVQ, CGH).
+        warmup_epochs: length of the warm-up; the cosine spans the rest. 0 for none.
+        warmup_start: the share at step 0 of a warm-up. MSVQ's is 0, so that the first step moves nothing.
+        end: the share that the cosine reaches after the last step.
+
+    Raises:
+        ValueError: no steps, or a warm-up that is negative or as long as the run.
+    """
+    if steps_per_epoch < 1 or epochs < 1:
+        raise ValueError(f"schedule over {epochs} epochs of {steps_per_epoch} steps; give at least 1 of each")
+    if not 0 <= warmup_epochs < epochs:
+        raise ValueError(f"warm-up of {warmup_epochs} epochs in a run of {epochs}; give 0 or more, less than the run")
+    epoch = step // steps_per_epoch if per_epoch else step / steps_per_epoch
+    if epoch < warmup_epochs:
+        return warmup_start + (1 - warmup_start) * epoch / warmup_epochs
+    progress = min(1.0, (epoch - warmup_epochs) / (epochs - warmup_epochs))
+    return end + (1 - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def scheduled(name: str, step: int, steps_per_epoch: int, epochs: int, drops: Sequence[float] = ()) -> float:
+    """The share of the peak rate at `step` by a schedule's name: "cosine", "cosine per epoch", or "drops".
+
+    Args:
+        drops: shares of the epochs from which on the rate is a tenth of what it was, for "drops".
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name == "drops":
+        epoch = step // steps_per_epoch
+        return math.prod(0.1 for share in drops if epoch >= round(share * epochs))
+    if name not in ("cosine", "cosine per epoch"):
+        raise ValueError(f"unknown schedule '{name}'; take cosine, cosine per epoch, or drops")
+    return cosine_schedule(step, steps_per_epoch, epochs, per_epoch=name == "cosine per epoch")
