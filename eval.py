@@ -8,11 +8,11 @@ import sys
 from rich.console import Console
 
 from pipelines.damage import DecodeError
-from tools.evaluation import evaluate
-from tools.evaluation_options import parse
-from tools.options import Failure
-from tools.peers import leave
-from tools.trees import shown
+from tools.evaluation.evaluate import evaluate
+from tools.evaluation.options import parse
+from tools.run.options import Failure
+from tools.run.process_group import leave
+from tools.conversion.open_source import shown
 
 _MENDABLE = (Failure, ValueError, OSError, FloatingPointError, ModuleNotFoundError, DecodeError)
 

@@ -9,7 +9,7 @@ SIGTERM, SIGINT or SIGUSR1 ends the run with a checkpoint and exit code 143; `--
 
 from __future__ import annotations
 
-from tools.starting import start
+from tools.run.process_start import start
 
 if __name__ == "__main__":
     start()  # before the heavy imports: signals, streams and threads are right from here on
@@ -34,27 +34,27 @@ from models.networks.norm import average_running_statistics
 from models.training.optim import build_optimizer, cosine_schedule, set_learning_rate
 from models.methods.recipes import Recipe, recipe_for
 from pipelines import Batch, Dataset, open_dataset
-from pipelines.books import IndexCount
+from tools.run.epoch_audit import IndexCount
 from pipelines.damage import DecodeError
 from pipelines.memory import give_back
 from pipelines.pairing import same_class_rates
 from pipelines.printable import shown
-from tools.alarms import Alarms
-from tools.banner import banner
-from tools.checkpoint_writer import CheckpointWriter
-from tools.data_path import open_data_path
-from tools.display import Display
-from tools.launch import check_parts, make_accelerator, use_compiler, use_threads
-from tools.nonfinite import StepGuard
-from tools.options import Failure, check_run, parse
-from tools.peers import LOST, LostContact, check_agreement, leave, run_facts, watching
-from tools.run_folder import RunFolder, run_config
-from tools.run_state import fresh_state, go_on, summary
-from tools.signals import STOPPED, AgreedStop, Stopped, StopRequest
-from tools.timer import Timer
-from tools.timetable import Timetable
-from tools.tracker import Tracker
-from tools.tracker_pictures import show_pictures
+from tools.run.alarms import Alarms
+from tools.run.banner import banner
+from tools.run.checkpoint_writer import CheckpointWriter
+from tools.run.data_path import open_data_path
+from tools.run.progress import Display
+from tools.run.accelerator import check_parts, make_accelerator, use_compiler, use_threads
+from tools.run.nonfinite_guard import StepGuard
+from tools.run.options import Failure, check_run, parse
+from tools.run.process_group import LOST, LostContact, check_agreement, leave, run_facts, watching
+from tools.run.folder import RunFolder, run_config
+from tools.run.state import fresh_state, go_on, summary
+from tools.run.signals import STOPPED, AgreedStop, Stopped, StopRequest
+from tools.run.throughput import Timer
+from tools.run.schedule import Timetable
+from tools.run.tracker import Tracker
+from tools.run.tracker_pictures import show_pictures
 
 
 def main() -> int:

@@ -38,7 +38,7 @@ def _rank(rank: int, processes: int, folder: str, function: Callable[..., Any], 
     torch.save(function(*args), Path(folder) / f"{rank}.pt")
     dist.barrier()
     sys.stdout.flush()
-    os._exit(0)  # gloo's destructors may wait for ever, see tools/peers.py
+    os._exit(0)  # gloo's destructors may wait for ever, see tools/run/process_group.py
 
 
 def _join(ranks: mp.ProcessContext) -> None:

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from models.method import Method
 from models.queue import KeyQueue
-from tools.alarms import Alarms, deviations
+from tools.run.alarms import Alarms, deviations
 
 
 class Queued(Method):

@@ -19,9 +19,9 @@ import pytest
 
 from tests.images import class_folder, encoded, smooth, write
 from tests.test_convert_errors import one_line, refused
-from tools import archives
+from tools.conversion.convert_source import archives
 from tools.convert import main
-from tools.trees import SourceError, Tree, open_tree
+from tools.conversion.open_source import SourceError, Tree, open_tree
 
 PICTURE = encoded(smooth(10, 10))
 

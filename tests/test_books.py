@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.books import IndexCount
+from tools.run.epoch_audit import IndexCount
 from pipelines.plan import Plan
 from pipelines.views import View
 from tests import gloo

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tools.cifar_pickle import PickleError, read
+from tools.conversion.cifar_pickle import PickleError, read
 
 BATCH = {
     b"data": np.arange(60, dtype=np.uint8).reshape(2, 30),

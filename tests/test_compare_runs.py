@@ -6,7 +6,7 @@ import pytest
 
 from tests.datasets import photos
 from tests.run_folders import write_result, write_run
-from tools.compare_runs import as_text, compare, differing, main, unique_names
+from tools.reporting.compare_runs import as_text, compare, differing, main, unique_names
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from tests.images import encoded, smooth
-from tools import encode, jpeg_check
-from tools.encode import JPEG, RAW, REENCODED, STORED_RAW, UNTOUCHED, Encoded, Settings, encode_array, encode_bytes
+from tools.conversion.convert_source import encode
+from tools.conversion.convert_source import jpeg_check
+from tools.conversion.encode import JPEG, RAW, REENCODED, STORED_RAW, UNTOUCHED, Encoded, Settings, encode_array, encode_bytes
 
 PLAIN = Settings()
 

@@ -11,7 +11,7 @@ import train
 from models.storage import checkpoint
 from tests import runs
 from tests.test_train import LAST
-from tools.run_folder import RunFolder
+from tools.run.folder import RunFolder
 
 
 def test_a_checkpoint_that_does_not_fit_costs_no_step(whole, data, tmp_path, monkeypatch, capfd):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools.display import Display
+from tools.run.progress import Display
 
 
 @pytest.mark.parametrize("how", ["note", "warn"])

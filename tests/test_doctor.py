@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from pipelines.views import View, contrastive
-from tools import doctor, installation, probe
-from tools.installation import Check
-from tools.probe import Speeds, verdict, without_colours
+from tools import doctor
+from tools.diagnosis import installation
+from tools.diagnosis import bottleneck as probe
+from tools.diagnosis.installation import Check
+from tools.diagnosis.bottleneck import Speeds, verdict, without_colours
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

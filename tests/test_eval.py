@@ -17,7 +17,7 @@ from test_encoder import write_run
 import eval as program
 from models.storage.encoder import Encoder, from_run
 from pipelines import Dataset
-from tools.evaluation_tables import show_classes
+from tools.evaluation.tables import show_classes
 
 CLASSES = ("a", "b", "c")
 
@@ -69,7 +69,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "mixed": dataset("mixed", unlabelled=30), "other": dataset("other", classes=("a", "b", "d")),
         "order": dataset("order", classes=("b", "a", "c")),
     }  # fmt: skip
-    monkeypatch.setattr("tools.evaluation_data.open_dataset", lambda path, check: sets[str(path)])
+    monkeypatch.setattr("tools.evaluation.data.open_dataset", lambda path, check: sets[str(path)])
     monkeypatch.setattr("models.evaluation.labelled_passes.make_loader", FakeLoader)
     FakeLoader.normalised_by.clear()
     return write_run(tmp_path / "run")
@@ -210,7 +210,7 @@ def test_the_same_images_and_how_they_were_seen_are_told(run: Path, monkeypatch:
 def test_broken_weights_are_one_line_that_names_the_checkpoint(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tools.evaluation.from_run", lambda *which: broken(from_run(*which)))
+    monkeypatch.setattr("tools.evaluation.evaluate.from_run", lambda *which: broken(from_run(*which)))
     there = ("--run", run, "--data", "train", "--val-data", "val", "--device", "cpu")
     for name in ("knn", "retrieve", "linear"):
         assert call(monkeypatch, name, *there) == 2

@@ -83,7 +83,7 @@ def test_an_unlabelled_part_of_the_bank_changes_nothing(run, data, tmp_path, mon
     labels = np.where(np.arange(48) % 2 == 0, bank.labels, -1)
     mixed = replace(bank, labels=labels)
     opened = {str(data.train): mixed, str(data.held_out): queries}
-    monkeypatch.setattr("tools.evaluation_data.open_dataset", lambda path, check: opened[path])
+    monkeypatch.setattr("tools.evaluation.data.open_dataset", lambda path, check: opened[path])
     copy = shutil.copytree(run, tmp_path / "run")
     words = ("knn", "--run", copy, "--data", data.train, "--val-data", data.held_out, "--device", "cpu")
     assert runs.in_process(program, monkeypatch, *words) == 0

@@ -7,10 +7,10 @@ import pytest
 
 from models.storage.encoder import Encoder
 from pipelines import Dataset
-from tools.evaluation import notes
-from tools.evaluation_data import open_images
-from tools.evaluation_options import parse
-from tools.options import Failure
+from tools.evaluation.evaluate import notes
+from tools.evaluation.data import open_images
+from tools.evaluation.options import parse
+from tools.run.options import Failure
 
 SETS = ["--data", "bank", "--val-data", "queries"]
 
@@ -31,7 +31,7 @@ def dataset(path, level):
 @pytest.fixture
 def sets(monkeypatch):
     made = {"bank": dataset("bank", 0.5), "queries": dataset("queries", 0.2)}
-    monkeypatch.setattr("tools.evaluation_data.open_dataset", lambda path, check: made[path])
+    monkeypatch.setattr("tools.evaluation.data.open_dataset", lambda path, check: made[path])
     return parse(["knn", "--weights", "w.pt", *SETS])
 
 

@@ -15,13 +15,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 
 import tools.export
-import tools.onnx_file
+import tools.exporting.onnx_file
 from models import load_encoder
 from pipelines import open_dataset
 from tests.datasets import photos
 from tests.run_folders import write_checkpoint, write_result, write_run
 from tools.export import main
-from tools.export_check import real_images
+from tools.exporting.parity_check import real_images
 
 NETWORKS = [
     ("resnet18", "small", 32), ("resnet18", "small_pool", 64), ("resnet18", "imagenet", 64),
@@ -91,7 +91,7 @@ def test_the_stock_class_computes_the_same(name, stem, size, layout, dataset, tm
     assert f"{layout}'s {name} ({layout} " in shown and "not compared" not in shown
     told = f"{name} {stem} {size} px, {layout}: {stock:.1e}"
     if onnx:
-        in_onnx = worst(tools.onnx_file.onnx_features(tmp_path / "w.onnx", images), expected)
+        in_onnx = worst(tools.exporting.onnx_file.onnx_features(tmp_path / "w.onnx", images), expected)
         assert in_onnx <= 1e-4
         told += f", onnxruntime {in_onnx:.1e}"
     with capsys.disabled():

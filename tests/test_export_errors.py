@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import tools.export
-import tools.onnx_file
+import tools.exporting.onnx_file
 from tests.run_folders import write_run
 from tests.test_export import dataset, files, run  # noqa: F401 (fixtures)
 from tools.export import main
@@ -51,7 +51,7 @@ def test_bad_input_is_one_line(run, dataset, tmp_path, monkeypatch, capsys):
         error = capsys.readouterr().err
         assert re.search(message, error) and error.count("\n") == 1, error
         assert files(tmp_path) == before
-    monkeypatch.setattr(tools.onnx_file, "find_spec", lambda name: None if name == "onnxscript" else name)
+    monkeypatch.setattr(tools.exporting.onnx_file, "find_spec", lambda name: None if name == "onnxscript" else name)
     assert main([str(run), str(out), "--onnx", str(tmp_path / "w.onnx")]) == 2
     assert capsys.readouterr().err == "tools.export: --onnx needs onnxscript: pip install onnxscript\n"
     assert files(tmp_path) == before

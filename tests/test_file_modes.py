@@ -10,7 +10,7 @@ import train
 from tests import runs
 from tools import export
 from tools.convert import main
-from tools.report_folder import PAGE, publish
+from tools.reporting.folder import PAGE, publish
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tools import fuzz
-from tools.mutations import IMAGES, edit_json, harmed
+from tools.fuzzing.mutations import IMAGES, edit_json, harmed
 
 
 def options(tmp_path: Path, subject: str, number: int, **changes: object) -> argparse.Namespace:

@@ -17,7 +17,7 @@ from pipelines.encoded import EncodedImages
 from pipelines.inspection import Inspection, jpeg_sides
 from tests.datasets import converted
 from tests.images import class_folder, encoded, smooth
-from tools.fuzz_cut import cut
+from tools.fuzzing.read_all import cut
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 20, "optimize": True}, {"exif": b"x" * 99}])

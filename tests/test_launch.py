@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from tools.launch import device_of
-from tools.options import Failure
+from tools.run.accelerator import device_of
+from tools.run.options import Failure
 
 
 @pytest.mark.parametrize(

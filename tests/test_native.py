@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.training.native_dtypes import multiplies_bfloat16, usual_precision
-from tools.options import parse
+from tools.run.options import parse
 
 CPU = torch.device("cpu")
 

@@ -15,8 +15,8 @@ from models.queue import KeyQueue
 from models.networks.teacher import Teacher
 from pipelines import Batch
 from tools import replay
-from tools.nonfinite import StepGuard, named, unnamed
-from tools.options import Failure
+from tools.run.nonfinite_guard import StepGuard, named, unnamed
+from tools.run.options import Failure
 
 BAD = 4  # the step whose gradient is infinite
 

@@ -7,7 +7,7 @@ import pytest
 
 from models.methods.recipes import Training, names, recipe
 from models.methods.registry import REGISTRY
-from tools.options import Failure, check_run, parse
+from tools.run.options import Failure, check_run, parse
 
 
 def help_of(capsys, *words):

@@ -30,7 +30,7 @@ from pipelines.shards import DaliExecutor
 from pipelines.views import contrastive, evaluation
 from tests.datasets import converted, photos
 from tests.images import write
-from tools.sample_images import write_jpegs
+from tools.conversion.synthetic_images import write_jpegs
 
 CPU = torch.device("cpu")
 CALTECH = Path(__file__).parents[2] / "shared/data/caltech101-small.zip"

@@ -23,9 +23,9 @@ from pipelines.image_table import RAW, ImageTable
 from pipelines.shard_format import INDEX, RECORD, checked_table, folder_facts, index_bytes, read_index
 from tests.datasets import converted
 from tests.images import class_folder, encoded, smooth
-from tools import stl10
-from tools.cifar import cifar
-from tools.trees import SourceError, open_tree
+from tools.conversion.convert_source import stl10
+from tools.conversion.cifar import cifar
+from tools.conversion.open_source import SourceError, open_tree
 
 FEW = settings(
     max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

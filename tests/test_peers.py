@@ -16,8 +16,8 @@ pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 import train
 from tests import runs
-from tools import peers
-from tools.peers import LOST, LostContact, processes_meant, run_facts, watching
+from tools.run import process_group as peers
+from tools.run.process_group import LOST, LostContact, processes_meant, run_facts, watching
 
 PEER_TIMEOUT = 8  # seconds
 SLACK = 40  # seconds for the launchers to notice and end, on a busy machine
@@ -169,7 +169,7 @@ def test_a_run_folder_that_is_not_shared_is_noticed(whole, data, tmp_path):
 
 
 def test_paths_and_threads_may_differ(data, tmp_path):
-    from tools.options import parse
+    from tools.run.options import parse
 
     facts = []
     for changed in ({}, {"threads": 2, "output": "elsewhere"}, {"seed": 1}):

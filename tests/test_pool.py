@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tools.pool import WorkerError, in_order
+from tools.conversion.process_pool import WorkerError, in_order
 
 
 @pytest.fixture(autouse=True)

@@ -23,8 +23,8 @@ from tests import runs
 from tests.datasets import converted
 from tests.images import encoded, smooth, write
 from tools import report
-from tools.report_map import tsne
-from tools.report_neighbors import confusion
+from tools.reporting.map import tsne
+from tools.reporting.neighbors import confusion
 
 HOSTILE = ("$x_{$", "<img src=x onerror=alert(1)>", "_a & b")  # in the order of their labels
 SMALL = {"knn_every": 2, "epochs": 4, "keep": 10, "refresh_epochs": 1}
@@ -237,7 +237,7 @@ def test_images_that_moved(clim, labelled, tmp_path, capsys):
 def test_compare_is_another_command(monkeypatch):
     seen = []
     module = SimpleNamespace(main=lambda arguments: seen.append(arguments) or 2)
-    monkeypatch.setitem(sys.modules, "tools.compare_runs", module)
+    monkeypatch.setitem(sys.modules, "tools.reporting.compare_runs", module)
     assert report.main(["compare", "runs/a", "runs/b"]) == 2 and seen == [["runs/a", "runs/b"]]
 
 

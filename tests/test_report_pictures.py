@@ -15,14 +15,14 @@ from PIL import Image
 
 from models.storage.encoder import Encoder
 from pipelines import Dataset
-from tools.fonts import fitting
-from tools.report_figures import COLORS, figure, finished, label, looked
-from tools.report_hypercolumns import _scaled
-from tools.report_looks import Looks, Sample
-from tools.report_map import _classes
-from tools.report_neighbors import confusion_section, most_confused
-from tools.report_page import Section, Table, page
-from tools.sheet import CELL, Cell, sheet
+from tools.pictures.fonts import fitting
+from tools.reporting.figures import COLORS, figure, finished, label, looked
+from tools.reporting.hypercolumns import _scaled
+from tools.reporting.features import Looks, Sample
+from tools.reporting.map import _classes
+from tools.reporting.neighbors import confusion_section, most_confused
+from tools.reporting.page import Section, Table, page
+from tools.pictures.contact_sheet import CELL, Cell, sheet
 
 HOSTILE = [
     "狐狸",
@@ -121,12 +121,12 @@ def test_captions_of_any_name():
 
 
 def test_a_system_without_large_fonts(monkeypatch):
-    import tools.fonts
-    import tools.report_figures
+    import tools.pictures.fonts
+    import tools.reporting.figures
 
-    monkeypatch.setattr(tools.fonts, "_LARGE", ("no such font.ttf",))
-    monkeypatch.setattr(tools.report_figures, "_LARGE", ("No Such Family",))
-    caches = (tools.fonts._fonts, tools.report_figures._families, tools.report_figures._drawable)
+    monkeypatch.setattr(tools.pictures.fonts, "_LARGE", ("no such font.ttf",))
+    monkeypatch.setattr(tools.reporting.figures, "_LARGE", ("No Such Family",))
+    caches = (tools.pictures.fonts._fonts, tools.reporting.figures._families, tools.reporting.figures._drawable)
     for cached in caches:
         cached.cache_clear()
     try:

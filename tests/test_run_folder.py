@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from tools.options import Failure
-from tools.run_folder import RunFolder, commit
-from tools.run_state import refuse_another_run
+from tools.run.options import Failure
+from tools.run.folder import RunFolder, commit
+from tools.run.state import refuse_another_run
 
 
 def lines(path):

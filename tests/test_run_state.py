@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from models.storage import checkpoint
 from models.storage.snapshot import HostCopy
 from tests.test_checkpoint import Toy, made
-from tools.options import Failure
-from tools.run_folder import RunFolder
-from tools.run_state import check_state, fresh_state, go_on
+from tools.run.options import Failure
+from tools.run.folder import RunFolder
+from tools.run.state import check_state, fresh_state, go_on
 
 CONFIG = {"method": "toy", "data": {"checksum": "abc"}, "recipe": {"lr": 0.1, "resolutions": [16, 12]}}
 ASKED = fresh_state(Namespace(seed=0, accumulate=1), CONFIG)

@@ -17,7 +17,7 @@ from tests.datasets import converted
 from tests.images import class_folder, encoded, write
 from tests.test_convert_shards import mixed, same
 from tools.convert import main
-from tools.shard_parts import Part
+from tools.conversion.shard_parts import Part
 
 
 def convert_part(source: Path, out: Path, part: str, *options: str) -> Path:

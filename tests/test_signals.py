@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests import gloo, runs
-from tools.signals import STOPPED_AT_ONCE, AgreedStop, StopRequest
+from tools.run.signals import STOPPED_AT_ONCE, AgreedStop, StopRequest
 
 
 def wait_for(condition):
@@ -33,7 +33,7 @@ def test_the_first_signal_only_asks(number):
 
 DEAF = """
 import ctypes
-from tools.signals import StopRequest
+from tools.run.signals import StopRequest
 with StopRequest():
     print("ready", flush=True)
     mutex, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)

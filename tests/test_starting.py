@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from tests import runs
-from tools.starting import Lasting
+from tools.run.process_start import Lasting
 
-WAITING = "import os, time; from tools.starting import start; start(); print(os.getpid(), flush=True); time.sleep(60)"
+WAITING = "import os, time; from tools.run.process_start import start; start(); print(os.getpid(), flush=True); time.sleep(60)"
 
 
 def started(words, **more):
@@ -65,7 +65,7 @@ def test_words_that_nobody_reads_cost_nothing_and_are_told_once(capfd):
 
 CLOSED = """
 import os, sys
-from tools.starting import start
+from tools.run.process_start import start
 start()
 print("nobody reads this")
 sys.exit(open("/dev/null").fileno() < 3)
@@ -79,7 +79,7 @@ def test_closed_streams_are_no_other_file():
 
 HEAPS = """
 import ctypes, sys, threading
-from tools.starting import start
+from tools.run.process_start import start
 start()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.fdopen.restype = ctypes.c_void_p, ctypes.c_void_p

@@ -19,7 +19,7 @@ from models.training.optim import build_optimizer
 from models.methods.registry import REGISTRY
 from pipelines.batch import Batch
 from tests.small_methods import batch_for, small
-from tools.recorded import compile_backbones
+from tools.run.cuda_graphs import compile_backbones
 
 #: Operations whose result the host must see, or whose size depends on values: on a GPU each one waits for it.
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "is_nonzero")

@@ -14,7 +14,7 @@ pytest.importorskip("ffcv", reason="ffcv is not installed")
 import train
 from tests import runs
 from tests.test_train import LAST, assert_same_run
-from tools.signals import STOPPED
+from tools.run.signals import STOPPED
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])

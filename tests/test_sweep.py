@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 from tools import sweep
-from tools.starting import STOPPED, WATCHED
+from tools.run.process_start import STOPPED, WATCHED
 
 TINY = ["--width", "4", "--crop-size", "16", "--image-size", "16", "--batch-size", "16", "--bn-splits", "1",
         "--warmup-epochs", "0", "--queue-size", "32", "--threads", "1", "--precision", "fp32"]  # fmt: skip

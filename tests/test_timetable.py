@@ -1,6 +1,6 @@
 """When a run is kept, measured and shown."""
 
-from tools.timetable import Timetable
+from tools.run.schedule import Timetable
 
 
 def steps(told):

@@ -25,7 +25,7 @@ from models.recipe_tables.sources import ours
 from pipelines import View
 from pipelines.dataset import open_dataset
 from tests import runs
-from tools.signals import STOPPED
+from tools.run.signals import STOPPED
 
 LAST = 60  # steps of the tiny run, 3 an epoch
 

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from models.distributed import world
 from tools.benchmarks.measure import Settings, load_average
-from tools.run_folder import machine, versions
+from tools.run.folder import machine, versions
 
 COMPARED = (
     "faiss-cpu",

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.options import own_and_passed_on
+from tools.run.options import own_and_passed_on
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,33 +13,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pipelines.card import card_path
-from tools.convert_options import check_usage, parser
-from tools.encode import Settings
-from tools.pool import WorkerError
-from tools.source import TRAIN, Source
+from tools.conversion.options import check_usage, parser
+from tools.conversion.encode import Settings
+from tools.conversion.process_pool import WorkerError
+from tools.conversion.source import TRAIN, Source
 from tools.staging import Staging, TargetError
-from tools.trees import SourceError, Tree, open_tree, shown
+from tools.conversion.open_source import SourceError, Tree, open_tree, shown
 
 if TYPE_CHECKING:
-    from tools.conversion import Written
+    from tools.conversion.convert_source import Written
 
 LISTED = 20  # bad files that are named; the rest is counted
 
 
 def recognise(tree: Tree) -> Source:
     """The layout of a tree: a published data set's own, else an image folder."""
-    from tools.cifar import cifar
-    from tools.folders import image_folder
-    from tools.stl10 import stl10
+    from tools.conversion.cifar import cifar
+    from tools.conversion.image_folder import image_folder
+    from tools.conversion.stl10 import stl10
 
     return cifar(tree) or stl10(tree) or image_folder(tree)
 
 
 def _source(name: str, scratch: Path, follow_links: bool) -> Source:
-    from tools.converted import converted
+    from tools.conversion.existing_dataset import converted
 
     if name == "digits":
-        from tools.digits import digits
+        from tools.conversion.digits import digits
 
         return digits()
     return converted(Path(name)) or recognise(open_tree(Path(name), scratch, follow_links))
@@ -59,8 +59,8 @@ def _staging(out: Path) -> Staging:
 
 
 def _run(arguments: argparse.Namespace) -> tuple[Source, list[Written]]:
-    from tools import conversion
-    from tools.split import Options
+    from tools.conversion.convert_source import convert_source as conversion
+    from tools.conversion.write_split import Options
 
     out, form, part = arguments.out, arguments.format, arguments.shard
     conversion.check_targets(out, [TRAIN], arguments.force, form, part)
@@ -125,7 +125,7 @@ def _summary(source: Source, written: list[Written], seconds: float) -> None:
 
 
 def _list_written(written: list[Written]) -> None:
-    from tools.conversion import skipped_path
+    from tools.conversion.convert_source import skipped_path
 
     for split in written:
         card = split.card
@@ -146,7 +146,7 @@ def _list_written(written: list[Written]) -> None:
 
 
 def _merge(arguments: argparse.Namespace) -> list[Written]:
-    from tools.shard_merge import merge
+    from tools.conversion.shard_merge import merge
 
     with _staging(arguments.merge) as staging:
         return merge(arguments.merge, staging, arguments.force)
@@ -169,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
     out = shown(str(arguments.out or arguments.merge))
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _terminated)
-    from tools.conversion import BadFiles
+    from tools.conversion.convert_source import BadFiles
 
     started = time.perf_counter()
     try:

@@ -45,7 +45,7 @@ class Child:
         words = [options.subject, folder, options.seed, start, options.stop, options.workers, options.memory]
         with open(self.errors, "wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-X", "faulthandler", "-m", "tools.fuzz_child", *map(str, words), options.loaders],
+                [sys.executable, "-X", "faulthandler", "-m", "tools.fuzzing.child", *map(str, words), options.loaders],
                 stdout=subprocess.PIPE, stderr=errors, env=os.environ | {"OMP_NUM_THREADS": "1"},
             )  # fmt: skip
         self._lines: queue.Queue[bytes] = queue.Queue()
@@ -171,7 +171,7 @@ def main(words: list[str] | None = None) -> int:
 
 def keep(options: argparse.Namespace, number: int, scratch: Path) -> Path:
     """Writes the files of a case into the folder for findings."""
-    from tools.fuzz_child import cases
+    from tools.fuzzing.child import cases
 
     kept: Path = options.keep / f"{options.subject}-{options.seed}-{number}"
     scratch.mkdir(exist_ok=True)

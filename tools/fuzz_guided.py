@@ -64,8 +64,8 @@ def parser_of(name: str) -> Parser:
     from pipelines.card import check_card, read_card, read_names
     from pipelines.inspection import jpeg_sides
     from pipelines.shard_format import INDEX, read_index
-    from tools.cifar_pickle import read
-    from tools.trees import open_tree
+    from tools.conversion.cifar_pickle import read
+    from tools.conversion.open_source import open_tree
 
     def card(path: Path) -> None:
         try:

@@ -28,8 +28,8 @@ from typing import Any
 import torch
 
 from models.storage import checkpoint
-from tools.options import own_and_passed_on
-from tools.signals import STOPPED
+from tools.run.options import own_and_passed_on
+from tools.run.signals import STOPPED
 
 ROOT = Path(__file__).resolve().parent.parent
 _WHOLE_RUN_S = 24 * 3600  # a run that hangs is ended, with whatever it started

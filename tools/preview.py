@@ -29,9 +29,9 @@ from pipelines import Dataset, View, make_loader, open_dataset
 from pipelines.damage import DecodeError
 from pipelines.pairing import Pairing
 from pipelines.views import evaluation
-from tools.options import Failure, OneLineParser
-from tools.run_record import method_of, read_config
-from tools.sheet import CELL, Cell, frame, picture, pictures, sheet
+from tools.run.options import Failure, OneLineParser
+from tools.run.record import method_of, read_config
+from tools.pictures.contact_sheet import CELL, Cell, frame, picture, pictures, sheet
 from tools.staging import Staging
 
 

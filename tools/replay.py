@@ -23,10 +23,10 @@ from models import build, resolve
 from models.storage import checkpoint
 from models.method import Method
 from pipelines import Batch
-from tools.launch import DTYPES, device_of
-from tools.nonfinite import unnamed
-from tools.options import Failure, OneLineParser
-from tools.trees import shown
+from tools.run.accelerator import DTYPES, device_of
+from tools.run.nonfinite_guard import unnamed
+from tools.run.options import Failure, OneLineParser
+from tools.conversion.open_source import shown
 
 _UNUSABLE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, SafetensorError,

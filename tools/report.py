@@ -23,15 +23,15 @@ from models.storage.encoder import EncoderError
 from pipelines import Dataset
 from pipelines.damage import DecodeError
 from pipelines.printable import shown
-from tools.launch import device_of
-from tools.options import Failure, OneLineParser
-from tools.report_folder import PAGE, check_own, publish
-from tools.report_looks import Looks, held_out_images, look, spread_over, training_images
-from tools.report_numbers import number_sections
-from tools.run_record import RunRecord, read_run
+from tools.run.accelerator import device_of
+from tools.run.options import Failure, OneLineParser
+from tools.reporting.folder import PAGE, check_own, publish
+from tools.reporting.features import Looks, held_out_images, look, spread_over, training_images
+from tools.reporting.result_tables import number_sections
+from tools.run.record import RunRecord, read_run
 
 if TYPE_CHECKING:
-    from tools.report_page import Section
+    from tools.reporting.page import Section
 
 _ERRORS = (Failure, EncoderError, ValueError, OSError, ModuleNotFoundError, DecodeError)
 
@@ -39,7 +39,7 @@ _ERRORS = (Failure, EncoderError, ValueError, OSError, ModuleNotFoundError, Deco
 def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["compare"]:
-        from tools.compare_runs import main as compare
+        from tools.reporting.compare_runs import main as compare
 
         return int(compare(given[1:]))
     try:
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make(record: RunRecord, train: Dataset, held_out: Dataset | None, options: argparse.Namespace) -> dict[str, bytes]:
     """The files of the report, by name."""
-    from tools.report_page import page
+    from tools.reporting.page import page
 
     looks = look(record, train, held_out, options.bank, options.bank, device_of(options.device))
     made = list(sections(record, train, looks, options))
@@ -78,12 +78,12 @@ def make(record: RunRecord, train: Dataset, held_out: Dataset | None, options: a
 
 def sections(record: RunRecord, train: Dataset, looks: Looks | None, options: argparse.Namespace) -> Iterator[Section]:
     """The chapters of the page, in its order."""
-    from tools.report_curves import curve_sections
-    from tools.report_hypercolumns import hypercolumn_section
-    from tools.report_map import map_section
-    from tools.report_neighbors import confusion_section, gallery_section
-    from tools.report_page import Section
-    from tools.report_partners import partners_section
+    from tools.reporting.curves import curve_sections
+    from tools.reporting.hypercolumns import hypercolumn_section
+    from tools.reporting.map import map_section
+    from tools.reporting.neighbors import confusion_section, gallery_section
+    from tools.reporting.page import Section
+    from tools.reporting.partners import partners_section
 
     yield from number_sections(record)
     yield from curve_sections(record)

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from tools.options import own_and_passed_on
-from tools.signals import STOPPED
+from tools.run.options import own_and_passed_on
+from tools.run.signals import STOPPED
 
 ROOT = Path(__file__).resolve().parent.parent
 PART_S = 300.0  # of the throughput at both ends

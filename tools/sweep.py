@@ -30,9 +30,9 @@ from models.evaluation.features import extract
 from models.methods.registry import REGISTRY
 from pipelines import make_loader, open_dataset
 from pipelines.views import evaluation
-from tools.options import Failure, own_and_passed_on
-from tools.run_folder import machine, versions
-from tools.starting import STOPPED, WATCHED
+from tools.run.options import Failure, own_and_passed_on
+from tools.run.folder import machine, versions
+from tools.run.process_start import STOPPED, WATCHED
 
 ROOT = Path(__file__).resolve().parent.parent
 

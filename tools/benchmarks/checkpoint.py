@@ -26,7 +26,7 @@ from models.training.native_dtypes import multiplies_bfloat16
 from models.training.optim import build_optimizer
 from pipelines import Batch
 from tools.benchmarks.measure import Case, Settings, milliseconds, synchronize
-from tools.checkpoint_writer import CheckpointWriter
+from tools.run.checkpoint_writer import CheckpointWriter
 
 _BATCH, _QUEUE, _EVERY = 256, 65_536, 50
 _WRITES = 3  # times as long as a write is a window, at least

@@ -20,7 +20,7 @@ from pipelines import Dataset, open_dataset
 from pipelines.encoded import EncodedImages
 from tools.benchmarks.measure import Case, Settings, take_turns
 from tools.convert import main
-from tools.sample_images import write_jpegs
+from tools.conversion.synthetic_images import write_jpegs
 
 SIDES = {64: 20_000, 256: 3_000}  # pixels a side -> number of images
 

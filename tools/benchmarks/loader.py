@@ -32,7 +32,7 @@ from pipelines.prefetch import Prefetch
 from pipelines.resident import decoded_bytes
 from tools.benchmarks.measure import Case, Settings, peak_memory, synchronize, take_turns
 from tools.benchmarks.stock_loaders import dali_epochs, ffcv_epochs
-from tools.sample_images import write_jpegs
+from tools.conversion.synthetic_images import write_jpegs
 
 Epochs = Callable[[int], Iterator[Any]]
 

@@ -32,7 +32,7 @@ from tools.benchmarks.loader import Images, converted
 from tools.benchmarks.measure import Case, Settings, synchronize, take_turns
 from tools.benchmarks.paper_msvq import PaperMsvq
 from tools.benchmarks.pillow_views import PillowViews, pictures_of, pillow_loader
-from tools.recorded import compile_backbones
+from tools.run.cuda_graphs import compile_backbones
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,88 @@
+"""Encodes images in many processes, in order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tools.conversion.encode import Encoded, Settings, encode_again, encode_array, encode_bytes
+from tools.conversion.byte_locations import Item, Kept, Place, Planes, fetch, pixels
+from tools.conversion.process_pool import in_order
+
+CHUNK = 128  # images a task: enough to make the transport cheap, few enough to keep all workers busy
+
+
+class Stored(NamedTuple):
+    """What a worker made of one image; without the pixels."""
+
+    mode: int
+    height: int
+    width: int
+    kind: int
+    data: bytes
+
+
+class Chunk(NamedTuple):
+    """What a worker made of some images.
+
+    Attributes:
+        images: one entry for each item; a str is the reason why it cannot be converted.
+        digests: 16 bytes for each image that can be.
+        moments: [good images, 6] mean and mean square of red, green and blue, 0 to 1; 0 of images that were taken over
+            without decoding them.
+    """
+
+    images: list[Stored | str]
+    digests: bytes
+    moments: NDArray[np.float64]
+
+
+def _encode(item: Item, settings: Settings) -> Encoded:
+    if isinstance(item.content, Kept):
+        place, mode, height, width = item.content
+        return encode_again(fetch(place), mode, height, width, settings)
+    if isinstance(item.content, Place):
+        return encode_bytes(fetch(item.content), settings)
+    return encode_array(pixels(item.content) if isinstance(item.content, Planes) else item.content, settings)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read: {error.strerror}"
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "is not an image that can be read"
+    text = " ".join(str(error).split())
+    return text if text and type(error) is ValueError else f"cannot be decoded: {text or type(error).__name__}"
+
+
+def encode_chunk(task: tuple[list[Item], Settings]) -> Chunk:
+    """Encodes some images; a bad one is a reason among the results, never an exception."""
+    items, settings = task
+    images: list[Stored | str] = []
+    digests, moments = [], []
+    for item in items:
+        try:
+            made = _encode(item, settings)
+        except Exception as error:  # hostile bytes make decoders raise anything
+            images.append(_reason(error))
+            continue
+        images.append(Stored(made.mode, made.height, made.width, made.kind, made.data))
+        digests.append(hashlib.blake2b(made.data, digest_size=16).digest())
+        count = made.height * made.width
+        moments.append(np.concatenate((made.sums / (255 * count), made.squares / (255 * 255 * count))))
+    return Chunk(images, b"".join(digests), np.array(moments).reshape(-1, 6))
+
+
+def encode_all(items: list[Item], settings: Settings, workers: int) -> Iterator[Chunk]:
+    """Chunks of encoded images in the order of the items; the result does not depend on the number of workers.
+
+    Raises:
+        WorkerError: a worker was killed, for instance by the system for want of memory.
+    """
+    size = max(1, min(CHUNK, len(items) // (4 * workers)))
+    tasks = ((items[start : start + size], settings) for start in range(0, len(items), size))
+    return in_order(encode_chunk, tasks, workers)

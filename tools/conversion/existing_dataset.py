@@ -1,0 +1,59 @@
+"""A data set that was converted before as a source: its images are taken over byte for byte."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pipelines.card import DatasetError, card_path
+from pipelines.dataset import image_names, open_dataset
+from pipelines.shard_format import is_shard_folder
+from tools.conversion.byte_locations import Item, Kept, Place
+from tools.conversion.source import TRAIN, Source
+from tools.conversion.open_source import SourceError, shown
+
+
+def _complete(card: dict[str, Any]) -> bool:
+    """Whether it has what is told at the end; training needs none of it, so opening does not ask."""
+    settings = card.get("settings")
+    if type(card.get("labelled")) is not int or not isinstance(settings, dict):
+        return False
+    stored, skipped = settings.get("stored"), settings.get("skipped")
+    return (
+        isinstance(stored, dict)
+        and all(type(count) is int for count in stored.values())
+        and isinstance(skipped, list)
+        and all(isinstance(entry, list) and [*map(type, entry)] == [str, str] for entry in skipped)
+    )
+
+
+def converted(path: Path) -> Source | None:
+    """The images of a .beton or a folder of shards; None if the path is neither.
+
+    Raises:
+        SourceError: it is one and cannot be used.
+    """
+    if not (is_shard_folder(path) if path.is_dir() else path.suffix == ".beton" or card_path(path).is_file()):
+        return None
+    try:
+        dataset = open_dataset(path)
+    except DatasetError as error:
+        raise SourceError(shown(str(error))) from None
+    table = dataset.table
+    names = image_names(dataset) or [f"{path.name}#{number}" for number in range(dataset.number)]
+    files = [os.fspath(file) for file in table.files]
+    columns = (table.file, table.offset, table.size, table.mode, table.height, table.width, table.label)
+    items = [
+        Item(name, label, Kept(Place(files[file], offset, size), mode, height, width))
+        for name, file, offset, size, mode, height, width, label in zip(
+            names, *(column.tolist() for column in columns), strict=True
+        )
+    ]
+    card = dataset.card
+    if not _complete(card):
+        raise SourceError(
+            f"the card {shown(str(card_path(path)))} lacks what conversion writes; convert its own source"
+        )
+    layout = str(card.get("layout", dataset.format))
+    return Source(card["source"], layout, tuple(card["classes"]), {TRAIN: items}, card=card)

@@ -1,0 +1,138 @@
+"""A source as a tree of files, whether it is a folder, a zip or a tar: relative name -> where the bytes lie.
+
+The archives are in `archives.py`. Nothing here follows a link out of the source unless it is asked to.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipelines.printable import shown as shown
+from pipelines.regular_file import regular
+from tools.conversion.byte_locations import Place, fetch
+
+
+class SourceError(ValueError):
+    """The source cannot be converted; the message is one line with what, where and how to mend it."""
+
+
+@dataclass
+class Tree:
+    """The files of a source.
+
+    Attributes:
+        name: of the source, for the card.
+        files: relative path with "/" -> place.
+        bad: (name, reason) of what is listed but cannot be read.
+        ignored: hidden files and folders, and what an operating system leaves in archives.
+        temporary: file to delete after the conversion.
+    """
+
+    name: str
+    files: dict[str, Place] = field(default_factory=dict)
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    ignored: int = 0
+    temporary: Path | None = None
+
+    def close(self) -> None:
+        if self.temporary is not None:
+            self.temporary.unlink(missing_ok=True)
+
+
+def read_member(name: str, place: Place) -> bytes:
+    """The bytes of a file of a source that must be there and whole, as it says what the images are.
+
+    Raises:
+        SourceError: it is not.
+    """
+    try:
+        return fetch(place)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SourceError(f"{shown(name)} of the source cannot be used: {reason}; get the source again") from None
+
+
+def open_tree(source: Path, scratch: Path, follow_links: bool = False) -> Tree:
+    """Lists a source.
+
+    Args:
+        scratch: folder for the unpacked copy of a compressed tar.
+        follow_links: take links that lead out of a source folder.
+
+    Raises:
+        SourceError: it does not exist, or is neither a folder nor an archive that can be read.
+        OSError: the scratch folder is full or cannot be written.
+    """
+    from tools.conversion.convert_source import archives  # which lists into the Tree of this file
+
+    try:
+        if source.is_dir():
+            return _folder(source, follow_links)
+        with open(source, "rb", opener=regular) as file:
+            start = file.read(6)
+    except FileNotFoundError:
+        raise SourceError(f"there is no source {shown(str(source))}; give a folder, a zip, a tar, or digits") from None
+    except OSError as error:
+        raise SourceError(f"the source {shown(str(source))} cannot be read: {error.strerror}") from None
+    try:
+        if archives.is_zip(source):
+            return archives.zip_tree(source)
+        for magic, packing in archives.PACKED.items():
+            if start.startswith(magic):
+                return archives.compressed_tar_tree(source, packing, scratch)
+        if archives.is_tar(source):
+            return archives.tar_tree(source, source.name, source)
+    except (zipfile.BadZipFile, tarfile.TarError) as error:
+        raise SourceError(f"the archive {shown(str(source))} is damaged ({error}); get it again") from None
+    raise SourceError(f"{shown(str(source))} is neither a folder nor a zip or tar (gz, xz, bz2) archive")
+
+
+def _folder(source: Path, follow_links: bool) -> Tree:
+    tree = Tree(source.resolve().name)
+    root = os.path.realpath(source)
+    # (folder, its name and "/", the folders around it, whether a link led here). No recursion: folders nest as deep
+    # as a path is long. A link inside a linked folder is not followed, else a few links make a tree without end.
+    left: list[tuple[str, str, frozenset[tuple[int, int]], bool]] = [(os.fspath(source), "", frozenset(), False)]
+    while left:
+        folder, prefix, above, linked = left.pop()
+        try:
+            status = os.stat(folder)
+            here = (status.st_dev, status.st_ino)
+            if here in above:  # a link back to a folder that we are inside
+                continue
+            with os.scandir(folder) as found:
+                entries = list(found)
+        except OSError as error:
+            if not prefix:
+                raise SourceError(f"the source {shown(str(source))} cannot be listed: {error.strerror}") from None
+            tree.bad.append((prefix, f"cannot be listed: {error.strerror}"))
+            continue
+        for entry in entries:
+            name = prefix + entry.name
+            if entry.name.startswith("."):
+                tree.ignored += 1
+                continue
+            link = entry.is_symlink()
+            try:
+                is_folder = entry.is_dir()
+            except OSError as error:  # a link to itself
+                tree.bad.append((name, f"is a link that leads nowhere: {error.strerror}"))
+                continue
+            leads = os.path.realpath(entry.path) if link and not follow_links else root
+            if not _inside(leads, root) and os.path.exists(leads):
+                tree.bad.append((name, "is a link out of the source; take such links with --follow-links"))
+            elif is_folder and link and linked:
+                tree.bad.append((f"{name}/", "is a link inside a folder that a link led to"))
+            elif is_folder:
+                left.append((entry.path, f"{name}/", above | {here}, linked or link))
+            else:
+                tree.files[name] = Place(entry.path)
+    return tree
+
+
+def _inside(path: str, root: str) -> bool:
+    return path == root or path.startswith(root if root.endswith("/") else f"{root}/")

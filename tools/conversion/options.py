@@ -1,0 +1,133 @@
+"""Converts images to the files that training reads:
+
+    python -m tools.convert SOURCE OUT.beton                        one file, for FFCV
+    python -m tools.convert SOURCE OUT --format shards              a folder of WebDataset tars, for DALI
+    python -m tools.convert SOURCE OUT --format shards --shard 1/4  the first quarter of it, on one machine of four
+    python -m tools.convert --merge OUT                             joins the quarters when all are there
+
+A source with several splits gives one result for each: OUT.beton for training and OUT-test.beton, OUT-val.beton beside
+it. Each has its card: OUT.beton.json, or OUT/card.json. Either all of them are written or none; what a killed
+conversion leaves is cleared away by the next one to the same OUT.
+
+SOURCE may also be a .beton or a folder of shards: the images are taken over byte for byte, none is encoded again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from pipelines.image_table import PIXEL_BOUND
+from tools.conversion.encode import DEFAULT_QUALITY, MAX_PIXELS, RAW_LIMIT
+from tools.conversion.shard_parts import Part
+from tools.conversion.open_source import shown
+
+
+def _whole(low: int, high: int) -> Any:
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _part(text: str) -> Part:
+    number, slash, of = text.partition("/")
+    if not (slash and all(word.isascii() and word.isdigit() for word in (number, of))):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part; give one such as 1/4")
+    if not 1 <= int(number) <= int(of) <= 999_999:
+        raise argparse.ArgumentTypeError(
+            f"there is no part {number} of {of}; parts are counted from 1/{of} to {of}/{of}"
+        )
+    return Part(int(number), int(of))
+
+
+def parser() -> argparse.ArgumentParser:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    made = argparse.ArgumentParser(
+        prog="python -m tools.convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument(
+        "source",
+        metavar="SOURCE",
+        nargs="?",
+        help="an image folder (class sub-folders, or flat = unlabelled), a zip or tar of one, CIFAR-10/100 batches, "
+        "STL-10 binaries, Tiny-ImageNet, a .beton, a folder of shards, or digits (scikit-learn's, no download)",
+    )
+    made.add_argument(
+        "out",
+        metavar="OUT",
+        type=Path,
+        nargs="?",
+        help="what to write: data/photos.beton, or the folder data/photos-shards",
+    )
+    made.add_argument(
+        "--format", choices=["beton", "shards"], default="beton", help="beton, FFCV's (the default), or shards"
+    )
+    made.add_argument(
+        "--shard-size",
+        type=_whole(1, 1 << 20),
+        default=512,
+        metavar="MIB",
+        help="bound of one shard in MiB (default: %(default)s)",
+    )
+    made.add_argument(
+        "--shard",
+        type=_part,
+        metavar="I/N",
+        help="convert the I-th of N parts, counted from 1, of each split into OUT.part-I-of-N (shards only); give each "
+        "machine the same SOURCE and options",
+    )
+    made.add_argument(
+        "--merge", type=Path, metavar="OUT", help="join the parts of OUT, when all are there and whole, and remove them"
+    )
+    made.add_argument(
+        "--max-size",
+        type=_whole(1, 65535),
+        metavar="N",
+        help="reduce images whose longer side has more than N pixels (default: keep their size)",
+    )
+    made.add_argument(
+        "--quality",
+        type=_whole(1, 100),
+        metavar="N",
+        help=f"JPEG quality 1 to 100 of images that must be encoded again (default: {DEFAULT_QUALITY}, and raw without "
+        f"loss up to {RAW_LIMIT // 1024} KiB of pixels); JPEGs that need no change are kept byte for byte",
+    )
+    made.add_argument(
+        "--workers", type=_whole(1, 1024), default=cores, metavar="N", help="processes (default: %(default)s)"
+    )
+    made.add_argument("--force", action="store_true", help="replace files that exist")
+    made.add_argument(
+        "--follow-links", action="store_true", help="take links that lead out of a source folder (default: bad files)"
+    )
+    made.add_argument(
+        "--max-pixels",
+        type=_whole(1, PIXEL_BOUND),
+        default=MAX_PIXELS,
+        metavar="N",
+        help="images of more pixels are bad files, known from their header before they are decoded; half as many for "
+        "WebP, a quarter for JPEG 2000, whose decoders hold more (default: %(default)s, which takes up to 1.2 GB in "
+        "each process)",
+    )
+    made.add_argument("--skip-bad", action="store_true", help="leave out files that cannot be converted, and list them")
+    return made
+
+
+def check_usage(made: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Ends the program where options do not go together."""
+    if arguments.merge is not None:
+        if arguments.source is not None or arguments.shard:
+            made.error("--merge OUT takes no SOURCE and no --shard: it reads the parts beside OUT")
+        return
+    if arguments.source is None or arguments.out is None:
+        made.error("give SOURCE and OUT, or --merge OUT")
+    if arguments.format == "shards" and arguments.out.suffix == ".beton":
+        made.error(f"shards are a folder; give OUT without .beton: {shown(str(arguments.out.with_suffix('')))}-shards")
+    if arguments.format == "beton" and arguments.shard:
+        made.error("--shard needs --format shards; a .beton can be made of the merged result without encoding again")

@@ -1,0 +1,91 @@
+"""One conversion split over machines: which images a part has, and what it says of itself.
+
+    photos-shards.part-1-of-2/    shards and index as in the finished data set, names, and instead of the card
+                                  part.json (what was asked, and how far this is it) and moments.npy [N, 6]
+
+A part's keys are the images' numbers in the whole source, so that the merge need not touch a tar.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipelines.shard_format import PART
+from tools.conversion.split_statistics import created_by
+from tools.conversion.encode import Settings
+from tools.conversion.byte_locations import Item, Kept, Place, Planes
+from tools.conversion.source import Source, byte_order
+
+MOMENTS = "moments.npy"
+PART_FORMAT = "likeness-part"
+# What is compared between parts, in the order in which a difference is told, in the words of the message.
+JOB = {
+    "source": "source",
+    "layout": "layout of the source",
+    "number": "number of images in the source",
+    "images": "list of images",
+    "classes": "classes",
+    "splits": "splits",
+    "max_size": "--max-size",
+    "quality": "--quality",
+    "skip_bad": "--skip-bad",
+    "created_by": "version of the program",
+    "ignored": "number of files ignored",
+    "card": "source",
+}
+
+
+class Part(NamedTuple):
+    """The `number`-th of `of` parts, counted from 1."""
+
+    number: int
+    of: int
+
+    def range(self, images: int) -> range:
+        """The images of this part, among those of the whole split in their order."""
+        return range((self.number - 1) * images // self.of, self.number * images // self.of)
+
+    def path(self, target: Path) -> Path:
+        return target.with_name(f"{target.name}.part-{self.number}-of-{self.of}")
+
+
+def found_parts(target: Path) -> dict[Part, Path]:
+    """The folders beside the target that are named as its parts."""
+    pattern = re.compile(re.escape(target.name) + r"\.part-([0-9]{1,6})-of-([0-9]{1,6})", re.DOTALL)
+    matches = [(pattern.fullmatch(path.name), path) for path in target.parent.iterdir()]
+    return dict(sorted((Part(int(match[1]), int(match[2])), path) for match, path in matches if match))
+
+
+def part_file(folder: Path) -> Path:
+    return folder / PART
+
+
+def job(source: Source, items: list[Item], settings: Settings, skip_bad: bool) -> dict[str, Any]:
+    """What was asked: equal for all parts of one conversion, on whatever machine and under whatever path."""
+    return {
+        "source": source.name,
+        "layout": source.kind,
+        "number": len(items),
+        "images": _fingerprint(items),
+        "classes": list(source.classes),
+        "splits": list(source.splits),
+        "max_size": settings.max_size,
+        "quality": settings.quality,
+        "skip_bad": skip_bad,
+        "created_by": created_by(),
+        "ignored": source.ignored,
+        "card": source.card,
+    }
+
+
+def _fingerprint(items: list[Item]) -> str:
+    """Checksum of the images' names and labels and, in an archive, of their places there."""
+    digest = hashlib.blake2b(digest_size=16)
+    for item in items:
+        content = item.content.place if isinstance(item.content, Planes | Kept) else item.content
+        place = content[1:] if isinstance(content, Place) else ()  # without the path
+        digest.update(byte_order(f"{item.name}\0{item.label}\0{place}\n"))
+    return digest.hexdigest()

@@ -1,0 +1,126 @@
+"""What the report looks at: a run's encoder, its images, and their features, as far as they are there.
+
+N images, D features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.storage.encoder import Encoder, EncoderError, from_run
+from models.evaluation.features import extract
+from models.evaluation.knn_monitor import held_out_beside
+from pipelines import Dataset, make_loader, open_dataset
+from pipelines.dataset import DatasetError
+from pipelines.views import evaluation
+from tools.run.options import Failure
+from tools.run.record import RunRecord
+
+_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some images of a data set and their features."""
+
+    dataset: Dataset
+    number_N: NDArray[np.int64]
+    features_ND: Tensor
+
+    @property
+    def label_N(self) -> Tensor:
+        return torch.from_numpy(self.dataset.labels[self.number_N].astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Features of training and held-out images by the newest checkpoint.
+
+    Attributes:
+        bank: training images, spread evenly; the labelled ones where there are enough of them.
+        held_out: held-out images, or None.
+        step: of the checkpoint.
+    """
+
+    encoder: Encoder
+    bank: Sample
+    held_out: Sample | None
+    step: int
+
+
+def training_images(record: RunRecord, data: str | None) -> Dataset:
+    """The images that a run was trained on, from --data or from where they were.
+
+    Raises:
+        Failure: they are not there, or others are.
+    """
+    path = Path(data or record.config["data"]["path"])
+    if not path.exists() and data is None:
+        raise Failure(f"the run's images are no longer at {path}; say where they are with --data FILE")
+    dataset = open_dataset(path)
+    if dataset.checksum != record.config["data"].get("checksum"):
+        raise Failure(f"{record.path} was not trained on {path}; give the run's images with --data")
+    return dataset
+
+
+def held_out_images(record: RunRecord, train: Dataset, asked: str | None) -> Dataset | None:
+    """Held-out images: --val-data, or those of the run where they still are, or a split beside the training images.
+
+    Raises:
+        DatasetError: --val-data names no data set.
+        Failure: its classes are others than those of the training images.
+    """
+    path = asked or record.config["options"].get("val_data")
+    if path is None or (asked is None and not Path(path).exists()):
+        path = held_out_beside(train)
+    if path is None:
+        return None
+    try:
+        dataset = open_dataset(path)
+    except DatasetError:
+        if asked:
+            raise
+        return None
+    if train.classes and dataset.classes and dataset.classes != train.classes:
+        raise Failure(f"{path} has other classes than the run's images; give --val-data of the same ones")
+    return dataset
+
+
+def look(
+    record: RunRecord, train: Dataset, held_out: Dataset | None, bank: int, most: int, device: torch.device
+) -> Looks | None:
+    """Features by the newest checkpoint, of at most `bank` training and `most` held-out images; None without one."""
+    try:
+        encoder = from_run(record.path)
+    except EncoderError:
+        if list((record.path / "checkpoints").glob("step-*")):
+            raise
+        return None
+    labelled = np.flatnonzero(train.labels >= 0)
+    from_train = spread_over(labelled if len(labelled) else np.arange(train.number), bank)
+    seen = None
+    if held_out is not None:
+        seen = _sample(encoder, held_out, spread_over(np.arange(held_out.number), most), device)
+    return Looks(encoder, _sample(encoder, train, from_train, device), seen, int(encoder.step or 0))
+
+
+def spread_over(numbers: NDArray[np.integer], most: int) -> NDArray[np.int64]:
+    """At most `most` of the numbers, spread evenly, as the kNN monitor takes them."""
+    rows = np.linspace(0, len(numbers) - 1, min(most, len(numbers))).round().astype(int)
+    return np.asarray(numbers[rows], dtype=np.int64)
+
+
+def _sample(encoder: Encoder, dataset: Dataset, number_N: NDArray[np.int64], device: torch.device) -> Sample:
+    """Features of the named images, normalised as in training."""
+    if encoder.mean is not None and encoder.std is not None:
+        dataset = replace(dataset, mean=encoder.mean, std=encoder.std)
+    network = encoder.backbone.to(memory_format=torch.channels_last).to(device)  # type: ignore[call-overload]  # torch's stub lacks it
+    view = evaluation(encoder.image_size, encoder.image_keep)
+    with make_loader(dataset, [view], _BATCH, subset=number_N, device=device, shuffle=False, drop_last=False) as loader:
+        return Sample(dataset, number_N, extract(network, loader, len(number_N)).cpu())

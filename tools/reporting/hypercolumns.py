@@ -1,0 +1,93 @@
+"""What CGH's hypercolumn branch sees: the maps of its stages, put together, and what the neck makes of them.
+
+B images, C channels, H x W places.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from models.storage import checkpoint
+from models.methods.cgh import Cgh
+from models.evaluation.features import evaluating
+from pipelines import Dataset, make_loader
+from pipelines.views import evaluation
+from tools.reporting.page import Section, as_picture
+from tools.run.record import RunRecord, method_of
+from tools.pictures.contact_sheet import CELL, Cell, class_of, pictures, sheet
+
+_IMAGES = 6
+
+
+def hypercolumn_section(record: RunRecord, dataset: Dataset, seed: int) -> Section | None:
+    """Maps of a few training images by the newest checkpoint; None where the method has no hypercolumns."""
+    if record.config["method"] != "cgh":
+        return None
+    found, _ = checkpoint.newest(record.path / "checkpoints")
+    if found is None:
+        return Section("Hypercolumns", "Left out: the run has no checkpoint.")
+    method = method_of(record.config)
+    assert isinstance(method, Cgh)
+    method.load_state_dict(found.model)
+    count = min(_IMAGES, dataset.number)
+    chosen = np.sort(np.random.default_rng(seed).choice(dataset.number, count, replace=False)).astype(np.int64)
+    view = evaluation(int(record.config["recipe"]["image_size"]), float(record.config["recipe"]["image_keep"]))
+    with make_loader(dataset, [view], count, subset=chosen, shuffle=False, drop_last=False) as loader:
+        images = next(iter(loader.epoch(0))).views[0]
+    student = method.student
+    with evaluating(student), torch.no_grad():
+        maps = student.backbone(images).maps
+        column = student.neck.hypercolumn(maps)
+        mixed = student.neck.mixed(column)
+    stages = student.neck.stages
+    columns = [
+        *(_strength(maps[stage].float().norm(dim=1)) for stage in stages),
+        _principal(column.float()), _strength(mixed.float().mean(1)),
+    ]  # fmt: skip
+    rows = [
+        [Cell(image, None, class_of(dataset, number)), *(Cell(drawn[n]) for drawn in columns)]
+        for n, (image, number) in enumerate(zip(pictures(dataset, view, chosen), chosen.tolist(), strict=True))
+    ]
+    sides = [f"{stage} ({maps[stage].shape[-1]} x {maps[stage].shape[-1]})" for stage in stages]
+    drawn = sheet(rows, ["image", *sides, "hypercolumn", "behind 1x1 conv"])
+    text = (
+        f"The student at step {found.state['step']:,}. {' and '.join(stages)}: length of the feature at each place. "
+        "Hypercolumn: all stages at the size of the last, the first three principal components of these images as red, "
+        "green and blue; equal colours are equal content. Behind the 1x1 convolution: the mean of its channels, which "
+        "the branch averages over the places. Bright is large: within each picture, from its 1st to "
+        "its 99th percentile."
+    )
+    return Section("Hypercolumns", text, (as_picture("hypercolumns.png", drawn, "Maps of training images."),))
+
+
+def _strength(map_BHW: Tensor) -> list[Image.Image]:
+    """Grey pictures, dark to bright from the small to the large values of each."""
+    return [_enlarged(torch.stack([_scaled(one_HW)] * 3, -1)) for one_HW in map_BHW]
+
+
+def _principal(column_BCHW: Tensor) -> list[Image.Image]:
+    """The three directions in which the places of all images differ most, as colours on a common scale."""
+    batch, _, height, width = column_BCHW.shape
+    place_MC = column_BCHW.permute(0, 2, 3, 1).flatten(0, 2)
+    place_MC = place_MC - place_MC.mean(0)
+    direction_C3 = torch.linalg.svd(place_MC.double(), full_matrices=False).Vh[:3].T
+    color_M3 = place_MC.double() @ direction_C3
+    if color_M3.shape[1] < 3:
+        color_M3 = torch.nn.functional.pad(color_M3, (0, 3 - color_M3.shape[1]))
+    color_M3 = torch.stack([_scaled(one_M) for one_M in color_M3.unbind(1)], 1)
+    return [_enlarged(one_HW3) for one_HW3 in color_M3.view(batch, height, width, 3)]
+
+
+def _scaled(values: Tensor) -> Tensor:
+    """0 to 1 from the 1st to the 99th percentile: one place that stands out leaves the others apart."""
+    low, high = values.flatten().float().quantile(values.new_tensor([0.01, 0.99], dtype=torch.float32))
+    scaled: Tensor = ((values - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
+    return scaled
+
+
+def _enlarged(color_HW3: Tensor) -> Image.Image:
+    pixels = (color_HW3 * 255).round().to(torch.uint8).numpy()
+    return Image.fromarray(pixels).resize((CELL, CELL), Image.Resampling.NEAREST)

@@ -1,0 +1,43 @@
+"""What a run says when it starts: what runs, where, and for how long."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from models.methods.recipes import Recipe
+from pipelines import Dataset
+from tools.run.process_group import processes_meant
+
+
+def banner(
+    recipe: Recipe,
+    dataset: Dataset,
+    encoder: nn.Module,
+    steps_per_epoch: int,
+    accelerator: Accelerator,
+    options: Namespace,
+    folder: Path,
+    notes: Sequence[str],
+) -> str:
+    """The lines of the banner; `notes` come last, empty ones not."""
+    training, processes = recipe.training, accelerator.num_processes
+    parameters = sum(parameter.numel() for parameter in encoder.parameters())
+    network = f"{training.backbone} (width {training.width}, {parameters / 1e6:.2f} M)"
+    length = f"{training.epochs} epochs of {steps_per_epoch} steps, batch {training.batch_size}"
+    place = f"{accelerator.device}, {options.precision}, {torch.get_num_threads()} threads"
+    lines = [
+        f"{recipe.method}, recipe {recipe.name}: {network}, {dataset.number:,} images, {length}",
+        f"world size {processes} ({place}), into {folder}",
+    ]
+    if processes == 1 and (meant := processes_meant()) > 1:
+        lines.append(
+            f"warning: {meant} processes were asked for and one was started, as accelerate does on CPUs; "
+            f"take torchrun --nproc_per_node {meant} train.py ..."
+        )
+    return "\n".join([*lines, *filter(None, notes)])
