@@ -7,12 +7,12 @@ import sys
 
 from rich.console import Console
 
-from pipelines.damage import DecodeError
+from pipelines.executors.damage import DecodeError
+from tools.conversion.open_source import shown
 from tools.evaluation.evaluate import evaluate
 from tools.evaluation.options import parse
 from tools.run.options import Failure
 from tools.run.process_group import leave
-from tools.conversion.open_source import shown
 
 _MENDABLE = (Failure, ValueError, OSError, FloatingPointError, ModuleNotFoundError, DecodeError)
 

@@ -30,29 +30,29 @@ from models import build, resolve
 from models.distributed import mean_over_processes
 from models.evaluation.features import extract_part
 from models.method import Losses
+from models.methods.recipes import Recipe, recipe_for
 from models.networks.norm import average_running_statistics
 from models.training.optim import build_optimizer, cosine_schedule, set_learning_rate
-from models.methods.recipes import Recipe, recipe_for
 from pipelines import Batch, Dataset, open_dataset
-from tools.run.epoch_audit import IndexCount
-from pipelines.damage import DecodeError
+from pipelines.executors.damage import DecodeError
 from pipelines.memory import give_back
-from pipelines.pairing import same_class_rates
+from pipelines.plan.pairing import same_class_rates
 from pipelines.printable import shown
+from tools.run.accelerator import check_parts, make_accelerator, use_compiler, use_threads
 from tools.run.alarms import Alarms
 from tools.run.banner import banner
 from tools.run.checkpoint_writer import CheckpointWriter
 from tools.run.data_path import open_data_path
-from tools.run.progress import Display
-from tools.run.accelerator import check_parts, make_accelerator, use_compiler, use_threads
+from tools.run.epoch_audit import IndexCount
+from tools.run.folder import RunFolder, run_config
 from tools.run.nonfinite_guard import StepGuard
 from tools.run.options import Failure, check_run, parse
 from tools.run.process_group import LOST, LostContact, check_agreement, leave, run_facts, watching
-from tools.run.folder import RunFolder, run_config
-from tools.run.state import fresh_state, go_on, summary
-from tools.run.signals import STOPPED, AgreedStop, Stopped, StopRequest
-from tools.run.throughput import Timer
+from tools.run.progress import Display
 from tools.run.schedule import Timetable
+from tools.run.signals import STOPPED, AgreedStop, Stopped, StopRequest
+from tools.run.state import fresh_state, go_on, summary
+from tools.run.throughput import Timer
 from tools.run.tracker import Tracker
 from tools.run.tracker_pictures import show_pictures
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from models.networks.backbones import Backbone, build_backbone
 from models.distributed import world
-from models.storage.load_encoder import FrozenEncoder, load_encoder
 from models.method import Method
-from models.networks.norm import SplitBatchNorm2d
 from models.methods.recipes import Recipe, Training
 from models.methods.recipes import recipe as resolve
 from models.methods.registry import REGISTRY
+from models.networks.backbones import Backbone, build_backbone
+from models.networks.norm import SplitBatchNorm2d
 from models.networks.sync_norm import SyncBatchNorm2d
+from models.storage.load_encoder import FrozenEncoder, load_encoder
 
 __all__ = ["FrozenEncoder", "Method", "backbone_of", "build", "load_encoder", "resolve"]
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from models.networks.backbones import Backbone
 from models.search.sharded_features import Part
 from pipelines.batch import Batch
-from pipelines.pairing import Pairing
-from pipelines.views import View
+from pipelines.plan.pairing import Pairing
+from pipelines.plan.views import View
 
 #: This process's part of the data set's pooled features, from an evaluation pass of the given network.
 Extract = Callable[[nn.Module], Part]

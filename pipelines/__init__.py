@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipelines.batch import Batch
-    from pipelines.dataset import Dataset, open_dataset
+    from pipelines.formats.dataset import Dataset, open_dataset
     from pipelines.loader import Loader, make_loader
-    from pipelines.views import View
+    from pipelines.plan.views import View
 
 __all__ = ["Batch", "Dataset", "Loader", "View", "make_loader", "open_dataset"]
 
 _HOME = {
     "Batch": "batch",
-    "Dataset": "dataset",
+    "Dataset": "formats.dataset",
     "Loader": "loader",
-    "View": "views",
+    "View": "plan.views",
     "make_loader": "loader",
-    "open_dataset": "dataset",
+    "open_dataset": "formats.dataset",
 }
 
 

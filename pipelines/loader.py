@@ -14,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.augment import Augment
+from pipelines.augmentation.augment import Augment
 from pipelines.batch import Batch
-from pipelines.dataset import Dataset
-from pipelines.executors import Executor, make_executor
-from pipelines.pairing import Pairing
-from pipelines.plan import BatchPlan, Plan
+from pipelines.executors.choose import Executor, make_executor
+from pipelines.formats.dataset import Dataset
+from pipelines.plan.pairing import Pairing
+from pipelines.plan.plan import BatchPlan, Plan
+from pipelines.plan.views import View
 from pipelines.prefetch import Prefetch
 from pipelines.transfer import sent
-from pipelines.views import View
 
 _DEPTH = 2  # finished batches that wait; one more is made, one is cut ahead, one is the consumer's
 

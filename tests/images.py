@@ -41,8 +41,8 @@ def class_folder(root: Path, classes: tuple[str, ...] = ("cat", "dog"), each: in
 
 def stored(path: Path) -> list[NDArray[np.uint8]]:
     """Every image of a .beton, decoded by Pillow."""
-    from pipelines.beton_format import read_table
-    from pipelines.image_table import RAW
+    from pipelines.formats.beton_format import read_table
+    from pipelines.formats.image_table import RAW
 
     table, data = read_table(path), path.read_bytes()
     images = []

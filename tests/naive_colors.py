@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.photometric import (
+from pipelines.plan.photometric import (
     BLUR,
     BRIGHTNESS,
     CHANNEL_ORDERS,

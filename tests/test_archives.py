@@ -20,8 +20,8 @@ import pytest
 from tests.images import class_folder, encoded, smooth, write
 from tests.test_convert_errors import one_line, refused
 from tools.conversion.convert_source import archives
-from tools.convert import main
 from tools.conversion.open_source import SourceError, Tree, open_tree
+from tools.convert import main
 
 PICTURE = encoded(smooth(10, 10))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.area_resize import area_shares, padded, resize_crops
+from pipelines.executors.area_resize import area_shares, padded, resize_crops
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV, which FFCV brings, is not installed")
 SIZES = [1, 16, 24, 32, 48, 60, 96, 224]

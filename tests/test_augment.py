@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
-from pipelines import color_kernels
-from pipelines.augment import Augment, Operations, fused
-from pipelines.photometric import (
+from pipelines.augmentation import color_kernels
+from pipelines.augmentation.augment import Augment, Operations, fused
+from pipelines.plan.photometric import (
     ORDER,
     photometric_numbers,
 )
-from pipelines.random_numbers import key
-from pipelines.views import View, contrastive, evaluation
+from pipelines.plan.random_numbers import key
+from pipelines.plan.views import View, contrastive, evaluation
 
 STRONG = replace(
     contrastive(24), jitter=(0.8, 0.8, 1.0, 0.5), jitter_p=0.9, grayscale_p=0.3, solarize_p=0.4, permute_p=0.6
@@ -98,7 +98,7 @@ def test_threads_change_no_bit() -> None:
 def test_without_numba_the_torch_schedule_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     _, tensor, numbers = batch(STRONG, 12)
     expected = on_cpu(STRONG, tensor, numbers)
-    monkeypatch.setattr("pipelines.augment.find_spec", lambda _: None)
+    monkeypatch.setattr("pipelines.augmentation.augment.find_spec", lambda _: None)
     ours = on_cpu(STRONG, tensor, numbers)
     assert (ours - expected).abs().gt(1e-3).float().mean() < 1e-4
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from models.networks.norm import SplitBatchNorm2d
-from pipelines.views import View, contrastive
+from pipelines.plan.views import View, contrastive
 from tools.benchmarks import augment, measure, step, views
 from tools.benchmarks.measure import Case, Settings, milliseconds, peak_memory, take_turns
 from tools.benchmarks.paper_msvq import PaperMsvq, ReshapedBatchNorm

@@ -13,10 +13,10 @@ pytest.importorskip("ffcv", reason="ffcv is not installed")
 import cv2
 
 from pipelines import View
-from pipelines.beton import BetonExecutor
-from pipelines.damage import DecodeError
-from pipelines.plan import Plan
-from pipelines.views import contrastive, evaluation
+from pipelines.executors.damage import DecodeError
+from pipelines.executors.ffcv import BetonExecutor
+from pipelines.plan.plan import Plan
+from pipelines.plan.views import contrastive, evaluation
 from tests.datasets import photos
 
 VIEWS = (View(48), View(24, (0.05, 0.3)), View(48, flip=1.0), evaluation(32))

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.beton_format import HEADER, metadata_dtype, read_table
-from pipelines.beton_writer import BetonWriter, SampleError, page_size_for
-from pipelines.image_table import JPEG, RAW
+from pipelines.formats.beton_format import HEADER, metadata_dtype, read_table
+from pipelines.formats.beton_writer import BetonWriter, SampleError, page_size_for
+from pipelines.formats.image_table import JPEG, RAW
 from tests.images import encoded, smooth
 
 

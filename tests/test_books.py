@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from tools.run.epoch_audit import IndexCount
-from pipelines.plan import Plan
-from pipelines.views import View
+from pipelines.plan.plan import Plan
+from pipelines.plan.views import View
 from tests import gloo
+from tools.run.epoch_audit import IndexCount
 
 SIDES = np.full(1300, 40)  # above the size up to which permutations are sorted
 

@@ -12,17 +12,17 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.evaluation.features import extract_part
+from models.methods.clim_selection import select
+from models.queue import KeyQueue
 from models.search.kmeans import ROWS
 from models.search.nearest import PIECE
 from models.search.nearest import ROWS as QUERIES
 from models.search.sharded_features import Part
-from models.queue import KeyQueue
-from models.methods.clim_selection import select
 from pipelines import Dataset, View, make_loader
-from pipelines.beton import BetonExecutor
-from pipelines.resident import DecodedImages
-from pipelines.shard_format import RECORD
-from pipelines.views import evaluation
+from pipelines.executors.ffcv import BetonExecutor
+from pipelines.executors.resident import DecodedImages
+from pipelines.formats.shard_format import RECORD
+from pipelines.plan.views import evaluation
 from tests.datasets import photos
 
 BATCHES = 5  # of views: the consumer's, two that wait, one that is made, one that is cut ahead

@@ -18,8 +18,8 @@ from torch.nn.functional import normalize
 from models import build, resolve
 from models.methods.cgh import Context, Settings, relate
 from models.networks.norm import batch_permutation
-from models.relations import soft_label_cross_entropy
 from models.networks.teacher import Teacher
+from models.relations import soft_label_cross_entropy
 from pipelines.batch import Batch
 
 

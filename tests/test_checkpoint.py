@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from models.storage import checkpoint
 from models.method import Method
-from models.training.optim import build_optimizer
-from models.queue import KeyQueue
 from models.networks.teacher import Teacher
-from pipelines.pairing import Pairing
+from models.queue import KeyQueue
+from models.storage import checkpoint
+from models.training.optim import build_optimizer
+from pipelines.plan.pairing import Pairing
 
 
 class Toy(Method):

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from models import load_encoder
 from models.networks.backbones import build_backbone
-from models.storage.validate_metadata import check_claims
 from models.storage.encoder import EncoderError
+from models.storage.validate_metadata import check_claims
 
 FACTS = {
     "backbone": "resnet18", "width": 1, "stem": "small", "image_size": 16, "image_keep": 1.0, "mean": [0.5] * 3,

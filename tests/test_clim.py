@@ -15,8 +15,8 @@ import torch
 from torch.nn.functional import normalize
 
 from models import build
-from models.methods.clim import Settings
 from models.losses.mixture import cutmix
+from models.methods.clim import Settings
 from models.search.sharded_features import Part
 from pipelines.batch import Batch
 

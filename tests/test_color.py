@@ -10,9 +10,9 @@ from naive_colors import Picture, back, naive_hue, naive_jitter, pictures, plane
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
-from pipelines import color
-from pipelines.blur import gaussian_blur, kernel_radius
-from pipelines.photometric import (
+from pipelines.augmentation import color
+from pipelines.augmentation.blur import gaussian_blur, kernel_radius
+from pipelines.plan.photometric import (
     BRIGHTNESS,
     CHANNEL_ORDERS,
     CONTRAST,

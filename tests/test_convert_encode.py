@@ -12,9 +12,18 @@ import pytest
 from PIL import Image
 
 from tests.images import encoded, smooth
-from tools.conversion.convert_source import encode
-from tools.conversion.convert_source import jpeg_check
-from tools.conversion.encode import JPEG, RAW, REENCODED, STORED_RAW, UNTOUCHED, Encoded, Settings, encode_array, encode_bytes
+from tools.conversion.convert_source import encode, jpeg_check
+from tools.conversion.encode import (
+    JPEG,
+    RAW,
+    REENCODED,
+    STORED_RAW,
+    UNTOUCHED,
+    Encoded,
+    Settings,
+    encode_array,
+    encode_bytes,
+)
 
 PLAIN = Settings()
 

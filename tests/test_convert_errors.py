@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.card import card_path, read_card, sealed, write_json
-from pipelines.dataset import open_dataset
+from pipelines.formats.card import card_path, read_card, sealed, write_json
+from pipelines.formats.dataset import open_dataset
 from tests.images import class_folder, encoded, smooth, write
 from tools.convert import main
 

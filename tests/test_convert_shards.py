@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.card import DatasetError, card_path, names_path, sealed
-from pipelines.dataset import Dataset, image_names, open_dataset, verify
-from pipelines.encoded import EncodedImages
+from pipelines.formats.card import DatasetError, card_path, names_path, sealed
+from pipelines.formats.dataset import Dataset, image_names, open_dataset, verify
+from pipelines.formats.encoded import EncodedImages
 from tests.datasets import converted
 from tests.images import class_folder, encoded, smooth, write
 from tools.convert import main

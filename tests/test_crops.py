@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipelines import crops
-from pipelines.random_numbers import key
-from pipelines.views import View, evaluation
+from pipelines.plan.plan import crops
+from pipelines.plan.random_numbers import key
+from pipelines.plan.views import View, evaluation
 
 COUNT = 20_000
 

@@ -12,11 +12,11 @@ pytest.importorskip("ffcv", reason="ffcv is not installed")
 import eval as evaluation
 import train
 from models import build
-from models.training.optim import build_optimizer
-from models.search.sharded_features import Part
-from models.methods.registry import REGISTRY
 from models.methods.clim_selection import select
+from models.methods.registry import REGISTRY
+from models.search.sharded_features import Part
 from models.storage.snapshot import HostCopy
+from models.training.optim import build_optimizer
 from pipelines import make_loader
 from tests import runs
 from tests.test_resume import FROM, LAST, words

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.card import DatasetError, card_path, read_names, sealed, write_names
-from pipelines.dataset import image_names, open_dataset, verify
+from pipelines.formats.card import DatasetError, card_path, read_names, sealed, write_names
+from pipelines.formats.dataset import image_names, open_dataset, verify
 from tests.images import class_folder, stored
 from tools.convert import main
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from pipelines.decode import decode_all
+from pipelines.executors.decode import decode_all
 
 
 def doubled(threads: int) -> list[int]:

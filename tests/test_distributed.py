@@ -23,7 +23,13 @@ from models.distributed import (
     world,
 )
 from models.evaluation.features import extract
-from models.networks.norm import SplitBatchNorm2d, average_running_statistics, batch_permutation, forward_views, shuffled
+from models.networks.norm import (
+    SplitBatchNorm2d,
+    average_running_statistics,
+    batch_permutation,
+    forward_views,
+    shuffled,
+)
 from models.queue import KeyQueue
 from models.relations import info_nce, nt_xent
 

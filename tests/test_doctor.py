@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.views import View, contrastive
+from pipelines.plan.views import View, contrastive
 from tools import doctor
-from tools.diagnosis import installation
 from tools.diagnosis import bottleneck as probe
-from tools.diagnosis.installation import Check
+from tools.diagnosis import installation
 from tools.diagnosis.bottleneck import Speeds, verdict, without_colours
+from tools.diagnosis.installation import Check
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

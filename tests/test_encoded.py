@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.card import DatasetError
-from pipelines.dataset import Dataset, read_digests
-from pipelines.encoded import EncodedImages
-from pipelines.image_table import JPEG, RAW
+from pipelines.formats.card import DatasetError
+from pipelines.formats.dataset import Dataset, read_digests
+from pipelines.formats.encoded import EncodedImages
+from pipelines.formats.image_table import JPEG, RAW
 from tests.datasets import converted
 from tests.images import encoded, smooth, write
 

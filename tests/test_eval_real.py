@@ -13,13 +13,13 @@ pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 import eval as program
 import train
-from models.storage import checkpoint
 from models.evaluation import labelled_passes as passes
-from models.storage.encoder import from_run
 from models.evaluation.knn_monitor import KnnMonitor
+from models.storage import checkpoint
+from models.storage.encoder import from_run
 from pipelines import open_dataset
-from pipelines.dataset import image_names
-from pipelines.views import evaluation
+from pipelines.formats.dataset import image_names
+from pipelines.plan.views import evaluation
 from tests import runs
 from tests.datasets import converted, photos
 from tests.images import encoded, smooth, write

@@ -15,12 +15,12 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 from sklearn.neighbors import KNeighborsClassifier
 
 import eval as program
-from models.networks.backbones import build_backbone
-from models.storage.encoder import from_weights
 from models.evaluation.features import extract
 from models.evaluation.label_split import balanced_split
+from models.networks.backbones import build_backbone
+from models.storage.encoder import from_weights
 from pipelines import make_loader, open_dataset
-from pipelines.views import evaluation
+from pipelines.plan.views import evaluation
 from tests import runs
 from tests.datasets import converted
 

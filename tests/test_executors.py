@@ -8,9 +8,10 @@ import torch
 
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
-from pipelines import View, executors, make_loader, resident
-from pipelines.executors import choose
-from pipelines.views import contrastive
+from pipelines import View, make_loader
+from pipelines.executors.choose import choose, resident
+from pipelines.executors.choose import choose as executors
+from pipelines.plan.views import contrastive
 from tests.datasets import photos
 
 CPU = torch.device("cpu")
@@ -74,7 +75,7 @@ def test_a_missing_library_is_one_line_and_auto_takes_the_other(dataset, monkeyp
 
 
 def test_without_ffcv_the_resident_executor_decodes_with_pillow(dataset, monkeypatch):
-    from pipelines import decode
+    from pipelines.executors.choose import decode
 
     with make_loader(dataset, VIEWS, 6, loader="resident") as loader:
         expected = list(loader.epoch(0))

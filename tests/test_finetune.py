@@ -10,11 +10,11 @@ import torch
 
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
-from models.evaluation import finetune as module
-from models.networks.backbones import build_backbone
 from models.distributed import world
+from models.evaluation import finetune as module
 from models.evaluation.finetune import even_batch, finetune
 from models.evaluation.protocols import FinetuneProtocol
+from models.networks.backbones import build_backbone
 from pipelines import open_dataset
 from tests.datasets import converted, photos
 from tests.images import encoded, smooth, write

@@ -11,9 +11,9 @@ from models import load_encoder
 from models.networks.backbones import build_backbone
 from models.storage.encoder import EncoderError
 from pipelines import make_loader
-from pipelines.encoded import EncodedImages
-from pipelines.image_table import RAW
-from pipelines.views import evaluation
+from pipelines.formats.encoded import EncodedImages
+from pipelines.formats.image_table import RAW
+from pipelines.plan.views import evaluation
 from tests.datasets import photos
 from tests.run_folders import lively, write_run
 

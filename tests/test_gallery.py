@@ -8,8 +8,8 @@ from torch.nn.functional import normalize
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 from tests.datasets import photos
-from tools.pictures.gallery import gallery_sheet, neighbors_among
 from tools.pictures.contact_sheet import CELL, Cell, frame, sheet
+from tools.pictures.gallery import gallery_sheet, neighbors_among
 
 GREEN, RED = (40, 160, 70), (210, 50, 50)
 STEP, ROW, EDGE, TOP = CELL + 6, CELL + 20, 6, 18

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.card import DatasetError
-from pipelines.dataset import open_dataset
-from pipelines.encoded import EncodedImages
-from pipelines.inspection import Inspection, jpeg_sides
+from pipelines.formats.card import DatasetError
+from pipelines.formats.dataset import open_dataset
+from pipelines.formats.encoded import EncodedImages
+from pipelines.formats.inspection import Inspection, jpeg_sides
 from tests.datasets import converted
 from tests.images import class_folder, encoded, smooth
 from tools.fuzzing.read_all import cut

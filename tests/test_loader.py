@@ -12,9 +12,9 @@ import torch
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 from pipelines import View, make_loader
-from pipelines.damage import DecodeError
-from pipelines.pairing import Pairing
-from pipelines.views import contrastive, evaluation
+from pipelines.executors.damage import DecodeError
+from pipelines.plan.pairing import Pairing
+from pipelines.plan.views import contrastive, evaluation
 from tests.datasets import photos
 
 VIEWS = (contrastive(32), contrastive(32), View(24))

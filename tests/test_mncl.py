@@ -17,8 +17,8 @@ from torch.nn.functional import cross_entropy, normalize
 
 from models import build, resolve
 from models.methods.mncl import Settings
-from models.training.optim import build_optimizer, set_learning_rate
 from models.relations import nt_xent
+from models.training.optim import build_optimizer, set_learning_rate
 from pipelines.batch import Batch
 
 SMALL = {

@@ -12,11 +12,11 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 from sklearn.neighbors import KNeighborsClassifier
 
-from models.networks.backbones import build_backbone
 from models.evaluation.features import NotFinite, extract
 from models.evaluation.knn_monitor import KnnMonitor
+from models.networks.backbones import build_backbone
 from pipelines import make_loader
-from pipelines.views import evaluation
+from pipelines.plan.views import evaluation
 from tests.datasets import photos
 
 VIEW = evaluation(16)

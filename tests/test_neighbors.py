@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.search import kmeans
-from models.search import nearest
 from models import neighbors as N
 from models.methods.clim import Settings, select
+from models.search import kmeans, nearest
 from models.search.sharded_features import Part
 
 

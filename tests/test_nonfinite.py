@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from models.storage import checkpoint
 from models.method import Losses, Method
-from models.training.optim import build_optimizer
-from models.queue import KeyQueue
 from models.networks.teacher import Teacher
+from models.queue import KeyQueue
+from models.storage import checkpoint
+from models.training.optim import build_optimizer
 from pipelines import Batch
 from tools import replay
 from tools.run.nonfinite_guard import StepGuard, named, unnamed

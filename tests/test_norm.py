@@ -5,7 +5,13 @@ import torch
 from torch import Tensor, nn
 
 from models import build
-from models.networks.norm import SplitBatchNorm2d, average_running_statistics, batch_permutation, forward_views, shuffled
+from models.networks.norm import (
+    SplitBatchNorm2d,
+    average_running_statistics,
+    batch_permutation,
+    forward_views,
+    shuffled,
+)
 from pipelines.batch import Batch
 from tests import gloo
 

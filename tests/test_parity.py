@@ -20,14 +20,14 @@ pytest.importorskip("ffcv", reason="ffcv is not installed")
 pytest.importorskip("nvidia.dali", reason="nvidia-dali is not installed")
 
 from pipelines import View, make_loader
-from pipelines.beton import BetonExecutor
-from pipelines.decode import decoder
-from pipelines.encoded import EncodedImages
-from pipelines.image_table import RAW
-from pipelines.plan import Plan
-from pipelines.resident import ResidentExecutor, decoded_images
-from pipelines.shards import DaliExecutor
-from pipelines.views import contrastive, evaluation
+from pipelines.executors.dali import DaliExecutor
+from pipelines.executors.decode import decoder
+from pipelines.executors.ffcv import BetonExecutor
+from pipelines.executors.resident import ResidentExecutor, decoded_images
+from pipelines.formats.encoded import EncodedImages
+from pipelines.formats.image_table import RAW
+from pipelines.plan.plan import Plan
+from pipelines.plan.views import contrastive, evaluation
 from tests.datasets import converted, photos
 from tests.images import write
 from tools.conversion.synthetic_images import write_jpegs

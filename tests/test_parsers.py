@@ -15,16 +15,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.beton_format import read_table
-from pipelines.beton_writer import BetonWriter
-from pipelines.card import DatasetError, card_path, read_names, sealed, write_names
-from pipelines.dataset import open_dataset
-from pipelines.image_table import RAW, ImageTable
-from pipelines.shard_format import INDEX, RECORD, checked_table, folder_facts, index_bytes, read_index
+from pipelines.formats.beton_format import read_table
+from pipelines.formats.beton_writer import BetonWriter
+from pipelines.formats.card import DatasetError, card_path, read_names, sealed, write_names
+from pipelines.formats.dataset import open_dataset
+from pipelines.formats.image_table import RAW, ImageTable
+from pipelines.formats.shard_format import INDEX, RECORD, checked_table, folder_facts, index_bytes, read_index
 from tests.datasets import converted
 from tests.images import class_folder, encoded, smooth
-from tools.conversion.convert_source import stl10
 from tools.conversion.cifar import cifar
+from tools.conversion.convert_source import stl10
 from tools.conversion.open_source import SourceError, open_tree
 
 FEW = settings(

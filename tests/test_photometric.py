@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from pipelines.photometric import (
+from pipelines.plan.photometric import (
     BLUR,
     BRIGHTNESS,
     CHANNEL_ORDERS,
@@ -24,8 +24,8 @@ from pipelines.photometric import (
     SOLARIZE,
     photometric_numbers,
 )
-from pipelines.random_numbers import key, uniform
-from pipelines.views import View, contrastive, evaluation
+from pipelines.plan.random_numbers import key, uniform
+from pipelines.plan.views import View, contrastive, evaluation
 
 VIEW = View(
     32, jitter=(0.4, 0.7, 1.0, 0.1), jitter_p=0.8, grayscale_p=0.2, blur_p=0.5, solarize_p=0.3, permute_p=0.6,

@@ -5,9 +5,9 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from pipelines.pairing import Pairing, same_class_rates
-from pipelines.plan import Plan
-from pipelines.views import View, contrastive
+from pipelines.plan.pairing import Pairing, same_class_rates
+from pipelines.plan.plan import Plan
+from pipelines.plan.views import View, contrastive
 
 NUMBER = 103
 VIEWS = (contrastive(32), View(24, (0.5, 1.0)))

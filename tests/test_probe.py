@@ -10,15 +10,15 @@ import torch
 
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
-from models.networks.backbones import build_backbone
 from models.distributed import world
 from models.evaluation.features import extract
-from models.evaluation.linear_heads import train_on_cached
 from models.evaluation.labelled_passes import Passes
+from models.evaluation.linear_heads import train_on_cached
 from models.evaluation.linear_probe import Probe
 from models.evaluation.protocols import LinearProtocol
+from models.networks.backbones import build_backbone
 from pipelines import make_loader, open_dataset
-from pipelines.views import evaluation
+from pipelines.plan.views import evaluation
 from tests.datasets import photos
 
 SWEEP = LinearProtocol(lr=(0.001, 0.1, 3.0), epochs=3, batch_size=10, held_out=0.25)

@@ -6,9 +6,9 @@ from dataclasses import FrozenInstanceError, fields, replace
 import pytest
 
 from models.evaluation.protocols import FinetuneProtocol, KnnProtocol, LinearProtocol, RetrieveProtocol
+from models.evaluation.published_linear import LINEAR, published
 from models.methods.recipes import names
 from models.methods.registry import REGISTRY
-from models.evaluation.published_linear import LINEAR, published
 
 USUAL = (KnnProtocol(), LinearProtocol(), FinetuneProtocol(), RetrieveProtocol())
 

@@ -9,13 +9,13 @@ import torch
 
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
-from models.evaluation.collapse import effective_rank, feature_spread
 from models.distributed import world
-from models.evaluation.features import NotFinite
+from models.evaluation.collapse import effective_rank, feature_spread
 from models.evaluation.feature_metrics import alignment, uniformity
+from models.evaluation.features import NotFinite
 from models.evaluation.quality_monitor import QualityMonitor
 from pipelines import make_loader, open_dataset
-from pipelines.views import contrastive, evaluation
+from pipelines.plan.views import contrastive, evaluation
 from tests.datasets import photos
 from tests.small_methods import small
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipelines.random_numbers import ROUNDS, bits, key, permute, uniform
+from pipelines.plan.random_numbers import ROUNDS, bits, key, permute, uniform
 
 
 def splitmix(word: int) -> int:

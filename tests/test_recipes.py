@@ -4,11 +4,11 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from models.training.optim import NAMES as OPTIMIZERS
-from models.training.optim import cosine_schedule
 from models.methods.recipes import Training, names, recipe, recipe_for
 from models.methods.registry import REGISTRY
 from models.recipe_tables.sources import Sourced
+from models.training.optim import NAMES as OPTIMIZERS
+from models.training.optim import cosine_schedule
 
 SOURCES = {"paper", "code", "sibling", "inferred", "ours"}
 EVERY = [(method, name) for method in sorted(REGISTRY) for name in names(method)]

@@ -15,14 +15,14 @@ from PIL import Image
 
 from models.storage.encoder import Encoder
 from pipelines import Dataset
+from tools.pictures.contact_sheet import CELL, Cell, sheet
 from tools.pictures.fonts import fitting
+from tools.reporting.features import Looks, Sample
 from tools.reporting.figures import COLORS, figure, finished, label, looked
 from tools.reporting.hypercolumns import _scaled
-from tools.reporting.features import Looks, Sample
 from tools.reporting.map import _classes
 from tools.reporting.neighbors import confusion_section, most_confused
 from tools.reporting.page import Section, Table, page
-from tools.pictures.contact_sheet import CELL, Cell, sheet
 
 HOSTILE = [
     "狐狸",

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 import train
-from models.storage import checkpoint
 from models.methods.registry import REGISTRY
+from models.storage import checkpoint
 from tests import runs
 
 LAST, FROM = 8, 4  # steps, 3 an epoch: step 4 is inside the second one

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from models.search import nearest
-from models.methods.clim import Settings, select
 from models.distributed import everyones, world
-from models.search.sharded_features import Part, pieces, rows_of_all
+from models.methods.clim import Settings, select
 from models.methods.clim_selection import Candidates
 from models.methods.clim_selection import select as candidates
+from models.search import nearest
+from models.search.sharded_features import Part, pieces, rows_of_all
 
 NUMBER = 601  # divides by neither 2 nor 4
 CASES = [("paper", 8), ("paper", 0), ("snapshot", 8)]
@@ -143,7 +143,7 @@ def measured(train: str, held_out: str) -> tuple[list[float], list[int]]:
     from models.evaluation.features import extract_part
     from models.evaluation.knn_monitor import KnnMonitor
     from pipelines import open_dataset
-    from pipelines.views import evaluation
+    from pipelines.plan.views import evaluation
 
     rank, processes = world()
     bank, queries = open_dataset(train), open_dataset(held_out)

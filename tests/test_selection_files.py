@@ -7,10 +7,10 @@ import torch
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 from models import build
-from models.methods.clim import select
 from models.evaluation.features import extract_part
+from models.methods.clim import select
 from pipelines import make_loader
-from pipelines.views import evaluation
+from pipelines.plan.views import evaluation
 from tests.datasets import converted
 from tests.images import encoded, smooth, write
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.beton_writer import SampleError
-from pipelines.digests import image_digest
-from pipelines.image_table import JPEG, RAW
-from pipelines.shard_format import (
+from pipelines.formats.beton_writer import SampleError
+from pipelines.formats.digests import image_digest
+from pipelines.formats.image_table import JPEG, RAW
+from pipelines.formats.shard_format import (
     HEADER,
     INDEX,
     RECORD,
@@ -26,7 +26,7 @@ from pipelines.shard_format import (
     read_index,
     shard_name,
 )
-from pipelines.shard_writer import ShardWriter, tar_header
+from pipelines.formats.shard_writer import ShardWriter, tar_header
 from tests.images import encoded, smooth
 
 SAMPLES = [(JPEG, 20, 30 + i, i % 3 - 1, encoded(smooth(20, 30 + i, i))) for i in range(7)]

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.card import DatasetError, names_path
-from pipelines.dataset import Dataset, open_dataset
+from pipelines.formats.card import DatasetError, names_path
+from pipelines.formats.dataset import Dataset, open_dataset
 from tests.datasets import converted
 from tests.images import class_folder, encoded, write
 from tests.test_convert_shards import mixed, same
-from tools.convert import main
 from tools.conversion.shard_parts import Part
+from tools.convert import main
 
 
 def convert_part(source: Path, out: Path, part: str, *options: str) -> Path:

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from models import build
-from models.training.optim import build_optimizer, set_learning_rate
 from models.methods.simsiam import Settings
+from models.training.optim import build_optimizer, set_learning_rate
 from pipelines.batch import Batch
 
 SMALL = {"width": 8, "crop_size": 16, "batch_size": 8, "hidden": 32, "dim": 32, "predictor_hidden": 8}

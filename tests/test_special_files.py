@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from models.evaluation.label_split import listed
-from pipelines.card import DatasetError, card_path, names_path
-from pipelines.dataset import image_names, open_dataset
-from pipelines.encoded import EncodedImages
-from pipelines.regular_file import content
-from pipelines.shard_format import INDEX
+from pipelines.formats.card import DatasetError, card_path, names_path
+from pipelines.formats.dataset import image_names, open_dataset
+from pipelines.formats.encoded import EncodedImages
+from pipelines.formats.regular_file import content
+from pipelines.formats.shard_format import INDEX
 from tests.images import class_folder, write
 from tests.test_convert_errors import one_line, refused
 from tools.convert import main

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.dataset import open_dataset, verify
+from pipelines.formats.dataset import open_dataset, verify
 from tests.images import class_folder, encoded, smooth, write
 from tests.test_shard_merge import convert_part
 from tools.convert import main

@@ -12,11 +12,11 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models import build, resolve
-from models.networks.backbones import Backbone
 from models.method import Method
+from models.methods.registry import REGISTRY
+from models.networks.backbones import Backbone
 from models.networks.norm import forward_views
 from models.training.optim import build_optimizer
-from models.methods.registry import REGISTRY
 from pipelines.batch import Batch
 from tests.small_methods import batch_for, small
 from tools.run.cuda_graphs import compile_backbones

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from models.losses import streaming
+from models.losses.streaming import attend, nearest
 from models.methods.msvq import three_soft_labels
 from models.queue import KeyQueue
 from models.relations import info_nce, nearest_keys, soft_label_cross_entropy
-from models.losses.streaming import attend, nearest
 from pipelines.compiled import compile_hot_path
 from tools.benchmarks.measure import peak_memory
 

@@ -15,15 +15,15 @@ from torch import nn
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 import train
-from models.storage import checkpoint
-from models.networks.backbones import Backbone
-from models.method import Losses, Method
 from models.evaluation.knn_monitor import KnnMonitor
-from models.options import option
+from models.method import Losses, Method
 from models.methods.registry import REGISTRY, Entry
+from models.networks.backbones import Backbone
+from models.options import option
 from models.recipe_tables.sources import ours
+from models.storage import checkpoint
 from pipelines import View
-from pipelines.dataset import open_dataset
+from pipelines.formats.dataset import open_dataset
 from tests import runs
 from tools.run.signals import STOPPED
 

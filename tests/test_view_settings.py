@@ -3,7 +3,7 @@
 import pytest
 
 from models.methods.view_settings import ViewSettings, positive, share
-from pipelines.views import contrastive
+from pipelines.plan.views import contrastive
 
 
 def test_defaults_are_moco_v2s():

@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pipelines.card import card_path
-from tools.conversion.options import check_usage, parser
+from pipelines.formats.card import card_path
 from tools.conversion.encode import Settings
+from tools.conversion.open_source import SourceError, Tree, open_tree, shown
+from tools.conversion.options import check_usage, parser
 from tools.conversion.process_pool import WorkerError
 from tools.conversion.source import TRAIN, Source
 from tools.staging import Staging, TargetError
-from tools.conversion.open_source import SourceError, Tree, open_tree, shown
 
 if TYPE_CHECKING:
     from tools.conversion.convert_source import Written

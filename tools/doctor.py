@@ -29,10 +29,10 @@ from models.methods.recipes import recipe_for
 from pipelines import open_dataset
 from pipelines.compiled import compile_hot_path
 from pipelines.printable import shown
+from tools.diagnosis.bottleneck import Speeds, Verdict, probe, verdict
 from tools.diagnosis.installation import Check, checks, file_cache
 from tools.run.accelerator import DTYPES, use_threads
 from tools.run.options import Failure, OneLineParser, check_run, own_and_passed_on, parse
-from tools.diagnosis.bottleneck import Speeds, Verdict, probe, verdict
 
 _COLOURS = {"ok": "green", "slow": "yellow", "missing": "red"}
 

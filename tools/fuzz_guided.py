@@ -60,10 +60,10 @@ def _one_line(error: ValueError) -> None:
 
 def parser_of(name: str) -> Parser:
     """What is fuzzed under a name."""
-    from pipelines.beton_format import read_table
-    from pipelines.card import check_card, read_card, read_names
-    from pipelines.inspection import jpeg_sides
-    from pipelines.shard_format import INDEX, read_index
+    from pipelines.formats.beton_format import read_table
+    from pipelines.formats.card import check_card, read_card, read_names
+    from pipelines.formats.inspection import jpeg_sides
+    from pipelines.formats.shard_format import INDEX, read_index
     from tools.conversion.cifar_pickle import read
     from tools.conversion.open_source import open_tree
 
@@ -96,10 +96,10 @@ def seeds(name: str) -> list[bytes]:
     """Sound inputs to start from."""
     from PIL import Image
 
-    from pipelines.beton_writer import BetonWriter
-    from pipelines.card import CARD_FORMAT, CARD_VERSION, write_card
-    from pipelines.image_table import RAW
-    from pipelines.shard_format import RECORD, index_bytes
+    from pipelines.formats.beton_writer import BetonWriter
+    from pipelines.formats.card import CARD_FORMAT, CARD_VERSION, write_card
+    from pipelines.formats.image_table import RAW
+    from pipelines.formats.shard_format import RECORD, index_bytes
 
     picture = io.BytesIO()
     Image.new("RGB", (9, 7)).save(picture, "JPEG")

@@ -20,18 +20,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models import build, resolve
-from models.storage import checkpoint
-from models.storage.atomic_files import sync_file
 from models.losses.mixture import cutmix
 from models.methods.recipes import recipe_for
 from models.methods.registry import REGISTRY
+from models.storage import checkpoint
+from models.storage.atomic_files import sync_file
 from pipelines import Dataset, View, make_loader, open_dataset
-from pipelines.damage import DecodeError
-from pipelines.pairing import Pairing
-from pipelines.views import evaluation
+from pipelines.executors.damage import DecodeError
+from pipelines.plan.pairing import Pairing
+from pipelines.plan.views import evaluation
+from tools.pictures.contact_sheet import CELL, Cell, frame, picture, pictures, sheet
 from tools.run.options import Failure, OneLineParser
 from tools.run.record import method_of, read_config
-from tools.pictures.contact_sheet import CELL, Cell, frame, picture, pictures, sheet
 from tools.staging import Staging
 
 

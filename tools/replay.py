@@ -20,13 +20,13 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from models import build, resolve
-from models.storage import checkpoint
 from models.method import Method
+from models.storage import checkpoint
 from pipelines import Batch
+from tools.conversion.open_source import shown
 from tools.run.accelerator import DTYPES, device_of
 from tools.run.nonfinite_guard import unnamed
 from tools.run.options import Failure, OneLineParser
-from tools.conversion.open_source import shown
 
 _UNUSABLE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, SafetensorError,

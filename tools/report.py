@@ -21,13 +21,13 @@ import torch
 
 from models.storage.encoder import EncoderError
 from pipelines import Dataset
-from pipelines.damage import DecodeError
+from pipelines.executors.damage import DecodeError
 from pipelines.printable import shown
+from tools.reporting.features import Looks, held_out_images, look, spread_over, training_images
+from tools.reporting.folder import PAGE, check_own, publish
+from tools.reporting.result_tables import number_sections
 from tools.run.accelerator import device_of
 from tools.run.options import Failure, OneLineParser
-from tools.reporting.folder import PAGE, check_own, publish
-from tools.reporting.features import Looks, held_out_images, look, spread_over, training_images
-from tools.reporting.result_tables import number_sections
 from tools.run.record import RunRecord, read_run
 
 if TYPE_CHECKING:

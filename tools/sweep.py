@@ -25,13 +25,13 @@ from rich.console import Console
 from rich.table import Table
 
 from models.evaluation.collapse import effective_rank, feature_spread
-from models.storage.encoder import from_run
 from models.evaluation.features import extract
 from models.methods.registry import REGISTRY
+from models.storage.encoder import from_run
 from pipelines import make_loader, open_dataset
-from pipelines.views import evaluation
-from tools.run.options import Failure, own_and_passed_on
+from pipelines.plan.views import evaluation
 from tools.run.folder import machine, versions
+from tools.run.options import Failure, own_and_passed_on
 from tools.run.process_start import STOPPED, WATCHED
 
 ROOT = Path(__file__).resolve().parent.parent

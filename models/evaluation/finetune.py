@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.networks.backbones import Backbone, build_backbone
 from models.distributed import mean_over_processes, world
 from models.evaluation.features import NotFinite
-from models.training.optim import scheduled
 from models.evaluation.labelled_passes import refuse_damaged
 from models.evaluation.protocols import FinetuneProtocol
+from models.networks.backbones import Backbone, build_backbone
 from models.networks.sync_norm import SyncBatchNorm2d
+from models.training.optim import scheduled
 from pipelines import Dataset, View, make_loader
 
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from pipelines import Dataset
-from pipelines.executors import choose
+from pipelines.executors.choose import choose
 
 
 class Conditions(NamedTuple):

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.evaluation.input_settings import conditions
 from models.distributed import sum_over_processes
 from models.evaluation.features import extract_part
+from models.evaluation.input_settings import conditions
 from models.evaluation.knn import hits, predict_part
 from models.evaluation.protocols import KnnProtocol
 from pipelines import Dataset, View, make_loader, open_dataset

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.random_numbers import bits, key
-from pipelines.regular_file import content
+from pipelines.formats.regular_file import content
+from pipelines.plan.random_numbers import bits, key
 
 LABELS, HELD_OUT = range(2)  # what a split is for: two of one seed are independent
 

@@ -20,8 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.training.optim import scheduled
 from models.evaluation.protocols import LinearProtocol
+from models.training.optim import scheduled
 
 _ETA = 0.001  # LARS
 

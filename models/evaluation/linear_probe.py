@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from models.evaluation.features import evaluating
 from models.evaluation.label_split import held_out_split
-from models.evaluation.linear_heads import Heads, Labelled, sweep_of, train_heads, train_on_cached
-from models.evaluation.result import Outcome, classified
 from models.evaluation.labelled_passes import Passes, features_of, refuse_damaged
+from models.evaluation.linear_heads import Heads, Labelled, sweep_of, train_heads, train_on_cached
 from models.evaluation.protocols import LinearProtocol
+from models.evaluation.result import Outcome, classified
 from pipelines import Dataset
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from os import PathLike
 from typing import Any
 
-from models.method import Method
 from models.evaluation.knn_monitor import KnnMonitor, held_out_beside
 from models.evaluation.quality_monitor import QualityMonitor
+from models.method import Method
 from pipelines import Dataset, View, open_dataset
 from pipelines.memory import give_back
 

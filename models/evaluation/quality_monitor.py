@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from models.evaluation.collapse import effective_rank, feature_spread
-from models.evaluation.input_settings import conditions
-from models.evaluation.features import extract
-from models.method import Method
 from models.evaluation.feature_metrics import alignment, queue_age, teacher_entropy, uniformity
+from models.evaluation.features import extract
+from models.evaluation.input_settings import conditions
+from models.method import Method
 from models.queue import KeyQueue
 from pipelines import Batch, Dataset, View, make_loader
 from pipelines.loader import Loader

@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from torch import nn
 
 from models.losses.cosine import squared_distance
+from models.method import Losses
+from models.methods.siamese import Siamese
+from models.methods.view_settings import ViewSettings, positive, share
 from models.networks.backbones import Backbone
 from models.networks.heads import mlp
-from models.method import Losses
-from models.options import option
-from models.methods.siamese import Siamese
 from models.networks.sync_norm import SyncBatchNorm1d
-from models.methods.view_settings import ViewSettings, positive, share
+from models.options import option
 from pipelines.batch import Batch
 
 

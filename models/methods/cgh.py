@@ -35,16 +35,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.networks.backbones import Backbone
 from models.distributed import gather
-from models.networks.heads import HypercolumnNeck, mlp
 from models.method import Losses
 from models.methods.momentum import MomentumMethod, MomentumSettings, shuffled_keys
+from models.methods.view_settings import positive, share
+from models.networks.backbones import Backbone
+from models.networks.heads import HypercolumnNeck, mlp
 from models.options import option
 from models.relations import info_nce, soft_label_cross_entropy
-from models.methods.view_settings import positive, share
 from pipelines.batch import Batch
-from pipelines.views import View
+from pipelines.plan.views import View
 
 
 @dataclass(frozen=True)

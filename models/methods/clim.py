@@ -31,21 +31,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.methods import clim_selection as selection
-from models.networks.backbones import Backbone
 from models.distributed import gather
-from models.networks.heads import mlp
-from models.method import Embedding, Extract, Losses, Method
 from models.losses.mixture import cutmix
+from models.method import Embedding, Extract, Losses, Method
+from models.methods import clim_selection as selection
 from models.methods.momentum import shuffled_views
+from models.networks.backbones import Backbone
+from models.networks.heads import mlp
+from models.networks.teacher import Teacher
 from models.options import option
-from models.search.sharded_features import Part
 from models.queue import KeyQueue, QueueSettings
 from models.relations import info_nce
-from models.networks.teacher import Teacher
+from models.search.sharded_features import Part
 from pipelines.batch import Batch
-from pipelines.pairing import Pairing
-from pipelines.views import contrastive
+from pipelines.plan.pairing import Pairing
+from pipelines.plan.views import contrastive
 
 RULES = ("paper", "snapshot")
 

@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from models.distributed import everyones
+from models.neighbors import central_in_piece, closer_than_average, whiten
 from models.search.kmeans import lloyd
 from models.search.nearest import PIECE, Nearest
-from models.neighbors import central_in_piece, closer_than_average, whiten
 from models.search.sharded_features import Part, pieces, rows_of_all
 
 

@@ -35,8 +35,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from models.losses.cosine import negative_cosine, squared_distance
-from models.networks.backbones import Backbone
 from models.clustering import (
     adaptive_temperature,
     cross_view_cross_entropy,
@@ -47,12 +45,14 @@ from models.clustering import (
     uniformity,
 )
 from models.distributed import gather, gather_with_gradient
-from models.networks.heads import LastNorm, mlp
+from models.losses.cosine import negative_cosine, squared_distance
 from models.method import Losses
-from models.options import option
 from models.methods.siamese import Outputs, Siamese
-from models.networks.sync_norm import SyncBatchNorm1d
 from models.methods.view_settings import ViewSettings, positive, share
+from models.networks.backbones import Backbone
+from models.networks.heads import LastNorm, mlp
+from models.networks.sync_norm import SyncBatchNorm1d
+from models.options import option
 from pipelines.batch import Batch
 
 if TYPE_CHECKING:

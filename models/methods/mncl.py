@@ -36,19 +36,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.networks.backbones import Backbone
 from models.distributed import gather, gather_with_gradient, positions
-from models.networks.heads import mlp
 from models.losses.batch_contrast import matching_cross_entropy
-from models.method import Embedding, Losses, Method
-from models.networks.norm import forward_views
-from models.options import option
 from models.losses.patches import pair_means, quarters, running_statistics_kept
-from models.queue import KeyQueue, QueueSettings
-from models.relations import nearest_keys, nt_xent
+from models.method import Embedding, Losses, Method
+from models.methods.view_settings import ViewSettings, positive, share
+from models.networks.backbones import Backbone
+from models.networks.heads import mlp
+from models.networks.norm import forward_views
 from models.networks.sync_norm import SyncBatchNorm1d
 from models.networks.teacher import Teacher
-from models.methods.view_settings import ViewSettings, positive, share
+from models.options import option
+from models.queue import KeyQueue, QueueSettings
+from models.relations import nearest_keys, nt_xent
 from pipelines.batch import Batch
 
 MODES = ("figure", "released")

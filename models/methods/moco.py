@@ -24,13 +24,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.networks.backbones import Backbone
 from models.distributed import gather
 from models.method import Losses
 from models.methods.momentum import MomentumMethod, MomentumSettings, embedding, shuffled_keys
+from models.methods.view_settings import positive
+from models.networks.backbones import Backbone
 from models.options import option
 from models.relations import info_nce
-from models.methods.view_settings import positive
 from pipelines.batch import Batch
 
 

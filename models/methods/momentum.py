@@ -19,16 +19,16 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from models.networks.backbones import Backbone, ResNet
 from models.distributed import gather, local_part, world
-from models.networks.heads import mlp
 from models.method import Embedding, Method
+from models.methods.view_settings import ViewSettings, positive, share
+from models.networks.backbones import Backbone, ResNet
+from models.networks.heads import mlp
 from models.networks.norm import Output, batch_permutation, forward_views, shuffled, views_can_join
+from models.networks.teacher import Teacher
 from models.options import option
 from models.queue import KeyQueue, QueueSettings
-from models.networks.teacher import Teacher
-from models.methods.view_settings import ViewSettings, positive, share
-from pipelines.views import View
+from pipelines.plan.views import View
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.networks.backbones import Backbone
 from models.distributed import gather
 from models.method import Losses
 from models.methods.momentum import (
@@ -43,10 +42,11 @@ from models.methods.momentum import (
     shuffled_keys,
     shuffled_views,
 )
+from models.methods.view_settings import positive, share
+from models.networks.backbones import Backbone
+from models.networks.teacher import Teacher
 from models.options import option
 from models.relations import soft_label_cross_entropy
-from models.networks.teacher import Teacher
-from models.methods.view_settings import positive, share
 from pipelines.batch import Batch
 
 

@@ -25,17 +25,17 @@ from dataclasses import dataclass
 
 import torch
 
-from models.networks.backbones import Backbone
 from models.distributed import gather, gather_with_gradient, positions
-from models.networks.heads import mlp
 from models.losses.batch_contrast import matching_cross_entropy
 from models.method import Embedding, Losses, Method
+from models.methods.view_settings import ViewSettings, positive
+from models.networks.backbones import Backbone
+from models.networks.heads import mlp
 from models.networks.norm import forward_views
+from models.networks.sync_norm import SyncBatchNorm1d
 from models.options import option
 from models.queue import KeyQueue, QueueSettings
 from models.relations import nearest_keys
-from models.networks.sync_norm import SyncBatchNorm1d
-from models.methods.view_settings import ViewSettings, positive
 from pipelines.batch import Batch
 
 

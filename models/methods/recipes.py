@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from models.options import option
 from models.methods.registry import REGISTRY, Entry
+from models.options import option
 
 
 @dataclass(frozen=True)

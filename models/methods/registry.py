@@ -5,20 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from models.methods import byol
-from models.methods import cgh
-from models.methods import clim
-from models.methods import iccl
-from models.methods import mncl
-from models.methods import moco
-from models.methods import msvq
-from models.methods import nnclr
-from models.methods import ressl
-from models.methods import simclr
-from models.methods import simsiam
-from models.networks.backbones import Backbone
 from models.method import Method
-from models.recipe_tables.sources import Row
+from models.methods import byol, cgh, clim, iccl, mncl, moco, msvq, nnclr, ressl, simclr, simsiam
+from models.networks.backbones import Backbone
 from models.recipe_tables import byol as byol_rows
 from models.recipe_tables import cgh as cgh_rows
 from models.recipe_tables import clim as clim_rows
@@ -30,6 +19,7 @@ from models.recipe_tables import nnclr as nnclr_rows
 from models.recipe_tables import ressl as ressl_rows
 from models.recipe_tables import simclr as simclr_rows
 from models.recipe_tables import simsiam as simsiam_rows
+from models.recipe_tables.sources import Row
 
 
 class Entry(NamedTuple):

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from models.networks.backbones import Backbone
 from models.method import Embedding, Method
+from models.networks.backbones import Backbone
 from models.networks.norm import forward_views
 from models.networks.teacher import Teacher, cosine_momentum
 from pipelines.batch import Batch
-from pipelines.views import View
+from pipelines.plan.views import View
 
 
 class Outputs(NamedTuple):

@@ -21,15 +21,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from models.networks.backbones import Backbone
 from models.distributed import gather_with_gradient, positions
-from models.networks.heads import mlp
 from models.method import Embedding, Losses, Method
+from models.methods.view_settings import ViewSettings, positive
+from models.networks.backbones import Backbone
+from models.networks.heads import mlp
 from models.networks.norm import forward_views
+from models.networks.sync_norm import SyncBatchNorm1d
 from models.options import option
 from models.relations import nt_xent
-from models.networks.sync_norm import SyncBatchNorm1d
-from models.methods.view_settings import ViewSettings, positive
 from pipelines.batch import Batch
 
 if TYPE_CHECKING:

@@ -19,13 +19,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from models.losses.cosine import negative_cosine
+from models.method import Losses
+from models.methods.siamese import Siamese
+from models.methods.view_settings import ViewSettings, positive
 from models.networks.backbones import Backbone
 from models.networks.heads import mlp
-from models.method import Losses
-from models.options import option
-from models.methods.siamese import Siamese
 from models.networks.sync_norm import SyncBatchNorm1d
-from models.methods.view_settings import ViewSettings, positive
+from models.options import option
 from pipelines.batch import Batch
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from models.options import option
-from pipelines.views import View
+from pipelines.plan.views import View
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from models.networks.block_norm import block_batch_norm, from_blocks, to_blocks
 from models.distributed import gather, local_part, mean_over_processes, world
+from models.networks.block_norm import block_batch_norm, from_blocks, to_blocks
 from models.networks.sync_norm import SyncBatchNorm
 
 Output = TypeVar("Output", Tensor, tuple[Tensor, ...])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from models.recipe_tables.sources import Row, code, ours, sibling
 from models.recipe_tables import unpublished
+from models.recipe_tables.sources import Row, code, ours, sibling
 
 
 def _without_crop(row: Row) -> Row:

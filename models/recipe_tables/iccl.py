@@ -7,8 +7,8 @@ of processes (by 4 with its launcher). LARS there goes by names and misses the b
 
 from __future__ import annotations
 
-from models.recipe_tables.sources import Row, code, inferred, ours
 from models.recipe_tables import unpublished
+from models.recipe_tables.sources import Row, code, inferred, ours
 
 _SHARED: Row = {
     "width": code(64),

@@ -6,8 +6,8 @@ local loss, native resolution, and temperatures from the ranges that the specifi
 
 from __future__ import annotations
 
-from models.recipe_tables.sources import Row, code, inferred, ours
 from models.recipe_tables import unpublished
+from models.recipe_tables.sources import Row, code, inferred, ours
 
 _RELEASED: Row = {
     "backbone": code("resnet18"),

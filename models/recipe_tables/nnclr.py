@@ -6,8 +6,8 @@ other methods on small images (`small`).
 
 from __future__ import annotations
 
-from models.recipe_tables.sources import Row, ours, paper
 from models.recipe_tables import small
+from models.recipe_tables.sources import Row, ours, paper
 
 _METHOD: Row = {
     "crop_scale": ours(0.2),

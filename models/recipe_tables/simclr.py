@@ -6,8 +6,8 @@ which the rows replace by those of the project's other methods (`small`).
 
 from __future__ import annotations
 
-from models.recipe_tables.sources import Row, ours, paper
 from models.recipe_tables import small
+from models.recipe_tables.sources import Row, ours, paper
 
 _METHOD: Row = {
     "crop_scale": paper(0.08),

@@ -6,8 +6,8 @@ decay 5e-4, batch 512, 800 epochs without warm-up, which the rows replace by tho
 
 from __future__ import annotations
 
-from models.recipe_tables.sources import Row, ours, paper
 from models.recipe_tables import small
+from models.recipe_tables.sources import Row, ours, paper
 
 _METHOD: Row = {
     "crop_scale": paper(0.2),

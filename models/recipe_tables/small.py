@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from models.recipe_tables.sources import Row, Sourced, ours
 from models.recipe_tables import unpublished
+from models.recipe_tables.sources import Row, Sourced, ours
 
 CIFAR: Row = {
     "backbone": ours("resnet18"),

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from models.recipe_tables.sources import Row, Sourced, ours
 from models.recipe_tables import unpublished
+from models.recipe_tables.sources import Row, Sourced, ours
 
 Source = Callable[[Any], Sourced]
 

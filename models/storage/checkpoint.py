@@ -34,12 +34,12 @@ from safetensors.torch import load as tensors_of
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.storage.atomic_files import make_folder, sync_file
 from models.method import Method
+from models.storage.atomic_files import make_folder, sync_file
 from models.storage.manifest import PAIRING, Damaged, digests_of, forget, is_whole, look_of, read, remember, seal
 from models.storage.snapshot import HostCopy, Snapshot
-from pipelines.beton_writer import sync_folder
-from pipelines.pairing import Pairing
+from pipelines.formats.beton_writer import sync_folder
+from pipelines.plan.pairing import Pairing
 
 _BEFORE = "-before"
 _NAME = re.compile(rf"step-[0-9]{{8,18}}({_BEFORE})?")

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.storage import checkpoint
 from models.networks.backbones import Backbone, build_backbone
-from models.storage.validate_metadata import check_claims
+from models.storage import checkpoint
 from models.storage.state_dicts import backbone_part, guessed, misfit, unsaid
+from models.storage.validate_metadata import check_claims
 from models.storage.weights_file import read_weights
 
 _ARCHITECTURE = ("backbone", "width", "stem", "image_size")

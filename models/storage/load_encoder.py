@@ -20,9 +20,9 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from models.storage.encoder import Encoder, EncoderError, from_run, from_weights
-from pipelines.area_resize import padded, resize_crops
-from pipelines.crops import boxes
-from pipelines.views import evaluation
+from pipelines.executors.area_resize import padded, resize_crops
+from pipelines.plan.crops import boxes
+from pipelines.plan.views import evaluation
 
 
 class FrozenEncoder(nn.Module):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from models.method import Method
-from pipelines.pairing import Pairing
+from pipelines.plan.pairing import Pairing
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from pipelines import View
-from pipelines.augment import Augment
-from pipelines.photometric import photometric_numbers
-from pipelines.random_numbers import key
-from pipelines.views import contrastive
+from pipelines.augmentation.augment import Augment
+from pipelines.plan.photometric import photometric_numbers
+from pipelines.plan.random_numbers import key
+from pipelines.plan.views import contrastive
 from tools.benchmarks.measure import Case, Settings, milliseconds, peak_memory, take_turns
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

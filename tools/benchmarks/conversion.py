@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from pipelines import Dataset, open_dataset
-from pipelines.encoded import EncodedImages
+from pipelines.formats.encoded import EncodedImages
 from tools.benchmarks.measure import Case, Settings, take_turns
-from tools.convert import main
 from tools.conversion.synthetic_images import write_jpegs
+from tools.convert import main
 
 SIDES = {64: 20_000, 256: 3_000}  # pixels a side -> number of images
 

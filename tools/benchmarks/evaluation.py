@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.networks.backbones import build_backbone
 from models.evaluation.features import evaluating
 from models.evaluation.knn import knn_predict, topk_accuracy
 from models.evaluation.labelled_passes import Passes
+from models.networks.backbones import build_backbone
 from pipelines import Dataset, make_loader, open_dataset
-from pipelines.views import evaluation
+from pipelines.plan.views import evaluation
 from tools.benchmarks.loader import Images, converted
 from tools.benchmarks.measure import Case, Settings, milliseconds, peak_memory, synchronize, take_turns
 

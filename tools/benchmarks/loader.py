@@ -25,11 +25,11 @@ import numpy as np
 import torch
 
 from pipelines import Dataset, View, make_loader, open_dataset
-from pipelines.executors import make_executor
+from pipelines.executors.choose import make_executor
+from pipelines.executors.resident import decoded_bytes
 from pipelines.loader import cut_ahead
-from pipelines.plan import Plan
+from pipelines.plan.plan import Plan
 from pipelines.prefetch import Prefetch
-from pipelines.resident import decoded_bytes
 from tools.benchmarks.measure import Case, Settings, peak_memory, synchronize, take_turns
 from tools.benchmarks.stock_loaders import dali_epochs, ffcv_epochs
 from tools.conversion.synthetic_images import write_jpegs

@@ -18,7 +18,7 @@ import torch
 from models.evaluation.quality_monitor import QualityMonitor
 from pipelines import open_dataset
 from pipelines.compiled import compile_hot_path
-from pipelines.views import evaluation
+from pipelines.plan.views import evaluation
 from tools.benchmarks.loader import Images, converted
 from tools.benchmarks.measure import Case, Settings, synchronize, take_turns
 from tools.benchmarks.step import Sizes, fed, made, speed, trainer

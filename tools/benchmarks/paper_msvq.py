@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.method import Embedding
 from models.networks.backbones import build_backbone
 from models.networks.heads import mlp
-from models.method import Embedding
 
 
 class ReshapedBatchNorm(nn.BatchNorm2d):

@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from models.distributed import everyones, world
+from models.methods.clim_selection import select
 from models.neighbors import center_wise
 from models.search.sharded_features import Part
-from models.methods.clim_selection import select
 from tools.benchmarks.measure import Case, Settings, milliseconds, peak_memory, take_turns
 from tools.benchmarks.rivals import Rival, rivals
 

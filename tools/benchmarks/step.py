@@ -27,7 +27,7 @@ from models.method import Method
 from models.training.optim import build_optimizer
 from pipelines import Batch, Dataset, make_loader, open_dataset
 from pipelines.compiled import compile_hot_path
-from pipelines.pairing import Pairing
+from pipelines.plan.pairing import Pairing
 from tools.benchmarks.loader import Images, converted
 from tools.benchmarks.measure import Case, Settings, synchronize, take_turns
 from tools.benchmarks.paper_msvq import PaperMsvq

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from pipelines import Dataset, View
-from pipelines.encoded import EncodedImages
-from pipelines.shards import load
+from pipelines.executors.dali import load
+from pipelines.formats.encoded import EncodedImages
 
 Epochs = Callable[[int], Iterator[Any]]
 

@@ -20,7 +20,7 @@ import torch
 from models import resolve
 from models.methods.msvq import Settings as MsvqSettings
 from pipelines import Dataset, View, make_loader, open_dataset
-from pipelines.views import contrastive
+from pipelines.plan.views import contrastive
 from tools.benchmarks.loader import Images, converted
 from tools.benchmarks.measure import Case, Settings, synchronize, take_turns
 from tools.benchmarks.pillow_views import PillowViews, pictures_of, pillow_loader

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from pipelines.regular_file import regular
+from pipelines.formats.regular_file import regular
 from tools.conversion.byte_locations import BZIP2, DEFLATED, STORED, Place
 from tools.conversion.open_source import SourceError, Tree, shown
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.regular_file import regular
+from pipelines.formats.regular_file import regular
 
 STORED, DEFLATED, BZIP2 = 0, 8, 12  # a zip's own numbers for how a member is packed
 MAX_BYTES = 1 << 30  # of one file: more than any image that is decoded here, and less than one read can return

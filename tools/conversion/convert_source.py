@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines import shard_format
-from pipelines.card import card_path, names_path
+from pipelines.formats import shard_format
+from pipelines.formats.card import card_path, names_path
+from tools.conversion.open_source import shown
 from tools.conversion.shard_parts import Part, part_file
 from tools.conversion.source import TRAIN, Source
 from tools.conversion.write_split import Options, Progress, convert_split
 from tools.staging import Staging, TargetError
-from tools.conversion.open_source import shown
 
 
 class BadFiles(ValueError):

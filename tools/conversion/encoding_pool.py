@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.conversion.encode import Encoded, Settings, encode_again, encode_array, encode_bytes
 from tools.conversion.byte_locations import Item, Kept, Place, Planes, fetch, pixels
+from tools.conversion.encode import Encoded, Settings, encode_again, encode_array, encode_bytes
 from tools.conversion.process_pool import in_order
 
 CHUNK = 128  # images a task: enough to make the transport cheap, few enough to keep all workers busy

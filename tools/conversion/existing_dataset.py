@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pipelines.card import DatasetError, card_path
-from pipelines.dataset import image_names, open_dataset
-from pipelines.shard_format import is_shard_folder
+from pipelines.formats.card import DatasetError, card_path
+from pipelines.formats.dataset import image_names, open_dataset
+from pipelines.formats.shard_format import is_shard_folder
 from tools.conversion.byte_locations import Item, Kept, Place
-from tools.conversion.source import TRAIN, Source
 from tools.conversion.open_source import SourceError, shown
+from tools.conversion.source import TRAIN, Source
 
 
 def _complete(card: dict[str, Any]) -> bool:

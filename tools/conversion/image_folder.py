@@ -13,10 +13,10 @@ import os
 import re
 from collections import defaultdict
 
-from tools.conversion.encode import SUFFIXES
 from tools.conversion.byte_locations import Item, Place
-from tools.conversion.source import TRAIN, Source, byte_order
+from tools.conversion.encode import SUFFIXES
 from tools.conversion.open_source import SourceError, Tree, read_member, shown
+from tools.conversion.source import TRAIN, Source, byte_order
 
 SPLITS = {
     "train": TRAIN,

@@ -11,8 +11,8 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipelines.formats.regular_file import regular
 from pipelines.printable import shown as shown
-from pipelines.regular_file import regular
 from tools.conversion.byte_locations import Place, fetch
 
 

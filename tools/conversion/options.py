@@ -19,10 +19,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pipelines.image_table import PIXEL_BOUND
+from pipelines.formats.image_table import PIXEL_BOUND
 from tools.conversion.encode import DEFAULT_QUALITY, MAX_PIXELS, RAW_LIMIT
-from tools.conversion.shard_parts import Part
 from tools.conversion.open_source import shown
+from tools.conversion.shard_parts import Part
 
 
 def _whole(low: int, high: int) -> Any:

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.card import DatasetError, names_path, write_card
-from pipelines.dataset import open_dataset, read_digests
-from pipelines.digests import content_checksum, hexadecimal
-from pipelines.regular_file import content
-from pipelines.shard_format import (
+from pipelines.formats.card import DatasetError, names_path, write_card
+from pipelines.formats.dataset import open_dataset, read_digests
+from pipelines.formats.digests import content_checksum, hexadecimal
+from pipelines.formats.regular_file import content
+from pipelines.formats.shard_format import (
     INDEX,
     checked_shards,
     folder_facts,
@@ -30,12 +30,12 @@ from pipelines.shard_format import (
     shard_name,
 )
 from tools.conversion.convert_source import Written, check_targets, target, write_skipped
-from tools.conversion.split_statistics import describe
+from tools.conversion.open_source import SourceError, shown
 from tools.conversion.shard_parts import JOB, MOMENTS, PART_FORMAT, Part, found_parts, part_file
 from tools.conversion.source import TRAIN
+from tools.conversion.split_statistics import describe
 from tools.conversion.write_split import check_copy
 from tools.staging import Staging
-from tools.conversion.open_source import SourceError, shown
 
 _LONG = ("images", "card", "classes")  # what a message does not quote
 

@@ -13,11 +13,11 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines.shard_format import PART
-from tools.conversion.split_statistics import created_by
-from tools.conversion.encode import Settings
+from pipelines.formats.shard_format import PART
 from tools.conversion.byte_locations import Item, Kept, Place, Planes
+from tools.conversion.encode import Settings
 from tools.conversion.source import Source, byte_order
+from tools.conversion.split_statistics import created_by
 
 MOMENTS = "moments.npy"
 PART_FORMAT = "likeness-part"

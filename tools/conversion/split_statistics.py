@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.digests import content_checksum, sample_checksum
+from pipelines.formats.digests import content_checksum, sample_checksum
 
 
 def created_by() -> str:

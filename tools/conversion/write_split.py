@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import beton_format, shard_format
-from pipelines.beton_writer import BetonWriter, SampleError, page_size_for
-from pipelines.card import names_path, write_card, write_json, write_names
-from pipelines.digests import DIGEST_SIZE, content_checksum, hexadecimal
-from pipelines.shard_writer import ShardWriter
-from tools.conversion.split_statistics import describe
-from tools.conversion.encode import KINDS, MAX_PIXELS, Settings
+from pipelines.formats import beton_format, shard_format
+from pipelines.formats.beton_writer import BetonWriter, SampleError, page_size_for
+from pipelines.formats.card import names_path, write_card, write_json, write_names
+from pipelines.formats.digests import DIGEST_SIZE, content_checksum, hexadecimal
+from pipelines.formats.shard_writer import ShardWriter
 from tools.conversion.byte_locations import Item, Kept, Place
+from tools.conversion.encode import KINDS, MAX_PIXELS, Settings
+from tools.conversion.encoding_pool import Stored, encode_all
+from tools.conversion.open_source import SourceError
 from tools.conversion.shard_parts import MOMENTS, PART_FORMAT, Part, job, part_file
 from tools.conversion.source import TRAIN, Source
-from tools.conversion.open_source import SourceError
-from tools.conversion.encoding_pool import Stored, encode_all
+from tools.conversion.split_statistics import describe
 
 Progress = Callable[[int], None]  # told the number of images that were just done
 Add = Callable[[Stored, Item, bytes, int], object]  # an encoded image, its item, digest and number in the source

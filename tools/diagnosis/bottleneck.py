@@ -18,8 +18,8 @@ import torch
 
 from models.method import Method
 from pipelines import Batch, Dataset, View, make_loader
+from pipelines.executors.resident import LIMIT, decoded_bytes, forecast
 from pipelines.loader import Loader
-from pipelines.resident import LIMIT, decoded_bytes, forecast
 from tools.benchmarks.step import trainer
 
 ENOUGH = 0.95  # share of the network's own speed that is left with the loader, from which on the network is the limit

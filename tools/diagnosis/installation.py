@@ -53,7 +53,7 @@ def torch_build() -> Check:
 
 def ffcv_kernels() -> Check:
     """FFCV's library, which decodes and cuts .beton files."""
-    from pipelines.ffcv_kernels import INSTALL, load
+    from pipelines.executors.ffcv_kernels import INSTALL, load
 
     def use() -> str:
         load()

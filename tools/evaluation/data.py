@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.storage.encoder import Encoder
 from models.evaluation.label_split import balanced_split, listed
+from models.storage.encoder import Encoder
 from pipelines import Dataset, open_dataset
-from pipelines.dataset import image_names
+from pipelines.formats.dataset import image_names
 from tools.run.options import Failure
 
 

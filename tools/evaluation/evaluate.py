@@ -17,22 +17,22 @@ import torch.distributed as dist
 from rich.console import Console
 from torch import nn
 
-from models.evaluation.input_settings import conditions
 from models.distributed import world
-from models.storage.encoder import Encoder, EncoderError, RawPixels, from_run, from_weights
 from models.evaluation.features import NotFinite
+from models.evaluation.input_settings import conditions
 from models.evaluation.labelled_passes import Passes
 from models.evaluation.protocols import Protocol
-from pipelines.views import evaluation
+from models.storage.encoder import Encoder, EncoderError, RawPixels, from_run, from_weights
+from pipelines.plan.views import evaluation
+from tools.conversion.open_source import shown
 from tools.evaluation.data import Images, described, open_images
-from tools.evaluation.run_protocol import Measure
 from tools.evaluation.options import protocol_of
+from tools.evaluation.run_protocol import Measure
 from tools.evaluation.tables import show, show_classes
 from tools.run.accelerator import DTYPES, device_of, use_threads
+from tools.run.folder import versions
 from tools.run.options import Failure
 from tools.run.process_group import check_agreement
-from tools.run.folder import versions
-from tools.conversion.open_source import shown
 
 
 def evaluate(options: Namespace, console: Console) -> None:

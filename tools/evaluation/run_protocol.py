@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.networks.backbones import Backbone
-from models.storage.encoder import Encoder
 from models.evaluation.features import NotFinite
 from models.evaluation.finetune import finetune
 from models.evaluation.knn import predict_part
-from models.evaluation.result import Outcome, classified, figures
-from models.search.sharded_features import Part, rows_of_all
 from models.evaluation.labelled_passes import Passes
 from models.evaluation.linear_probe import Probe
 from models.evaluation.protocols import FinetuneProtocol, KnnProtocol, LinearProtocol, Protocol, RetrieveProtocol
+from models.evaluation.result import Outcome, classified, figures
 from models.evaluation.retrieval import rank
+from models.networks.backbones import Backbone
+from models.search.sharded_features import Part, rows_of_all
+from models.storage.encoder import Encoder
 from tools.evaluation.data import Images
 
 

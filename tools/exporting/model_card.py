@@ -11,9 +11,9 @@ from typing import Any
 
 from models.storage.encoder import Encoder
 from tools.exporting.parity_check import Checked
+from tools.exporting.reference_models import missing_class
 from tools.markdown import code, escaped, table
 from tools.run.evaluations import Measured, titles
-from tools.exporting.reference_models import missing_class
 
 _SOURCES = (
     "A value's source: *paper* is the publication's text, *code* its authors' code, *sibling* other code of the same "

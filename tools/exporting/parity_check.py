@@ -17,8 +17,8 @@ from torch import Tensor
 
 from models.storage.load_encoder import FrozenEncoder
 from pipelines import Dataset, open_dataset
-from pipelines.dataset import DatasetError
-from pipelines.encoded import EncodedImages
+from pipelines.formats.dataset import DatasetError
+from pipelines.formats.encoded import EncodedImages
 from tools.run.options import Failure
 
 COUNT = 16  # images, evenly spaced over the data set

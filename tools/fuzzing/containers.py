@@ -22,14 +22,14 @@ from PIL import Image
 from models import build
 from models.storage import checkpoint
 from models.training.optim import build_optimizer
-from pipelines import beton_format, shard_format
-from pipelines.card import DatasetError, card_path, names_path, sealed
-from pipelines.dataset import Dataset, image_names, open_dataset, read_digests
-from pipelines.shard_format import INDEX, index_bytes
+from pipelines.formats import beton_format, shard_format
+from pipelines.formats.card import DatasetError, card_path, names_path, sealed
+from pipelines.formats.dataset import Dataset, image_names, open_dataset, read_digests
+from pipelines.formats.shard_format import INDEX, index_bytes
 from tools.convert import main as convert
-from tools.fuzzing.read_all import cut, wrong
 from tools.fuzzing.images import Outcome, encoded, picture
 from tools.fuzzing.mutations import BYTES, edit_json, harmed
+from tools.fuzzing.read_all import cut, wrong
 
 KINDS = ("beton", "shards", "index", "card", "names", "checkpoint")
 _IMAGES = 12  # fewer than the check at opening compares, so nothing that differs may be accepted by it

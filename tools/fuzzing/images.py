@@ -10,20 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.beton_format import file_facts
-from pipelines.beton_writer import BetonWriter, page_size_for
-from pipelines.card import write_card
-from pipelines.dataset import open_dataset
-from pipelines.decode import decoder
-from pipelines.digests import image_digest
-from pipelines.image_table import JPEG
-from pipelines.inspection import jpeg_sides
-from tools.conversion.split_statistics import describe
-from tools.conversion.encode import Settings
-from tools.fuzzing.read_all import Cut, cut, wrong
-from tools.fuzzing.mutations import IMAGES, harmed
+from pipelines.executors.decode import decoder
+from pipelines.formats.beton_format import file_facts
+from pipelines.formats.beton_writer import BetonWriter, page_size_for
+from pipelines.formats.card import write_card
+from pipelines.formats.dataset import open_dataset
+from pipelines.formats.digests import image_digest
+from pipelines.formats.image_table import JPEG
+from pipelines.formats.inspection import jpeg_sides
 from tools.conversion.byte_locations import Item, Place
+from tools.conversion.encode import Settings
 from tools.conversion.encoding_pool import encode_chunk
+from tools.conversion.split_statistics import describe
+from tools.fuzzing.mutations import IMAGES, harmed
+from tools.fuzzing.read_all import Cut, cut, wrong
 
 VICTIM, GOOD = 1, 3  # the harmed image's number, and how many sound ones lie around it
 Outcome = tuple[str, str, str]  # stage, outcome, detail

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipelines.damage import GREY, DecodeError
-from pipelines.dataset import Dataset
-from pipelines.executors import make_executor
-from pipelines.plan import Plan
-from pipelines.views import View, evaluation
+from pipelines.executors.choose import make_executor
+from pipelines.executors.damage import GREY, DecodeError
+from pipelines.formats.dataset import Dataset
+from pipelines.plan.plan import Plan
+from pipelines.plan.views import View, evaluation
 
 BATCH = 16
 _VIEWS = (View(16), View(8, (0.1, 0.5)), evaluation(12))

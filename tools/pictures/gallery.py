@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.search.nearest import Nearest
 from pipelines import Dataset
-from pipelines.views import evaluation
+from pipelines.plan.views import evaluation
 from tools.pictures.contact_sheet import CELL, Cell, class_of, frame, pictures, sheet
 
 

@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tools.conversion.open_source import shown
 from tools.markdown import escaped, table
+from tools.run.evaluations import Measured, damaged_lines, latest, results_of, titles
 from tools.run.options import Failure, OneLineParser
 from tools.run.record import read_run
-from tools.run.evaluations import Measured, damaged_lines, latest, results_of, titles
-from tools.conversion.open_source import shown
 
 Facts = dict[str, list[Any]]  # a value of each run, in their order; None where a run has none
 

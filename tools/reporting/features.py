@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.storage.encoder import Encoder, EncoderError, from_run
 from models.evaluation.features import extract
 from models.evaluation.knn_monitor import held_out_beside
+from models.storage.encoder import Encoder, EncoderError, from_run
 from pipelines import Dataset, make_loader, open_dataset
-from pipelines.dataset import DatasetError
-from pipelines.views import evaluation
+from pipelines.formats.dataset import DatasetError
+from pipelines.plan.views import evaluation
 from tools.run.options import Failure
 from tools.run.record import RunRecord
 

@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.storage import checkpoint
-from models.methods.cgh import Cgh
 from models.evaluation.features import evaluating
+from models.methods.cgh import Cgh
+from models.storage import checkpoint
 from pipelines import Dataset, make_loader
-from pipelines.views import evaluation
+from pipelines.plan.views import evaluation
+from tools.pictures.contact_sheet import CELL, Cell, class_of, pictures, sheet
 from tools.reporting.page import Section, as_picture
 from tools.run.record import RunRecord, method_of
-from tools.pictures.contact_sheet import CELL, Cell, class_of, pictures, sheet
 
 _IMAGES = 6
 

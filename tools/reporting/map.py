@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw
 from sklearn.manifold import TSNE
 
 from pipelines import Dataset
-from pipelines.views import evaluation
+from pipelines.plan.views import evaluation
+from tools.pictures.contact_sheet import pictures
 from tools.reporting.figures import figure, finished, label, looked
 from tools.reporting.page import Picture, Section, as_picture
-from tools.pictures.contact_sheet import pictures
 
 _SIDE, _THUMB, _EDGE = 1100, 40, 30  # pixels of the canvas, of a thumbnail and of the margin
 _NAMED = 18  # classes that colours can tell apart: tab20 without its greys, which are for other images

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from models.evaluation.knn import hits, nearest, vote
 from models.evaluation.protocols import KnnProtocol
 from tools.pictures.gallery import gallery_sheet, neighbors_among
-from tools.reporting.figures import figure, finished, label, looked
 from tools.reporting.features import Looks
+from tools.reporting.figures import figure, finished, label, looked
 from tools.reporting.page import Section, Table, as_picture
 
 _NEIGHBORS = 8

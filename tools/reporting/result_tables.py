@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from tools.reporting.page import Section, Table
-from tools.run.record import RunRecord
 from tools.run.evaluations import damaged_lines, latest, results_of, titles
+from tools.run.record import RunRecord
 
 
 def number_sections(record: RunRecord) -> list[Section]:

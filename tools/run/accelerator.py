@@ -13,9 +13,9 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from models.method import Method
 from models.methods.recipes import Training
 from pipelines.compiled import compile_hot_path
-from tools.run.options import Failure
-from tools.run.cuda_graphs import compile_backbones
 from tools.conversion.open_source import shown
+from tools.run.cuda_graphs import compile_backbones
+from tools.run.options import Failure
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from models.storage import checkpoint
 from models.method import Method
+from models.storage import checkpoint
 from models.storage.snapshot import HostCopy, Snapshot
 
 

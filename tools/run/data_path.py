@@ -10,12 +10,12 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from models.method import Method
 from models.evaluation.monitors import Monitors
+from models.method import Method
 from models.methods.recipes import Training
 from pipelines import Dataset, make_loader
 from pipelines.loader import Loader
-from pipelines.views import evaluation
+from pipelines.plan.views import evaluation
 from tools.run.accelerator import DTYPES
 from tools.run.options import Failure
 

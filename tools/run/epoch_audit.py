@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.distributed import sum_over_processes
-from pipelines.plan import Plan
+from pipelines.plan.plan import Plan
 
 _CHUNK = 1 << 20  # images hashed at a time
 _FIRST, _SECOND = 0x1E37_79B9_7F4A_7C15, 0x3F58_476D_1CE4_E5B9  # odd: multiplying by them loses nothing

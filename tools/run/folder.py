@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from models.methods.recipes import Recipe
 from models.storage import checkpoint
 from models.storage.atomic_files import make_folder, replace_file
-from models.methods.recipes import Recipe
 from pipelines import Dataset
 from tools.run.metrics_file import rows_up_to
 from tools.run.options import Failure

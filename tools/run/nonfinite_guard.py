@@ -28,9 +28,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.storage import checkpoint
 from models.distributed import world
 from models.method import Method
+from models.storage import checkpoint
 from pipelines import Batch
 from tools.run.options import Failure
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from models.training.native_dtypes import usual_precision
-from models.options import describe
 from models.methods.recipes import Training, names
 from models.methods.registry import REGISTRY
-from pipelines.dataset import CHECKS
-from pipelines.executors import LOADERS
+from models.options import describe
+from models.training.native_dtypes import usual_precision
+from pipelines.executors.choose import LOADERS
+from pipelines.formats.dataset import CHECKS
 
 _EPILOG = """\
 Values of a recipe that are not given come from it: --method NAME --recipe NAME --help shows them.

@@ -22,7 +22,7 @@ from tools.run.options import Failure
 from tools.run.process_start import parent_words
 
 LOST = 75  # exit code of a process that lost another one: "temporary failure", so that a scheduler may start it again
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 _PLACES = ("data", "val_data", "output", "threads", "loader")  # options that machines may have their own values of
 _REMEDIES = {
     "data": "give every machine the same converted file",

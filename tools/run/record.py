@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from models import build, resolve
+from models.method import Method
 from models.storage import checkpoint
 from models.storage.checkpoint import Checkpoint
-from models.method import Method
 from models.storage.manifest import Damaged
 from tools.run.metrics_file import row_of
 from tools.run.options import Failure

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from models.storage import checkpoint
 from models.method import Method
+from models.storage import checkpoint
 from models.storage.manifest import Damaged
-from tools.run.options import Failure
-from tools.run.folder import RunFolder
 from tools.conversion.open_source import shown
+from tools.run.folder import RunFolder
+from tools.run.options import Failure
 
 _SCALER = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.method import Method
 from models.evaluation.quality_monitor import QualityMonitor
+from models.method import Method
 from pipelines import Dataset
 from tools.pictures.gallery import gallery_sheet, neighbors_among
 from tools.preview import views_sheet

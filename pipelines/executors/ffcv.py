@@ -24,16 +24,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines import ffcv_kernels
-from pipelines.damage import GREY, Damage
-from pipelines.dataset import Dataset
-from pipelines.decode import decoding_threads
-from pipelines.encoded import EncodedImages
-from pipelines.image_table import JPEG, RAW
-from pipelines.inspection import Inspection
+from pipelines.executors.choose import ffcv_kernels
+from pipelines.executors.damage import GREY, Damage
+from pipelines.executors.decode import decoding_threads
+from pipelines.formats.dataset import Dataset
+from pipelines.formats.encoded import EncodedImages
+from pipelines.formats.image_table import JPEG, RAW
+from pipelines.formats.inspection import Inspection
 from pipelines.memory import free_memory
-from pipelines.plan import BatchPlan
-from pipelines.views import View
+from pipelines.plan.plan import BatchPlan
+from pipelines.plan.views import View
 
 _SLICES = 4  # slices of a batch per thread, so that a thread with small images takes more of them
 

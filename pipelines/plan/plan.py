@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import crops
-from pipelines.pairing import Pairing
-from pipelines.photometric import photometric_numbers
-from pipelines.random_numbers import key, permute, uniform
-from pipelines.views import View
+from pipelines.plan.pairing import Pairing
+from pipelines.plan.photometric import photometric_numbers
+from pipelines.plan.plan import crops
+from pipelines.plan.random_numbers import key, permute, uniform
+from pipelines.plan.views import View
 
 _ORDER, _VIEW, _PARTNER, _MIX, _BATCH = range(5)  # what a key is for, so that no two decisions share numbers
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.dataset import Dataset
+from pipelines.formats.dataset import Dataset
 
 GREY = 128  # of every colour
 _told: set[Path] = set()  # the data sets whose damage this process has spoken of

@@ -19,12 +19,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipelines.beton import BetonExecutor
-from pipelines.damage import Damage
-from pipelines.dataset import Dataset
-from pipelines.plan import BatchPlan, Plan
-from pipelines.resident import ResidentExecutor, decoded_images, forecast, is_decoded
-from pipelines.shards import DaliExecutor
+from pipelines.executors.dali import DaliExecutor
+from pipelines.executors.damage import Damage
+from pipelines.executors.ffcv import BetonExecutor
+from pipelines.executors.resident import ResidentExecutor, decoded_images, forecast, is_decoded
+from pipelines.formats.dataset import Dataset
+from pipelines.plan.plan import BatchPlan, Plan
 
 LOADERS = ("auto", "ffcv", "dali", "resident")
 AUTO_SHARE = 0.25  # of the device's free memory, for a decoded set that was not asked for

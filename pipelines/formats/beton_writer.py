@@ -9,8 +9,8 @@ from types import TracebackType
 
 import numpy as np
 
-from pipelines.beton_format import ALLOCATION, FIELD, HEADER, IMAGE_FIELD, INT_FIELD, VERSION, metadata_dtype
-from pipelines.image_table import JPEG, RAW
+from pipelines.formats.beton_format import ALLOCATION, FIELD, HEADER, IMAGE_FIELD, INT_FIELD, VERSION, metadata_dtype
+from pipelines.formats.image_table import JPEG, RAW
 
 PAGE_SIZE = 8 << 20  # FFCV's default
 MAX_PAGE_SIZE = 1 << 31  # the largest power of two that the header's 32 bits hold

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import beton_format, shard_format
-from pipelines.card import DatasetError, card_path, check_card, read_card, read_names
-from pipelines.digests import SAMPLED, content_checksum, image_digest, sample_checksum, sampled_numbers
-from pipelines.encoded import EncodedImages
-from pipelines.image_table import ImageTable
+from pipelines.formats import beton_format, shard_format
+from pipelines.formats.card import DatasetError, card_path, check_card, read_card, read_names
+from pipelines.formats.digests import SAMPLED, content_checksum, image_digest, sample_checksum, sampled_numbers
+from pipelines.formats.encoded import EncodedImages
+from pipelines.formats.image_table import ImageTable
 from pipelines.printable import shown
 
 __all__ = ["Dataset", "DatasetError", "image_names", "open_dataset", "verify"]

@@ -27,13 +27,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from pipelines.damage import GREY, Damage
-from pipelines.dataset import Dataset
-from pipelines.encoded import EncodedImages
-from pipelines.image_table import ppm_header
-from pipelines.inspection import Inspection
-from pipelines.plan import BatchPlan
-from pipelines.views import View
+from pipelines.executors.damage import GREY, Damage
+from pipelines.formats.dataset import Dataset
+from pipelines.formats.encoded import EncodedImages
+from pipelines.formats.image_table import ppm_header
+from pipelines.formats.inspection import Inspection
+from pipelines.plan.plan import BatchPlan
+from pipelines.plan.views import View
 
 INSTALL = "tools/setup.sh dali"
 DEPTH = 2  # batches under way

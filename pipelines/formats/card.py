@@ -12,8 +12,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pipelines.digests import hexadecimal
-from pipelines.regular_file import content, regular
+from pipelines.formats.digests import hexadecimal
+from pipelines.formats.regular_file import content, regular
 
 CARD_FORMAT = "likeness-card"
 CARD_VERSION = 1

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.random_numbers import uniform
-from pipelines.views import View
+from pipelines.plan.random_numbers import uniform
+from pipelines.plan.views import View
 
 _TRIES = 10  # as in torchvision: ten draws, then the largest centred box of an admitted shape
 _AREA, _RATIO, _TOP, _FLIP = 0, 10, 20, 22  # counters of a key (left is top + 1); photometric numbers follow at 64

@@ -13,15 +13,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.dataset import Dataset
-from pipelines.digests import image_digest
-from pipelines.encoded import EncodedImages
-from pipelines.image_table import JPEG
+from pipelines.formats.dataset import Dataset
+from pipelines.formats.digests import image_digest
+from pipelines.formats.encoded import EncodedImages
+from pipelines.formats.image_table import JPEG
 
 
 def jpeg_sides(data: memoryview) -> tuple[int, int] | None:
     """Height and width that a JPEG's header states; None where it states none."""
-    from pipelines.jpeg_header import NONE, sides_from  # here, because Numba takes its time to be imported
+    from pipelines.formats.jpeg_header import NONE, sides_from  # here, because Numba takes its time to be imported
 
     found: tuple[int, int] = sides_from(np.frombuffer(data, dtype=np.uint8), 0, len(data))
     return None if found == NONE else found
@@ -44,7 +44,7 @@ class Inspection:
         return bad_S
 
     def _look_at(self, numbers_S: NDArray[np.int64]) -> None:
-        from pipelines.jpeg_header import compare_sides
+        from pipelines.formats.jpeg_header import compare_sides
 
         table, digest_N = self._table, self._table.digest
         for file in np.unique(table.file[numbers_S]):

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.digests import DIGEST_SIZE, hexadecimal
-from pipelines.image_table import RAW, ImageTable, check_pixels, refuse
-from pipelines.regular_file import content, regular
+from pipelines.formats.digests import DIGEST_SIZE, hexadecimal
+from pipelines.formats.image_table import RAW, ImageTable, check_pixels, refuse
+from pipelines.formats.regular_file import content, regular
 
 MAGIC = b"LIKEIDX1"
 BLOCK = 512  # of a tar

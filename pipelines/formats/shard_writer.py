@@ -13,9 +13,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pipelines.beton_writer import MAX_SIDE, SampleError, sync_folder
-from pipelines.image_table import JPEG, RAW, ppm_header
-from pipelines.shard_format import BLOCK, INDEX, RECORD, index_bytes, shard_name
+from pipelines.formats.beton_writer import MAX_SIDE, SampleError, sync_folder
+from pipelines.formats.image_table import JPEG, RAW, ppm_header
+from pipelines.formats.shard_format import BLOCK, INDEX, RECORD, index_bytes, shard_name
 
 SHARD_SIZE = 512 << 20  # bytes, as a default
 MAX_BYTES = (1 << 32) - 1  # of one image: 32 bits in the index

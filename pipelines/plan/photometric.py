@@ -13,8 +13,8 @@ from itertools import permutations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.random_numbers import uniform
-from pipelines.views import View
+from pipelines.plan.random_numbers import uniform
+from pipelines.plan.views import View
 
 # Columns of the numbers. "None" is the value that leaves the picture as it is.
 BRIGHTNESS = 0  # factor, none = 1

@@ -16,9 +16,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.digests import hexadecimal
-from pipelines.image_table import ImageTable, check_pixels, refuse
-from pipelines.regular_file import regular
+from pipelines.formats.digests import hexadecimal
+from pipelines.formats.image_table import ImageTable, check_pixels, refuse
+from pipelines.formats.regular_file import regular
 
 VERSION = 2
 INT_FIELD, IMAGE_FIELD = 1, 2

@@ -23,17 +23,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.area_resize import padded, resize_crops
-from pipelines.damage import GREY, Damage
-from pipelines.dataset import Dataset
-from pipelines.decode import Decoder, decode_all, decoder
-from pipelines.encoded import EncodedImages
-from pipelines.image_table import RAW
-from pipelines.inspection import Inspection
+from pipelines.executors.area_resize import padded, resize_crops
+from pipelines.executors.damage import GREY, Damage
+from pipelines.executors.decode import Decoder, decode_all, decoder
+from pipelines.formats.dataset import Dataset
+from pipelines.formats.encoded import EncodedImages
+from pipelines.formats.image_table import RAW
+from pipelines.formats.inspection import Inspection
 from pipelines.memory import free_memory
-from pipelines.plan import BatchPlan
+from pipelines.plan.plan import BatchPlan
+from pipelines.plan.views import View
 from pipelines.transfer import sent
-from pipelines.views import View
 
 LIMIT = 0.8  # share of the free memory that the decoded set may take
 DAMAGED = 255  # a mode: nothing there to be read

@@ -17,8 +17,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from pipelines.color import LUMA
-from pipelines.photometric import (
+from pipelines.augmentation.color import LUMA
+from pipelines.plan.photometric import (
     BLUR,
     CHANNEL_ORDERS,
     CONTRAST,

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.blur import gaussian_blur, kernel_radius
-from pipelines.color import JITTER, grayscale, permute_channels, solarize
+from pipelines.augmentation.blur import gaussian_blur, kernel_radius
+from pipelines.augmentation.color import JITTER, grayscale, permute_channels, solarize
 from pipelines.compiled import compiled
-from pipelines.photometric import (
+from pipelines.plan.photometric import (
     BLUR,
     CHANNEL_ORDERS,
     GRAYSCALE,
@@ -35,7 +35,7 @@ from pipelines.photometric import (
     PERMUTE,
     SOLARIZE,
 )
-from pipelines.views import View
+from pipelines.plan.views import View
 
 _SLICES = 4  # slices of a view per thread: samples differ in what happens to them
 
@@ -104,7 +104,7 @@ class Augment:
         """What to tell before the first batch: why it takes long, if it will."""
         if self._threads is None:
             return ""
-        from pipelines.color_kernels import compiled_before  # here, because it needs Numba
+        from pipelines.augmentation.color_kernels import compiled_before  # here, because it needs Numba
 
         first = "; the augmentation is compiled for this machine at the first batch, about 20 s, once"
         return "" if compiled_before() else first
@@ -130,7 +130,7 @@ class Augment:
 
     def _on_cpu(self, threads: ThreadPoolExecutor, images: Sequence[Tensor], numbers_VSP: Tensor) -> tuple[Tensor, ...]:
         """Every view in slices that the threads share, written in the views' type by the kernels."""
-        from pipelines import color_kernels  # here, because it needs Numba
+        from pipelines.augmentation import color_kernels  # here, because it needs Numba
 
         rounds = self.dtype == torch.bfloat16  # NumPy has no such type: the kernels write its bits
         scale_C, shift_C = self.scale_C.numpy(), self.shift_C.numpy()

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.card import DatasetError
-from pipelines.image_table import RAW, ppm_header
-from pipelines.regular_file import regular
+from pipelines.formats.card import DatasetError
+from pipelines.formats.image_table import RAW, ppm_header
+from pipelines.formats.regular_file import regular
 
 if TYPE_CHECKING:
-    from pipelines.dataset import Dataset
+    from pipelines.formats.dataset import Dataset
 
 MAX_MAPPED = 256  # files; each mapped one keeps a file descriptor, and 1024 is a common limit of a process
 
