@@ -2,7 +2,8 @@
 
 Pure functions: they gather nothing, hold nothing, and compute in float32 whatever the autocast type (float64 where
 the query or student is). All rows are L2-normalised inside. No gradient reaches teachers, keys or queues. What reads a
-queue is streamed over it (models/losses/streaming.py): no B x K matrix exists, and backward does not need the queue any more.
+queue is streamed over it (models/losses/streaming.py): no B x K matrix exists, and backward does not need the
+queue any more.
 
 Students, teachers, queries and keys may have dimensions before B, which broadcast as in arithmetic: two teachers
 [2, B, D] of one student [B, D] cost [2, B]. Each of their rows meets the queue once, in one pass for all of them.

@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     pytest.importorskip("ffcv", reason="ffcv is not installed")
-    from tests import runs
+    from tests.support import runs
 
     return runs.make_data(tmp_path_factory.mktemp("data"))
 
@@ -35,7 +35,7 @@ def data(tmp_path_factory):
 def whole(data, tmp_path_factory):
     """The folder of an undisturbed run, and what it printed."""
     import train
-    from tests import runs
+    from tests.support import runs
 
     run = tmp_path_factory.mktemp("whole") / "run"
     output = io.StringIO()

@@ -59,7 +59,7 @@ def _staging(out: Path) -> Staging:
 
 
 def _run(arguments: argparse.Namespace) -> tuple[Source, list[Written]]:
-    from tools.conversion.convert_source import convert_source as conversion
+    from tools.conversion import convert_source as conversion
     from tools.conversion.write_split import Options
 
     out, form, part = arguments.out, arguments.format, arguments.shard

@@ -17,7 +17,7 @@ batch is shuffled, and both outputs put back by the same permutation; both keys 
 With `crops`, further and smaller strong views give global relations only; L_gh is then the mean over all strong views.
 
 What differs from the released code:
- - The teacher (neck and both heads too) moves after the step, not before its forward: the same (models/methods/momentum.py).
+ - The teacher (neck and both heads too) moves after the step, not before its forward: the same (momentum.py).
  - Any batch size, also one that does not divide the queues, and any map size: the code asserts a last map of at most 7.
  - Weight decay on ImageNet spares all vectors. The code goes by names and misses the downsample and neck batch norms.
  - The neck's batch norm is never split, as in the code: its statistics are those of a process, so that W processes

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.executors.choose import ffcv_kernels
+from pipelines.executors import ffcv_kernels
 
 Decoder = Callable[[NDArray[np.uint8], NDArray[np.uint8]], bool]  # encoded bytes, target [H, W, 3] -> whether it worked
 

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.executors.choose import ffcv_kernels
+from pipelines.executors import ffcv_kernels
 from pipelines.executors.damage import GREY, Damage
 from pipelines.executors.decode import decoding_threads
 from pipelines.formats.dataset import Dataset

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.plan import crops
 from pipelines.plan.pairing import Pairing
 from pipelines.plan.photometric import photometric_numbers
-from pipelines.plan.plan import crops
 from pipelines.plan.random_numbers import key, permute, uniform
 from pipelines.plan.views import View
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.executors.choose import ffcv_kernels
+from pipelines.executors import ffcv_kernels
 
 
 def decodes_cleanly(data: bytes, height: int, width: int) -> bool:

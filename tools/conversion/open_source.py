@@ -67,7 +67,7 @@ def open_tree(source: Path, scratch: Path, follow_links: bool = False) -> Tree:
         SourceError: it does not exist, or is neither a folder nor an archive that can be read.
         OSError: the scratch folder is full or cannot be written.
     """
-    from tools.conversion.convert_source import archives  # which lists into the Tree of this file
+    from tools.conversion import archives  # which lists into the Tree of this file
 
     try:
         if source.is_dir():

@@ -1,0 +1,150 @@
+"""A training step of every method never waits for the device, keeps no graph of a teacher, and compiles whole."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from models import build, resolve
+from models.method import Method
+from models.methods.registry import REGISTRY
+from models.networks.backbones import Backbone
+from models.networks.norm import forward_views
+from models.training.optim import build_optimizer
+from pipelines.batch import Batch
+from tests.support.small_methods import batch_for, small
+from tools.run.cuda_graphs import compile_backbones
+
+#: Operations whose result the host must see, or whose size depends on values: on a GPU each one waits for it.
+WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "is_nonzero")
+
+
+class Spy(TorchDispatchMode):
+    """Collects the names of operations that would wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        masked = name == "index" and any(i is not None and i.dtype == torch.bool for i in args[1])
+        if name in WAITING or masked:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def tiny(name: str) -> Method:
+    known = set(REGISTRY[name].settings.__dataclass_fields__)
+    wanted: dict[str, Any] = {"crop_size": 16, "resolutions": (16, 12), "hidden": 16, "dim": 8, "queue_size": 40}
+    torch.manual_seed(0)
+    method = build(
+        name, resolve(name, "cifar10", width=4, batch_size=16, **{k: v for k, v in wanted.items() if k in known})
+    )
+    method.begin(0, 3, 2)
+    return method
+
+
+def step(method: Method, optimizer: torch.optim.Optimizer, batch: Batch, device: str = "cpu") -> None:
+    with torch.autocast(device, torch.bfloat16):
+        losses = method(batch)
+    losses.total.backward()
+    assert not any(part.requires_grad for part in losses.parts.values())
+    optimizer.step()
+    optimizer.zero_grad()
+    method.after_step(0)
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_no_operation_of_a_step_waits_for_the_device(name: str) -> None:
+    method = tiny(name)
+    batch = batch_for(method, 16)
+    if name == "clim":
+        box = torch.tensor([0.1, 0.1, 0.6, 0.6]).expand(16, 4)
+        batch = Batch(batch.views, batch.index, batch.label, batch.seed, batch_for(method, 16, seed=1), box)
+    optimizer = build_optimizer(method.named_parameters(), "sgd", 0.01)
+    with Spy() as spy:
+        step(method, optimizer, batch)
+    assert spy.found == []
+
+
+def test_the_spy_sees_what_waits() -> None:
+    with Spy() as spy:
+        x = torch.ones(3)
+        float(x[0])
+        bool(x[0] > 0)
+        x[x > 0]
+    assert spy.found == ["_local_scalar_dense", "_local_scalar_dense", "index"]
+
+
+@pytest.mark.parametrize("name", ["msvq", "clim", "byol", "iccl"])
+def test_teachers_leave_no_graph(name: str) -> None:
+    method = tiny(name)
+    teacher = method.get_submodule("teacher.network")
+    seen: list[bool] = []
+    for module in teacher.modules():
+        module.register_forward_hook(
+            lambda _m, _i, output: seen.append(torch.is_grad_enabled() or getattr(output, "requires_grad", False))
+        )
+    method(batch_for(method, 16))
+    assert seen and not any(seen)
+
+
+def test_a_compiled_backbone_is_whole_and_shared_by_student_and_teachers() -> None:
+    torch._dynamo.reset()
+    method = small("msvq", bn_splits=2)
+    plain = copy.deepcopy(method)
+    graphs = CompileCounterWithBackend("aot_eager")
+    for module in method.modules():
+        if isinstance(module, Backbone):
+            module.compile(backend=graphs, fullgraph=True, dynamic=False)
+    assert method.state_dict().keys() == plain.state_dict().keys()
+    images = torch.randn(8, 3, 16, 16)
+    for _ in range(2):
+        for name in ("student", "teacher", "second_teacher"):
+            ours, theirs = (one.get_submodule(name)(images) for one in (method, plain))
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    together = forward_views(method.get_submodule("teacher"), [images, -images])
+    torch.testing.assert_close(
+        together, forward_views(plain.get_submodule("teacher"), [images, -images]), atol=1e-4, rtol=1e-4
+    )
+    features, expected = method.encoder()(images), plain.encoder()(images)
+    torch.testing.assert_close(features.maps["layer3"], expected.maps["layer3"], atol=1e-4, rtol=1e-4)
+    assert graphs.frame_count == 3  # with and without gradient, and two views at once
+
+
+def test_every_kind_of_pass_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluation comes first and has batches of many sizes; training is compiled after it all the same."""
+    torch._dynamo.reset()
+    method = small("moco")
+    counter = CompileCounterWithBackend("eager")
+    monkeypatch.setattr(Backbone, "compile", lambda self, **how: nn.Module.compile(self, backend=counter, **how))
+    with torch._dynamo.config.patch(recompile_limit=8):
+        compile_backbones(method, record=False)
+        with torch.no_grad():
+            for count in range(2, 12):
+                method.encoder()(torch.randn(count, 3, 8, 8))
+        method.encoder()(torch.randn(2, 3, 8, 8)).pooled.sum().backward()
+    assert counter.frame_count == 11
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_no_synchronisation_on_cuda(name: str) -> None:
+    method = tiny(name).to("cuda")
+    batch = batch_for(method, 16)
+    batch = Batch(tuple(v.cuda() for v in batch.views), batch.index.cuda(), batch.label.cuda(), batch.seed)
+    optimizer = build_optimizer(method.named_parameters(), "sgd", 0.01)
+    step(method, optimizer, batch, "cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step(method, optimizer, batch, "cuda")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

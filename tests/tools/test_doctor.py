@@ -1,0 +1,118 @@
+"""The doctor names the stage that limits and a command that mends it, and looks at what is installed."""
+
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.plan.views import View, contrastive
+from tools import doctor
+from tools.diagnosis import bottleneck as probe
+from tools.diagnosis import installation
+from tools.diagnosis.bottleneck import Speeds, verdict, without_colours
+from tools.diagnosis.installation import Check
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def images(side, number=1000):
+    sides = np.full(number, side, dtype=np.int32)
+    return SimpleNamespace(heights=sides, widths=sides, number=number, path="x.beton", format="beton")
+
+
+@pytest.mark.parametrize(
+    ("speeds", "side", "device", "loader", "stage", "mend"),
+    [
+        (Speeds(900, 800, 100, 97), 64, CPU, "ffcv", "the network", "nothing in the data path"),
+        (Speeds(900, 800, 100, 80), 64, CPU, "ffcv", "the cores", "more cores"),
+        (Speeds(120, 110, 100, 60), 64, CPU, "ffcv", "decoding and cropping", "--loader resident"),
+        (Speeds(120, 110, 100, 60), 512, CPU, "resident", "decoding and cropping", "--max-size 336"),
+        (Speeds(900, 110, 100, 60), 64, CPU, "resident", "the augmentation", "more cores"),
+        (Speeds(900, 110, 100, 60), 64, CUDA, "resident", "the augmentation", "--compile"),
+        (Speeds(120, 110, 100, 60), 64, CUDA, "ffcv", "decoding and cropping", "--loader dali"),
+    ],
+)
+def test_the_limit_and_what_mends_it(speeds, side, device, loader, stage, mend, monkeypatch):
+    monkeypatch.setattr(probe, "forecast", lambda dataset, device: (2.0 if device.type == "cuda" else 0.1, ""))
+    found = verdict(speeds, images(side), (View(224),), device, loader)
+    assert found.stage == stage
+    assert mend in found.mend
+
+
+def test_crops_stay_when_colours_go():
+    view = contrastive(32)
+    assert without_colours(view) == replace(view, jitter_p=0, grayscale_p=0, blur_p=0)
+
+
+def test_every_check_answers():
+    found = list(installation.checks())
+    assert {check.name for check in found} >= {"GPU", "ffcv", "DALI", "C++ compiler", "threads", "shared memory"}
+    assert all(check.found and check.state in ("ok", "slow", "missing") for check in found)
+    assert all(check.mend for check in found if check.state == "missing")
+
+
+def test_what_is_absent_is_told_with_its_command(monkeypatch, tmp_path):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert installation.compiler() == Check(
+        "C++ compiler", "none; the hot path runs uncompiled", "slow", "apt-get install g++"
+    )
+    monkeypatch.setenv("OMP_NUM_THREADS", "0")
+    assert installation.threads().state == "slow"
+    monkeypatch.setattr(installation, "SHARED_MEMORY", tmp_path / "none")
+    assert installation.shared_memory().state == "slow"
+    (tmp_path / "x").write_bytes(b"x" * 1024)
+    monkeypatch.setattr(installation, "_meminfo", lambda name: 1024)
+    assert installation.file_cache(tmp_path).state == "slow"
+
+
+def test_a_probe_of_real_data(data, capsys):
+    words = ["--method", "moco", "--recipe", "cifar10", "--width", "4", "--batch-size", "16", "--bn-splits", "1"]
+    words += ["--queue-size", "32", "--threads", "1", "--no-compile", "--precision", "fp32"]
+    assert doctor.main(["--data", str(data.train), "--seconds", "0.4", "--", *words]) == 0
+    text = capsys.readouterr().out
+    assert "limit: " in text
+    assert "mend: " in text
+    assert "training from the loader" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "nothing.beton"], "there is no data set nothing.beton"),
+        (["--data", "nothing.beton", "--seconds", "0"], "--seconds is 0"),
+        (["--seconds", "nan"], "--seconds is nan; give more than 0"),
+        (["--seconds", "soon"], "argument --seconds: invalid float value: 'soon'"),
+        (["--data", "nothing.beton", "--", "--method", "magic"], "magic"),
+    ],
+)
+def test_mistakes_are_one_line(words, message, capsys):
+    assert doctor.main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_what_is_found_is_shown_as_it_is(capsys):
+    doctor.show([Check("cache [x]", "/data/[bold]a\udcff", "ok", "mv [/]")], doctor.Console(width=100))
+    line = next(line for line in capsys.readouterr().out.splitlines() if "cache" in line)
+    assert "cache [x]" in line and r"/data/[bold]a\udcff" in line and "mv [/]" in line
+
+
+def test_every_image_is_compared(tmp_path, capsys, monkeypatch):
+    from tests.support.datasets import converted
+    from tests.support.images import class_folder
+
+    monkeypatch.setattr(doctor, "examine", lambda *words: (None, None, None))
+    monkeypatch.setattr(doctor, "report", lambda *words: None)
+    dataset = converted(class_folder(tmp_path / "photos", each=50), tmp_path / "p.beton")
+    assert doctor.main(["--data", str(dataset.path), "--verify"]) != 2
+    assert "all 100 images" in capsys.readouterr().out
+    with open(dataset.path, "r+b") as file:
+        file.seek(int(dataset.table.offset[2]) + 300)  # not among those that are compared at opening
+        file.write(b"\0\1\2")
+    assert doctor.main(["--data", str(dataset.path), "--verify"]) == 2
+    assert "are damaged (content checksum" in capsys.readouterr().err
+    assert doctor.main(["--verify"]) == 2
