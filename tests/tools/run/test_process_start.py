@@ -12,7 +12,11 @@ import pytest
 from tests.support import runs
 from tools.run.process_start import Lasting
 
-WAITING = "import os, time; from tools.run.process_start import start; start(); print(os.getpid(), flush=True); time.sleep(60)"
+WAITING = """\
+import os, time
+from tools.run.process_start import start
+start(); print(os.getpid(), flush=True); time.sleep(60)
+"""
 
 
 def started(words, **more):
