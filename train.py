@@ -9,6 +9,7 @@ SIGTERM, SIGINT or SIGUSR1 ends the run with a checkpoint and exit code 143; `--
 
 from __future__ import annotations
 
+from tools.command_line import guarded_main
 from tools.run.process_start import start
 
 if __name__ == "__main__":
@@ -16,7 +17,6 @@ if __name__ == "__main__":
 
 import sys
 import time
-import traceback
 from argparse import Namespace
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,10 +34,9 @@ from models.methods.recipes import Recipe, recipe_for
 from models.networks.norm import average_running_statistics
 from models.training.optim import build_optimizer, cosine_schedule, set_learning_rate
 from pipelines import Batch, Dataset, open_dataset
-from pipelines.executors.damage import DecodeError
 from pipelines.memory import give_back
 from pipelines.plan.pairing import same_class_rates
-from pipelines.printable import shown
+from tools.command_line import Failure, exit_process
 from tools.run.accelerator import check_parts, make_accelerator, use_compiler, use_threads
 from tools.run.alarms import Alarms
 from tools.run.banner import banner
@@ -46,11 +45,12 @@ from tools.run.data_path import open_data_path
 from tools.run.epoch_audit import IndexCount
 from tools.run.folder import RunFolder, run_config
 from tools.run.nonfinite_guard import StepGuard
-from tools.run.options import Failure, check_run, parse
-from tools.run.process_group import LOST, LostContact, check_agreement, leave, run_facts, watching
+from tools.run.options import check_run, parse
+from tools.run.process_group import check_agreement, run_facts, watching
+from tools.run.process_start import STOPPED
 from tools.run.progress import Display
 from tools.run.schedule import Timetable
-from tools.run.signals import STOPPED, AgreedStop, Stopped, StopRequest
+from tools.run.signals import AgreedStop, Stopped, StopRequest
 from tools.run.state import fresh_state, go_on, summary
 from tools.run.throughput import Timer
 from tools.run.tracker import Tracker
@@ -58,22 +58,20 @@ from tools.run.tracker_pictures import show_pictures
 
 
 def main() -> int:
-    try:
-        options, overrides = parse()
-        check_run(options)
-        dataset = open_dataset(options.data, options.verify)
-        name = options.recipe or recipe_for(options.method, dataset.name, float(np.median(dataset.widths)))
-        recipe = resolve(options.method, name, **overrides)
-        state: dict[str, Any] = {"step": 0}
-        with ExitStack() as open_parts, StopRequest() as stop, watching(state, options.peer_timeout):
-            trainer = Trainer(options, recipe, dataset, open_parts, state, stop)
-            return leave(trainer.run())
-    except (LostContact, Failure, ValueError, OSError, ModuleNotFoundError, DecodeError) as error:
-        print(f"train.py: {shown(str(error))}", file=sys.stderr)
-        return leave(LOST if isinstance(error, LostContact) else 2)
-    except Exception:
-        traceback.print_exc()
-        return leave(1)  # at once: the other processes are waiting for this one
+    return guarded_main("train.py", train)
+
+
+def train() -> int:
+    """Trains what the command line asks for; returns the exit code."""
+    options, overrides = parse()
+    check_run(options)
+    dataset = open_dataset(options.data, options.verify)
+    name = options.recipe or recipe_for(options.method, dataset.name, float(np.median(dataset.widths)))
+    recipe = resolve(options.method, name, **overrides)
+    state: dict[str, Any] = {"step": 0}
+    with ExitStack() as open_parts, StopRequest() as stop, watching(state, options.peer_timeout):
+        trainer = Trainer(options, recipe, dataset, open_parts, state, stop)
+        return exit_process(trainer.run())
 
 
 class Trainer:

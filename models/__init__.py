@@ -10,13 +10,15 @@ from typing import Any
 
 from models.distributed import world
 from models.method import Method
-from models.methods.recipes import Recipe, Training
+from models.methods.recipes import Recipe
 from models.methods.recipes import recipe as resolve
 from models.methods.registry import REGISTRY
-from models.networks.backbones import Backbone, build_backbone
+from models.networks.backbone import Backbone
+from models.networks.backbones import build_backbone
 from models.networks.norm import SplitBatchNorm2d
 from models.networks.sync_norm import SyncBatchNorm2d
 from models.storage.load_encoder import FrozenEncoder, load_encoder
+from models.training.config import Training
 
 __all__ = ["FrozenEncoder", "Method", "backbone_of", "build", "load_encoder", "resolve"]
 

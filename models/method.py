@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from models.networks.backbones import Backbone
+from models.networks.backbone import Backbone
 from models.search.sharded_features import Part
 from pipelines.batch import Batch
 from pipelines.plan.pairing import Pairing

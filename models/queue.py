@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from pipelines.compiled import hot
 
 if TYPE_CHECKING:
-    from models.methods.recipes import Training
+    from models.training.config import Training
 
 
 class QueueSettings:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipelines.batch import Batch
-    from pipelines.formats.dataset import Dataset, open_dataset
+    from pipelines.formats.dataset import Dataset
+    from pipelines.formats.opening import open_dataset
     from pipelines.loader import Loader, make_loader
     from pipelines.plan.views import View
 
@@ -22,7 +23,7 @@ _HOME = {
     "Loader": "loader",
     "View": "plan.views",
     "make_loader": "loader",
-    "open_dataset": "formats.dataset",
+    "open_dataset": "formats.opening",
 }
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 
+from tools.command_line import Failure, OneLineParser, guarded_main
+
 os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")  # as train.py, for the same reason
 
-import argparse
 import importlib
 import json
 import sys
@@ -41,7 +42,11 @@ NAMES = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="tools.benchmark", description=__doc__.splitlines()[0])
+    return guarded_main("tools.benchmark", lambda: measure(arguments))
+
+
+def measure(arguments: list[str] | None) -> None:
+    parser = OneLineParser(prog="tools.benchmark", description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="?", default="all", choices=[*NAMES, "all"], help="what to measure")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each contender; medians count (default: 5)")
@@ -51,8 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sizes", type=_sizes, default=(50_000,), metavar="N,N,...", help="samples (default: 50000)")
     options = parser.parse_args(arguments)
     if min(options.repeats, options.threads, *options.sizes) < 1:
-        print("tools.benchmark: --repeats, --threads and --sizes must be at least 1", file=sys.stderr)
-        return 2
+        raise Failure("--repeats, --threads and --sizes must be at least 1")
     torch.set_num_threads(options.threads)
     if options.device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -63,22 +67,17 @@ def main(arguments: list[str] | None = None) -> int:
         "machine": machine(), "versions": versions(*COMPARED), "device": options.device, "threads": options.threads,
         "repeats": options.repeats, "load_average": load_average(), "benchmarks": {},
     }  # fmt: skip
-    try:
-        for name in NAMES if options.what == "all" else (options.what,):
-            benchmark = importlib.import_module(f"tools.benchmarks.{name}")
-            rows = result["benchmarks"][name] = []
-            for case in benchmark.cases(settings):
-                rows.append(case.row())
-                if world()[0]:
-                    continue  # the first process speaks and writes
-                show(name, rows[-1], Console())
-                if options.json:  # after each case: what is measured is not lost with a later one
-                    options.json.parent.mkdir(parents=True, exist_ok=True)
-                    options.json.write_text(json.dumps(result, indent=2) + "\n")
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"tools.benchmark: {error}", file=sys.stderr)
-        return 2
-    return 0
+    for name in NAMES if options.what == "all" else (options.what,):
+        benchmark = importlib.import_module(f"tools.benchmarks.{name}")
+        rows = result["benchmarks"][name] = []
+        for case in benchmark.cases(settings):
+            rows.append(case.row())
+            if world()[0]:
+                continue  # the first process speaks and writes
+            show(name, rows[-1], Console())
+            if options.json:  # after each case: what is measured is not lost with a later one
+                options.json.parent.mkdir(parents=True, exist_ok=True)
+                options.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def _sizes(text: str) -> tuple[int, ...]:

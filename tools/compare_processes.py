@@ -8,7 +8,6 @@ largest difference and writes nothing but the two runs, into --out. Exit code 1:
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -16,14 +15,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.run.options import own_and_passed_on
+from tools.command_line import Failure, OneLineParser, guarded_main, own_and_passed_on
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    return guarded_main("tools.compare_processes", lambda: compare(arguments))
+
+
+def compare(arguments: Sequence[str] | None) -> int:
     own, passed_on = own_and_passed_on(arguments)
-    parser = argparse.ArgumentParser(prog="tools.compare_processes", description=__doc__.splitlines()[0])
+    parser = OneLineParser(prog="tools.compare_processes", description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=100, help="of training (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="of the second run (default: %(default)s)")
     parser.add_argument("--tolerance", type=float, default=2e-2, help="of a loss (default: %(default)s)")
@@ -37,13 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line = [sys.executable, *(launcher if processes > 1 else []), str(ROOT / "train.py"), *given]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         if subprocess.run([*line, "--output", str(run)], env=environment, check=False).returncode:
-            print(f"tools.compare_processes: the run with {processes} processes failed", file=sys.stderr)
-            return 2
+            raise Failure(f"the run with {processes} processes failed; its own words are above")
         losses.append(read_losses(run))
     one, several = losses
     if one.keys() != several.keys() or len(one) != options.steps:
-        print(f"tools.compare_processes: {len(one)} and {len(several)} of {options.steps} steps", file=sys.stderr)
-        return 1
+        raise Failure(f"the runs logged {len(one)} and {len(several)} of {options.steps} steps", code=1)
     differences = {step: abs(several[step] - loss) for step, loss in one.items()}
     worst = max(differences, key=lambda step: differences[step])
     for last in (10, options.steps):

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 
+from tools.command_line import guarded_main
+
 os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")  # as train.py, for the same reason
 
 import sys
@@ -29,39 +31,40 @@ from models.methods.recipes import recipe_for
 from pipelines import open_dataset
 from pipelines.compiled import compile_hot_path
 from pipelines.printable import shown
+from tools.command_line import Failure, OneLineParser, own_and_passed_on
 from tools.diagnosis.bottleneck import Speeds, Verdict, probe, verdict
 from tools.diagnosis.installation import Check, checks, file_cache
 from tools.run.accelerator import DTYPES, use_threads
-from tools.run.options import Failure, OneLineParser, check_run, own_and_passed_on, parse
+from tools.run.options import check_run, parse
 
 _COLOURS = {"ok": "green", "slow": "yellow", "missing": "red"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    return guarded_main("tools.doctor", lambda: diagnose(arguments))
+
+
+def diagnose(arguments: Sequence[str] | None) -> int:
     own, passed_on = own_and_passed_on(arguments)
     parser = OneLineParser(prog="tools.doctor", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, metavar="FILE", help="a converted data set to probe")
     parser.add_argument("--seconds", type=float, default=30, help="of the probe, over all stages (default: 30)")
     parser.add_argument("--verify", action="store_true", help="compare every image of --data with its checksum first")
     console = Console()
-    try:
-        options = parser.parse_args(own)
-        found = [*checks(), *([file_cache(options.data)] if options.data and options.data.exists() else [])]
-        show(found, console)
-        if not 0 < options.seconds < float("inf"):
-            raise Failure(f"--seconds is {options.seconds:g}; give more than 0")
-        if options.verify and options.data is None:
-            raise Failure("--verify needs --data FILE")
-        if options.verify:
-            dataset = open_dataset(options.data, check="full")
-            told = f"all {dataset.number:,} images of {shown(str(dataset.path))} are those of its card"
-            console.print(told, highlight=False, markup=False)
-        if options.data is not None:
-            speeds, why, note = examine(options.data, passed_on, options.seconds)
-            report(speeds, why, note, console)
-    except (Failure, ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"tools.doctor: {shown(str(error))}", file=sys.stderr)
-        return 2
+    options = parser.parse_args(own)
+    found = [*checks(), *([file_cache(options.data)] if options.data and options.data.exists() else [])]
+    show(found, console)
+    if not 0 < options.seconds < float("inf"):
+        raise Failure(f"--seconds is {options.seconds:g}; give more than 0")
+    if options.verify and options.data is None:
+        raise Failure("--verify needs --data FILE")
+    if options.verify:
+        dataset = open_dataset(options.data, check="full")
+        told = f"all {dataset.number:,} images of {shown(str(dataset.path))} are those of its card"
+        console.print(told, highlight=False, markup=False)
+    if options.data is not None:
+        speeds, why, note = examine(options.data, passed_on, options.seconds)
+        report(speeds, why, note, console)
     return int(any(check.state == "missing" for check in found))
 
 

@@ -29,25 +29,23 @@ from torch import Tensor
 from models.storage.encoder import Encoder, from_run, from_weights
 from models.storage.load_encoder import FrozenEncoder
 from pipelines import Dataset
-from tools.conversion.open_source import shown
+from pipelines.printable import shown
+from tools.command_line import Failure, OneLineParser, guarded_main
 from tools.exporting.model_card import Card
 from tools.exporting.onnx_file import check_packages, onnx_features, write_onnx
 from tools.exporting.parity_check import LIMIT, ONNX_LIMIT, Checked, compared, data_of, real_images
 from tools.exporting.reference_models import LAYOUTS, chosen_layout, missing_class, stock_lines, stock_network, version
 from tools.run.evaluations import Measured, damaged_lines, latest, results_of, titles
 from tools.run.folder import versions
-from tools.run.options import Failure, OneLineParser
 from tools.run.record import read_run
 from tools.staging import Staging
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    try:
+    def run() -> None:
         export(parse(arguments), Console(soft_wrap=True))
-    except (Failure, ValueError, OSError, ImportError) as error:
-        print(f"tools.export: {shown(str(error))}", file=sys.stderr)
-        return 2
-    return 0
+
+    return guarded_main("tools.export", run)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

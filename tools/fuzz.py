@@ -31,6 +31,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
+from tools.command_line import OneLineParser, guarded_main
+
 BAD = ("CRASH", "HANG", "MEMORY", "WRONG", "LEAK")
 START_SECONDS = 180  # for a child to import its libraries, to make its data and to compile
 LEAK_MEBIBYTES, LEAK_HANDLES = 300, 5  # growth of one child after its first cases
@@ -150,7 +152,10 @@ class Fuzzing:
 
 
 def main(words: list[str] | None = None) -> int:
-    options = _options(words)
+    return guarded_main("tools.fuzz", lambda: fuzz(_options(words)))
+
+
+def fuzz(options: argparse.Namespace) -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         fuzzing = Fuzzing(options, Path(folder))
@@ -182,9 +187,7 @@ def keep(options: argparse.Namespace, number: int, scratch: Path) -> Path:
 
 
 def _options(words: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OneLineParser(prog="tools.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("subject", choices=["images", "containers"])
     parser.add_argument("--number", type=int, default=1000, metavar="N", help="cases (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of all cases (default: %(default)s)")

@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from tools.command_line import Failure, OneLineParser, guarded_main
+
 Parser = Callable[[bytes], None]
 
 
@@ -142,8 +144,12 @@ def seeds(name: str) -> list[bytes]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.fuzz_guided", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    return guarded_main("tools.fuzz_guided", fuzz)
+
+
+def fuzz() -> None:
+    parser = OneLineParser(
+        prog="tools.fuzz_guided", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("parser", choices=NAMES)
     parser.add_argument("--seconds", type=int, default=60, metavar="T", help="how long (default: %(default)s)")
@@ -152,8 +158,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"), metavar="FOLDER", help="for crashes")
     options = parser.parse_args()
     if find_spec("atheris") is None:
-        print("tools.fuzz_guided: atheris is not installed (it has no build for every Python): pip install atheris")
-        return 2
+        raise Failure("atheris is not installed (it has no build for every Python): pip install atheris")
     atheris: Any = import_module("atheris")
     with atheris.instrument_imports(include=["pipelines", "tools", "tarfile", "zipfile", "pickletools"]):
         parse = parser_of(options.parser)
@@ -166,7 +171,6 @@ def main() -> int:
     words += [f"-artifact_prefix={options.keep}{os.sep}", "-max_len=20000", "-print_final_stats=1", str(corpus)]
     atheris.Setup([sys.argv[0], *words], parse)
     atheris.Fuzz()
-    return 0
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ from typing import Any
 import torch
 
 from models.storage import checkpoint
-from tools.run.options import own_and_passed_on
-from tools.run.signals import STOPPED
+from tools.command_line import Failure, OneLineParser, guarded_main, own_and_passed_on
+from tools.run.process_start import STOPPED
 
 ROOT = Path(__file__).resolve().parent.parent
 _WHOLE_RUN_S = 24 * 3600  # a run that hangs is ended, with whatever it started
@@ -37,8 +37,12 @@ CLOCK = ("samples_per_s", "wait_share", "first_step_s")  # fields of a row that 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    return guarded_main("tools.kill_test", lambda: kill_test(arguments))
+
+
+def kill_test(arguments: Sequence[str] | None) -> int:
     own, given = own_and_passed_on(arguments)
-    parser = argparse.ArgumentParser(prog="tools.kill_test", description=__doc__.splitlines()[0])
+    parser = OneLineParser(prog="tools.kill_test", description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=100, help="how often (default: %(default)s)")
     parser.add_argument("--signal", choices=["KILL", "TERM", "INT", "USR1"], default="KILL", help="(default: KILL)")
     parser.add_argument("--processes", type=int, default=1, help="that train together (default: %(default)s)")
@@ -47,18 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for the two runs; must not hold any")
     options = parser.parse_args(own)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no run is left behind
-    try:
-        whole, killed = options.out / "whole", options.out / "killed"
-        if whole.exists() or killed.exists():
-            raise RuntimeError(f"{options.out} holds runs already; give another --out")
-        finish(given, whole, options)
-        if torch.cuda.is_available():
-            print("tools.kill_test: a GPU's sums are not of one order; expect differences", file=sys.stderr)
-        hit, inside = disturb(given, killed, last_step(whole), options)
-        finish(given, killed, options)
-    except (RuntimeError, OSError, subprocess.TimeoutExpired) as error:
-        print(f"tools.kill_test: {error}", file=sys.stderr)
-        return 2
+    whole, killed = options.out / "whole", options.out / "killed"
+    if whole.exists() or killed.exists():
+        raise Failure(f"{options.out} holds runs already; give another --out")
+    finish(given, whole, options)
+    if torch.cuda.is_available():
+        print("tools.kill_test: a GPU's sums are not of one order; expect differences", file=sys.stderr)
+    hit, inside = disturb(given, killed, last_step(whole), options)
+    finish(given, killed, options)
     different = differences(whole, killed)
     for line in different[:20]:
         print(line)
@@ -82,7 +82,7 @@ def disturb(given: list[str], run: Path, steps: int, options: argparse.Namespace
                 # Resuming replaces metrics.jsonl: what is read then are this start's own steps.
                 trains = lambda: identity(run) != before and last_step(run) >= target  # noqa: E731, B023
                 if not wait_until(process, trains, options.timeout) and process.poll() is None:
-                    raise RuntimeError(f"step {target:.0f} did not come within {options.timeout:g} s")
+                    raise Failure(f"step {target:.0f} did not come within {options.timeout:g} s")
                 if kind < 1 / 2:
                     wait_until(process, lambda: writes(run), 20)
                 wait_until(process, lambda: False, 0.05 * moments.random())
@@ -92,9 +92,9 @@ def disturb(given: list[str], run: Path, steps: int, options: argparse.Namespace
             code = process.wait(options.timeout)
         inside += number == signal.SIGKILL and writes(run)
         if code not in ({0, STOPPED, -number} | ({1} if options.processes > 1 else set())):
-            raise RuntimeError(f"start {attempt + 1} ended with exit code {code}; see {log_of(run)}")
+            raise Failure(f"start {attempt + 1} ended with exit code {code}; see {log_of(run)}")
         if number != signal.SIGKILL and newest_step(run) < last_step(run):
-            raise RuntimeError(f"SIG{options.signal} lost the steps after {newest_step(run)}; see {log_of(run)}")
+            raise Failure(f"SIG{options.signal} lost the steps after {newest_step(run)}; see {log_of(run)}")
         print(f"{attempt + 1} of {options.kills}: at step {last_step(run)} of {steps}, exit code {code}", flush=True)
     return hit, inside
 
@@ -124,7 +124,7 @@ def finish(given: list[str], run: Path, options: argparse.Namespace) -> None:
     """Runs to the end, from the newest checkpoint where there is one."""
     with started_run(given, run, options, resume=run.exists()) as process:
         if (code := process.wait(_WHOLE_RUN_S)) != 0:
-            raise RuntimeError(f"the run ended with exit code {code}; see {log_of(run)}")
+            raise Failure(f"the run ended with exit code {code}; see {log_of(run)}")
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from tools.conversion.open_source import shown
+from pipelines.printable import shown
 
 # What can begin something inside a line, and addresses, which become links by themselves.
 _MEANT = re.compile(r"[\\`*_\[\]<>#|~$&@]|:(?=//)|(?<=\bwww)\.")

@@ -9,33 +9,32 @@ one where it is another, none where labels are missing.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from models import build, resolve
-from models.losses.mixture import cutmix
 from models.methods.recipes import recipe_for
 from models.methods.registry import REGISTRY
 from models.storage import checkpoint
 from models.storage.atomic_files import sync_file
-from pipelines import Dataset, View, make_loader, open_dataset
-from pipelines.executors.damage import DecodeError
+from pipelines import Dataset, open_dataset
 from pipelines.plan.pairing import Pairing
-from pipelines.plan.views import evaluation
-from tools.pictures.contact_sheet import CELL, Cell, frame, picture, pictures, sheet
-from tools.run.options import Failure, OneLineParser
+from tools.command_line import Failure, OneLineParser, guarded_main
+from tools.pictures.view_sheets import partners_sheet, some_anchors, views_sheet
 from tools.run.record import method_of, read_config
 from tools.staging import Staging
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    return guarded_main("tools.preview", lambda: draw(parse(arguments)))
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(prog="tools.preview", description="Pictures of what a method is shown.")
     kinds = parser.add_subparsers(dest="kind", required=True)
     views = kinds.add_parser("views", help="the views that a recipe makes of a data set")
@@ -51,30 +50,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         one.add_argument("--samples", type=int, default=8, help="rows of the sheet (default: 8)")
         one.add_argument("--seed", type=int, default=0, help="which samples and crops (default: 0)")
         one.add_argument("--force", action="store_true", help="replace a file that exists")
-    try:
-        options = parser.parse_args(arguments)
-        check_target(options.out, options.force)
-        dataset = open_dataset(options.data, "none")  # damage is to be seen too
-        count = min(options.samples, dataset.number)
-        if options.kind == "views":
-            name = options.recipe or recipe_for(options.method, dataset.name, float(np.median(dataset.widths)))
-            method = build(options.method, resolve(options.method, name, backbone="resnet18", width=8))
-            drawn = views_sheet(dataset, method.views, count, options.seed)
-        else:
-            pairing = newest_with_partners(options.run, dataset)
-            query = method_of(read_config(options.run)).views[0]
-            anchors = some_anchors(np.flatnonzero(pairing.count > 0), count, options.seed)
-            drawn = partners_sheet(dataset, pairing, query, anchors, options.seed)
-        with Staging(options.out) as place:
-            made = place.folder / options.out.name
-            drawn.save(made)
-            sync_file(made)
-            place.commit([(made, options.out)], [])
-    except (Failure, ValueError, OSError, ModuleNotFoundError, DecodeError) as error:
-        print(f"tools.preview: {error}", file=sys.stderr)
-        return 2
+    return parser.parse_args(arguments)
+
+
+def draw(options: argparse.Namespace) -> None:
+    """Draws the sheet that the options ask for and writes it."""
+    check_target(options.out, options.force)
+    dataset = open_dataset(options.data, "none")  # damage is to be seen too
+    count = min(options.samples, dataset.number)
+    if options.kind == "views":
+        name = options.recipe or recipe_for(options.method, dataset.name, float(np.median(dataset.widths)))
+        method = build(options.method, resolve(options.method, name, backbone="resnet18", width=8))
+        drawn = views_sheet(dataset, method.views, count, options.seed)
+    else:
+        pairing = newest_with_partners(options.run, dataset)
+        query = method_of(read_config(options.run)).views[0]
+        anchors = some_anchors(np.flatnonzero(pairing.count > 0), count, options.seed)
+        drawn = partners_sheet(dataset, pairing, query, anchors, options.seed)
+    with Staging(options.out) as staging:
+        made = staging.folder / options.out.name
+        drawn.save(made)
+        sync_file(made)
+        staging.commit([(made, options.out)], [])
     print(f"{options.out}: {drawn.width} x {drawn.height}")
-    return 0
 
 
 def check_target(out: Path, force: bool) -> None:
@@ -87,16 +85,6 @@ def check_target(out: Path, force: bool) -> None:
         raise Failure(f"{out} is a folder; name a file")
     if os.path.lexists(out) and not force:
         raise Failure(f"{out} exists and is left as it is; --force replaces it")
-
-
-def views_sheet(dataset: Dataset, views: Sequence[View], count: int, seed: int, epoch: int = 0) -> Image.Image:
-    """One row per sample: the whole image, then every view as `epoch` draws it."""
-    chosen = np.sort(np.random.default_rng(seed).choice(dataset.number, count, replace=False))
-    whole = pictures(dataset, evaluation(CELL), chosen)
-    with make_loader(dataset, views, count, subset=chosen, shuffle=False, seed=seed) as loader:
-        batch = next(iter(loader.epoch(epoch)))
-    rows = [[Cell(whole[n]), *(Cell(picture(view[n], dataset)) for view in batch.views)] for n in range(count)]
-    return sheet(rows, ["image"] + [f"view {n + 1}: {view.size} px" for n, view in enumerate(views)])
 
 
 def newest_with_partners(run: Path, dataset: Dataset) -> Pairing:
@@ -115,35 +103,6 @@ def newest_with_partners(run: Path, dataset: Dataset) -> Pairing:
             f"{run} has selected no partners at step {found.state['step']}; train past the method's start epoch"
         )
     return found.pairing
-
-
-def some_anchors(able_M: NDArray[np.integer], count: int, seed: int) -> NDArray[np.int64]:
-    """At most `count` samples of those that have partners, ascending."""
-    chosen = np.random.default_rng(seed).choice(able_M, min(count, len(able_M)), replace=False)
-    return np.sort(chosen).astype(np.int64)
-
-
-def partners_sheet(
-    dataset: Dataset, pairing: Pairing, query: View, anchors: NDArray[np.int64], seed: int
-) -> Image.Image:
-    """One row per anchor: the anchor, up to five of its partners, and a query mixed from anchor and partner."""
-    pairing = replace(pairing, mix_probability=1.0)
-    chosen = [pairing.pool[pairing.start[i] : pairing.start[i] + pairing.count[i]][:5] for i in anchors]
-    flat = np.unique(np.concatenate([anchors, *chosen])).astype(np.int64)
-    shown = dict(zip(flat.tolist(), pictures(dataset, evaluation(CELL), flat), strict=True))
-
-    with make_loader(dataset, [query], len(anchors), subset=anchors, shuffle=False, seed=seed) as loader:
-        batch = next(iter(loader.epoch(1, pairing=pairing)))
-    assert batch.partner is not None and batch.box is not None
-    mixed, kept_B = cutmix(batch.views[0], batch.partner.views[0], batch.box)
-
-    labels = dataset.labels
-    rows: list[list[Cell | None]] = []
-    for n, anchor in enumerate(anchors.tolist()):
-        partners: list[Cell | None] = [Cell(shown[int(j)], frame(labels[anchor], labels[j])) for j in chosen[n]]
-        empty: list[Cell | None] = [None] * (5 - len(partners))
-        rows.append([Cell(shown[anchor]), *partners, *empty, Cell(picture(mixed[n], dataset))])
-    return sheet(rows, ["anchor", *[f"partner {n}" for n in range(1, 6)], f"mixed, keeps {float(kept_B[0]):.0%}"])
 
 
 if __name__ == "__main__":

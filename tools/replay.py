@@ -23,10 +23,10 @@ from models import build, resolve
 from models.method import Method
 from models.storage import checkpoint
 from pipelines import Batch
-from tools.conversion.open_source import shown
+from pipelines.printable import shown
+from tools.command_line import Failure, OneLineParser, guarded_main
 from tools.run.accelerator import DTYPES, device_of
 from tools.run.nonfinite_guard import unnamed
-from tools.run.options import Failure, OneLineParser
 
 _UNUSABLE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, SafetensorError,
@@ -34,15 +34,16 @@ _UNUSABLE = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    return guarded_main("tools.replay", lambda: replay_folder(arguments))
+
+
+def replay_folder(arguments: Sequence[str] | None) -> int:
+    """Restores what a run saved of its step and makes the step again; 0 if it is finite now."""
     parser = OneLineParser(prog="tools.replay", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="RUN/nonfinite-step-...")
     parser.add_argument("--device", help="cpu or cuda (default: a GPU where there is one)")
-    try:
-        options = parser.parse_args(arguments)
-        device = device_of(options.device).type
-    except Failure as error:
-        print(f"tools.replay: {error}", file=sys.stderr)
-        return 2
+    options = parser.parse_args(arguments)
+    device = device_of(options.device).type
     try:
         facts, config = (json.loads((options.folder / name).read_text()) for name in ("step.json", "config.json"))
         method = restored(options.folder, facts, config)
@@ -50,9 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         precision = DTYPES[facts["precision"]]
         told = f"step {facts['step']} of {config['method']}, in the run: {facts['reason']}"
     except _UNUSABLE as error:
-        reason = shown(" ".join(str(error).split())[:300])
-        print(f"tools.replay: {options.folder} cannot be replayed ({type(error).__name__}: {reason})", file=sys.stderr)
-        return 2
+        reason = " ".join(str(error).split())[:300]
+        raise Failure(f"{options.folder} cannot be replayed ({type(error).__name__}: {reason})") from None
     print(shown(told))
     return int(not replay(method.to(device), batches, precision, device))
 

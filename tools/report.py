@@ -19,47 +19,43 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from models.storage.encoder import EncoderError
 from pipelines import Dataset
-from pipelines.executors.damage import DecodeError
 from pipelines.printable import shown
+from tools.command_line import Failure, OneLineParser, guarded_main
 from tools.reporting.features import Looks, held_out_images, look, spread_over, training_images
 from tools.reporting.folder import PAGE, check_own, publish
 from tools.reporting.result_tables import number_sections
 from tools.run.accelerator import device_of
-from tools.run.options import Failure, OneLineParser
 from tools.run.record import RunRecord, read_run
 
 if TYPE_CHECKING:
     from tools.reporting.page import Section
 
-_ERRORS = (Failure, EncoderError, ValueError, OSError, ModuleNotFoundError, DecodeError)
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["compare"]:
-        from tools.reporting.compare_runs import main as compare
+        from tools.reporting.compare_runs import compare_runs
 
-        return int(compare(given[1:]))
-    try:
-        for package, name in (("matplotlib", "matplotlib"), ("sklearn", "scikit-learn")):
-            if find_spec(package) is None:
-                raise Failure(f"pictures need {name}: pip install {name}")
-        options = parse(given)
-        out = options.out or options.run / "report"
-        check_own(out)
-        record = read_run(options.run)
-        train = training_images(record, options.data)
-        held_out = held_out_images(record, train, options.val_data)
-        files = make(record, train, held_out, options)
-        publish(out, files)
-    except _ERRORS as error:
-        print(f"tools.report: {shown(str(error))}", file=sys.stderr)
-        return 2
+        return guarded_main("tools.report compare", lambda: compare_runs(given[1:]))
+    return guarded_main("tools.report", lambda: report(given))
+
+
+def report(given: Sequence[str]) -> None:
+    """Draws the report of a run and puts it in its folder."""
+    for package, name in (("matplotlib", "matplotlib"), ("sklearn", "scikit-learn")):
+        if find_spec(package) is None:
+            raise Failure(f"pictures need {name}: pip install {name}")
+    options = parse(given)
+    out = options.out or options.run / "report"
+    check_own(out)
+    record = read_run(options.run)
+    train = training_images(record, options.data)
+    held_out = held_out_images(record, train, options.val_data)
+    files = make(record, train, held_out, options)
+    publish(out, files)
     size = len(files[PAGE]) / 1e6
     print(f"{shown(str(out / PAGE))}: {size:.1f} MB, and {len(files) - 1} pictures beside it")
-    return 0
 
 
 def make(record: RunRecord, train: Dataset, held_out: Dataset | None, options: argparse.Namespace) -> dict[str, bytes]:

@@ -10,7 +10,6 @@ A table stands between `<!-- drawn: KIND FILE -->` and `<!-- end -->`. KIND is `
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -19,23 +18,25 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from tools.command_line import OneLineParser, guarded_main
+
 ROOT = Path(__file__).resolve().parent.parent
 MARKED = re.compile(r"(<!-- drawn: (\S+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="tools.results", description=__doc__.splitlines()[0])
+    return guarded_main("tools.results", lambda: draw(arguments))
+
+
+def draw(arguments: Sequence[str] | None) -> int:
+    parser = OneLineParser(prog="tools.results", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--check", action="store_true", help="change nothing; exit code 1 where a table is not up to date"
     )
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="the file to draw into")
     options = parser.parse_args(arguments)
-    try:
-        text = options.readme.read_text()
-        drawn = draw_all(text, options.readme.parent)
-    except (OSError, ValueError, KeyError) as error:
-        print(f"tools.results: {error}", file=sys.stderr)
-        return 2
+    text = options.readme.read_text()
+    drawn = draw_all(text, options.readme.parent)
     if options.check:
         if text != drawn:
             print(

@@ -11,7 +11,6 @@ within 5 % of the first's. 1: not so. 2: the run failed.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -24,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from tools.run.options import own_and_passed_on
-from tools.run.signals import STOPPED
+from tools.command_line import Failure, OneLineParser, guarded_main, own_and_passed_on
+from tools.run.process_start import STOPPED
 
 ROOT = Path(__file__).resolve().parent.parent
 PART_S = 300.0  # of the throughput at both ends
@@ -33,8 +32,12 @@ _SLOWER = 0.05
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    return guarded_main("tools.soak", lambda: soak(arguments))
+
+
+def soak(arguments: Sequence[str] | None) -> int:
     own, passed_on = own_and_passed_on(arguments)
-    parser = argparse.ArgumentParser(prog="tools.soak", description=__doc__.splitlines()[0])
+    parser = OneLineParser(prog="tools.soak", description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=30, help="of training (default: %(default)s)")
     parser.add_argument("--warm-up", type=float, default=3, help="minutes that do not count (default: %(default)s)")
     parser.add_argument("--every", type=float, default=2, help="seconds between samples (default: %(default)s)")
@@ -56,13 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         process.kill()
         process.wait()
     if code != STOPPED:
-        print(f"tools.soak: the run ended with exit code {code}; see {log}", file=sys.stderr)
-        return 2
-    try:
-        result = judge(samples, read_rates(run), 60 * options.warm_up, options.grow)
-    except ValueError as error:
-        print(f"tools.soak: {error}", file=sys.stderr)
-        return 2
+        raise Failure(f"the run ended with exit code {code}; see {log}")
+    result = judge(samples, read_rates(run), 60 * options.warm_up, options.grow)
     (options.out / "soak.json").write_text(json.dumps(result | {"samples": samples}) + "\n")
     for name, value in result.items():
         print(f"{name.replace('_', ' ')}: {value}")

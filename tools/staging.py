@@ -21,7 +21,7 @@ from types import TracebackType
 
 from pipelines.formats.beton_writer import sync_folder
 from pipelines.formats.regular_file import content, regular
-from tools.conversion.open_source import shown
+from pipelines.printable import shown
 
 _LOCK, _UNLOCKED, _COMMIT = "lock", "locking", "commit.json"
 _UNIQUE = r"[a-z0-9_]{8}"  # what mkdtemp makes

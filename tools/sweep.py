@@ -30,16 +30,20 @@ from models.methods.registry import REGISTRY
 from models.storage.encoder import from_run
 from pipelines import make_loader, open_dataset
 from pipelines.plan.views import evaluation
+from tools.command_line import Failure, OneLineParser, guarded_main, own_and_passed_on
 from tools.run.folder import machine, versions
-from tools.run.options import Failure, own_and_passed_on
 from tools.run.process_start import STOPPED, WATCHED
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    return guarded_main("tools.sweep", lambda: sweep(arguments))
+
+
+def sweep(arguments: Sequence[str] | None) -> None:
     words, passed_on = own_and_passed_on(arguments)
-    parser = argparse.ArgumentParser(prog="tools.sweep", description="Train several methods under one budget.")
+    parser = OneLineParser(prog="tools.sweep", description="Train several methods under one budget.")
     parser.add_argument("--data", required=True, help="converted training images")
     parser.add_argument("--val-data", required=True, help="converted labelled images to classify")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
@@ -49,26 +53,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     methods = options.methods.split(",")
     for number in WATCHED:
         signal.signal(number, _stop)
-    try:
-        for method in methods:
-            if method not in REGISTRY:
-                raise Failure(f"unknown method '{method}'; take of {', '.join(sorted(REGISTRY))}")
-        own = {method: own_options(method, options.set) for method in methods}
-        asked = {
-            "data": [describe_data(options.data), describe_data(options.val_data)],
-            "options": passed_on, "own_options": options.set,
-        }  # fmt: skip
-        rows = []
-        for method in methods:
-            train(method, options, [*passed_on, *own[method]])
-            rows.append(describe(method, options))
-            result = {"rows": rows, "machine": machine(), "versions": versions(), **asked}
-            (options.out / "sweep.json").write_text(json.dumps(result, indent=2) + "\n")
-        show(rows, Console())
-    except (Failure, ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"tools.sweep: {error}", file=sys.stderr)
-        return 2
-    return 0
+    for method in methods:
+        if method not in REGISTRY:
+            raise Failure(f"unknown method '{method}'; take of {', '.join(sorted(REGISTRY))}")
+    own = {method: own_options(method, options.set) for method in methods}
+    asked = {
+        "data": [describe_data(options.data), describe_data(options.val_data)],
+        "options": passed_on, "own_options": options.set,
+    }  # fmt: skip
+    rows = []
+    for method in methods:
+        train(method, options, [*passed_on, *own[method]])
+        rows.append(describe(method, options))
+        result = {"rows": rows, "machine": machine(), "versions": versions(), **asked}
+        (options.out / "sweep.json").write_text(json.dumps(result, indent=2) + "\n")
+    show(rows, Console())
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.distributed import everyones, sum_over_processes, world
-from models.networks.backbones import Features
+from models.networks.backbone import Features
 from models.search.sharded_features import Part, rows_of_all
 from pipelines.batch import Batch
 

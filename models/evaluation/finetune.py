@@ -19,7 +19,8 @@ from models.distributed import mean_over_processes, world
 from models.evaluation.features import NotFinite
 from models.evaluation.labelled_passes import refuse_damaged
 from models.evaluation.protocols import FinetuneProtocol
-from models.networks.backbones import Backbone, build_backbone
+from models.networks.backbone import Backbone
+from models.networks.backbones import build_backbone
 from models.networks.sync_norm import SyncBatchNorm2d
 from models.training.optim import scheduled
 from pipelines import Dataset, View, make_loader

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from models.distributed import positions, sum_over_processes, world
 from models.evaluation.features import extract_part
-from models.networks.backbones import Features
+from models.networks.backbone import Features
 from models.search.sharded_features import Part, rows_of_all
 from pipelines import Batch, Dataset, View, make_loader
 from pipelines.loader import Loader

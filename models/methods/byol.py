@@ -26,7 +26,7 @@ from models.losses.cosine import squared_distance
 from models.method import Losses
 from models.methods.siamese import Siamese
 from models.methods.view_settings import ViewSettings, positive, share
-from models.networks.backbones import Backbone
+from models.networks.backbone import Backbone
 from models.networks.heads import mlp
 from models.networks.sync_norm import SyncBatchNorm1d
 from models.options import option

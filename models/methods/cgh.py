@@ -39,7 +39,7 @@ from models.distributed import gather
 from models.method import Losses
 from models.methods.momentum import MomentumMethod, MomentumSettings, shuffled_keys
 from models.methods.view_settings import positive, share
-from models.networks.backbones import Backbone
+from models.networks.backbone import Backbone
 from models.networks.heads import HypercolumnNeck, mlp
 from models.options import option
 from models.relations import info_nce, soft_label_cross_entropy

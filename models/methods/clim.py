@@ -36,7 +36,7 @@ from models.losses.mixture import cutmix
 from models.method import Embedding, Extract, Losses, Method
 from models.methods import clim_selection as selection
 from models.methods.momentum import shuffled_views
-from models.networks.backbones import Backbone
+from models.networks.backbone import Backbone
 from models.networks.heads import mlp
 from models.networks.teacher import Teacher
 from models.options import option

@@ -49,14 +49,14 @@ from models.losses.cosine import negative_cosine, squared_distance
 from models.method import Losses
 from models.methods.siamese import Outputs, Siamese
 from models.methods.view_settings import ViewSettings, positive, share
-from models.networks.backbones import Backbone
+from models.networks.backbone import Backbone
 from models.networks.heads import LastNorm, mlp
 from models.networks.sync_norm import SyncBatchNorm1d
 from models.options import option
 from pipelines.batch import Batch
 
 if TYPE_CHECKING:
-    from models.methods.recipes import Training
+    from models.training.config import Training
 
 VARIANTS = ("momentum", "plain")
 

@@ -41,7 +41,7 @@ from models.losses.batch_contrast import matching_cross_entropy
 from models.losses.patches import pair_means, quarters, running_statistics_kept
 from models.method import Embedding, Losses, Method
 from models.methods.view_settings import ViewSettings, positive, share
-from models.networks.backbones import Backbone
+from models.networks.backbone import Backbone
 from models.networks.heads import mlp
 from models.networks.norm import forward_views
 from models.networks.sync_norm import SyncBatchNorm1d

@@ -28,7 +28,7 @@ from models.distributed import gather
 from models.method import Losses
 from models.methods.momentum import MomentumMethod, MomentumSettings, embedding, shuffled_keys
 from models.methods.view_settings import positive
-from models.networks.backbones import Backbone
+from models.networks.backbone import Backbone
 from models.options import option
 from models.relations import info_nce
 from pipelines.batch import Batch

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from models.distributed import gather, local_part, world
 from models.method import Embedding, Method
 from models.methods.view_settings import ViewSettings, positive, share
-from models.networks.backbones import Backbone, ResNet
+from models.networks.backbone import Backbone
+from models.networks.backbones import ResNet
 from models.networks.heads import mlp
 from models.networks.norm import Output, batch_permutation, forward_views, shuffled, views_can_join
 from models.networks.teacher import Teacher

@@ -43,7 +43,7 @@ from models.methods.momentum import (
     shuffled_views,
 )
 from models.methods.view_settings import positive, share
-from models.networks.backbones import Backbone
+from models.networks.backbone import Backbone
 from models.networks.teacher import Teacher
 from models.options import option
 from models.relations import soft_label_cross_entropy

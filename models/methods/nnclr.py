@@ -29,7 +29,7 @@ from models.distributed import gather, gather_with_gradient, positions
 from models.losses.batch_contrast import matching_cross_entropy
 from models.method import Embedding, Losses, Method
 from models.methods.view_settings import ViewSettings, positive
-from models.networks.backbones import Backbone
+from models.networks.backbone import Backbone
 from models.networks.heads import mlp
 from models.networks.norm import forward_views
 from models.networks.sync_norm import SyncBatchNorm1d

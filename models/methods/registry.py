@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from models.method import Method
 from models.methods import byol, cgh, clim, iccl, mncl, moco, msvq, nnclr, ressl, simclr, simsiam
-from models.networks.backbones import Backbone
+from models.networks.backbone import Backbone
 from models.recipe_tables import byol as byol_rows
 from models.recipe_tables import cgh as cgh_rows
 from models.recipe_tables import clim as clim_rows

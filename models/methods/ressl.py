@@ -26,7 +26,7 @@ from models.distributed import gather
 from models.method import Losses
 from models.methods.momentum import MomentumMethod, MomentumSettings, embedding, shuffled_keys
 from models.methods.view_settings import positive, share
-from models.networks.backbones import Backbone
+from models.networks.backbone import Backbone
 from models.options import option
 from models.relations import soft_label_cross_entropy
 from pipelines.batch import Batch

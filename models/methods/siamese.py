@@ -12,7 +12,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from models.method import Embedding, Method
-from models.networks.backbones import Backbone
+from models.networks.backbone import Backbone
 from models.networks.norm import forward_views
 from models.networks.teacher import Teacher, cosine_momentum
 from pipelines.batch import Batch

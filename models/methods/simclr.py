@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from models.distributed import gather_with_gradient, positions
 from models.method import Embedding, Losses, Method
 from models.methods.view_settings import ViewSettings, positive
-from models.networks.backbones import Backbone
+from models.networks.backbone import Backbone
 from models.networks.heads import mlp
 from models.networks.norm import forward_views
 from models.networks.sync_norm import SyncBatchNorm1d
@@ -33,7 +33,7 @@ from models.relations import nt_xent
 from pipelines.batch import Batch
 
 if TYPE_CHECKING:
-    from models.methods.recipes import Training
+    from models.training.config import Training
 
 
 @dataclass(frozen=True)

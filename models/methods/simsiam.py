@@ -22,7 +22,7 @@ from models.losses.cosine import negative_cosine
 from models.method import Losses
 from models.methods.siamese import Siamese
 from models.methods.view_settings import ViewSettings, positive
-from models.networks.backbones import Backbone
+from models.networks.backbone import Backbone
 from models.networks.heads import mlp
 from models.networks.sync_norm import SyncBatchNorm1d
 from models.options import option

@@ -9,43 +9,18 @@ Shapes: B images, D pooled features, C channels, H x W pixels of a map.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.networks.backbone import Backbone, BatchNorm, Features
 from models.networks.block_norm import InterleavedMaps, from_blocks, to_blocks
 from models.networks.norm import SplitBatchNorm2d
+from models.networks.vit import VisionTransformer
 
-#: Makes the batch norm of so many channels; the place where split or synchronised statistics enter.
-BatchNorm = Callable[[int], nn.Module]
 STEMS = ("imagenet", "small", "small_pool")
-
-
-class Features(NamedTuple):
-    """What a backbone sees in a batch.
-
-    Attributes:
-        pooled: [B, D].
-        maps: the outputs of named stages, [B, C, H, W] each. References into the forward pass, not copies, but where
-            batch norms are split: then each is a copy, made when it is read.
-    """
-
-    pooled: Tensor
-    maps: Mapping[str, Tensor]
-
-
-class Backbone(nn.Module):
-    """An image encoder. `dim` is the width of the pooled features, `widths` the channels of each named stage."""
-
-    dim: int
-    widths: dict[str, int]
-
-    def forward(self, images_BCHW: Tensor) -> Features:
-        """Pooled features and stage maps of [B, 3, H, W] normalised images."""
-        raise NotImplementedError
 
 
 class BasicBlock(nn.Module):
@@ -220,8 +195,6 @@ def build_backbone(
     if width < 1:
         raise ValueError(f"backbone width is {width}; give at least 1 channel")
     if name == "vit_small":
-        from models.networks.vit import VisionTransformer  # here, because vit.py needs this file's Backbone
-
         return VisionTransformer(image_size, dim=6 * width)
     shape = _RESNETS[name]
     return ResNet(shape.block, shape.layers, width, stem, zero_init_residual, batch_norm)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.networks.backbones import Backbone, Features
+from models.networks.backbone import Backbone, Features
 
 
 class Attention(nn.Module):

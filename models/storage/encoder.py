@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.networks.backbones import Backbone, build_backbone
+from models.networks.backbone import Backbone
+from models.networks.backbones import build_backbone
 from models.storage import checkpoint
 from models.storage.state_dicts import backbone_part, guessed, misfit, unsaid
 from models.storage.validate_metadata import check_claims

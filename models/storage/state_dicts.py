@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from models.networks.backbones import STEMS, Backbone
+from models.networks.backbone import Backbone
+from models.networks.backbones import STEMS
 
 _PREFIXES = ("student.backbone.", "backbone.", "")  # where a state dict may hold the student's backbone
 _RESNET, _VIT = "conv1.weight", "patch_embed.proj.weight"  # the keys by which they are known

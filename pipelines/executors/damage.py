@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.formats.card import DatasetError
 from pipelines.formats.dataset import Dataset
 
 GREY = 128  # of every colour
 _told: set[Path] = set()  # the data sets whose damage this process has spoken of
 
 
-class DecodeError(RuntimeError):
+class DecodeError(DatasetError):
     """No image of a batch can be decoded."""
 
 

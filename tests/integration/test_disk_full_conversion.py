@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.formats.dataset import open_dataset, verify
+from pipelines.formats.opening import open_dataset, verify
 from tests.support.images import class_folder, encoded, write
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ from models import Method, build, resolve
 from models.clustering import log_assignment, log_mean, uniformity
 from models.distributed import gather, gather_with_gradient, local_part, mean_over_processes, world
 from models.methods.registry import REGISTRY
-from models.networks.backbones import Backbone, Features
+from models.networks.backbone import Backbone, Features
 from models.networks.sync_norm import SyncBatchNorm1d, SyncBatchNorm2d
 from pipelines.batch import Batch
 from tests.support import gloo

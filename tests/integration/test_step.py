@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from models import build, resolve
 from models.method import Method
 from models.methods.registry import REGISTRY
-from models.networks.backbones import Backbone
+from models.networks.backbone import Backbone
 from models.networks.norm import forward_views
 from models.training.optim import build_optimizer
 from pipelines.batch import Batch

@@ -14,7 +14,7 @@ pytest.importorskip("ffcv", reason="ffcv is not installed")
 import train
 from tests.integration.test_train import LAST, assert_same_run
 from tests.support import runs
-from tools.run.signals import STOPPED
+from tools.run.process_start import STOPPED
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])

@@ -18,14 +18,14 @@ import train
 from models.evaluation.knn_monitor import KnnMonitor
 from models.method import Losses, Method
 from models.methods.registry import REGISTRY, Entry
-from models.networks.backbones import Backbone
+from models.networks.backbone import Backbone
 from models.options import option
 from models.recipe_tables.sources import ours
 from models.storage import checkpoint
 from pipelines import View
-from pipelines.formats.dataset import open_dataset
+from pipelines.formats.opening import open_dataset
 from tests.support import runs
-from tools.run.signals import STOPPED
+from tools.run.process_start import STOPPED
 
 LAST = 60  # steps of the tiny run, 3 an epoch
 

@@ -5,9 +5,11 @@ from dataclasses import fields
 
 import pytest
 
-from models.methods.recipes import Training, names, recipe
+from models.methods.recipes import names, recipe
 from models.methods.registry import REGISTRY
-from tools.run.options import Failure, check_run, parse
+from models.training.config import Training
+from tools.command_line import Failure
+from tools.run.options import check_run, parse
 
 
 def help_of(capsys, *words):

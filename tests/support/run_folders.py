@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.networks.backbones import Backbone, build_backbone
+from models.networks.backbone import Backbone
+from models.networks.backbones import build_backbone
 from models.storage import checkpoint
 from pipelines import Dataset
 

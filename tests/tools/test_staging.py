@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.formats.dataset import open_dataset, verify
+from pipelines.formats.opening import open_dataset, verify
 from tests.support.images import class_folder, encoded, smooth, write
 from tests.tools.conversion.test_shard_merge import convert_part
 from tools.convert import main

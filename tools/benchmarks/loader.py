@@ -32,6 +32,8 @@ from pipelines.plan.plan import Plan
 from pipelines.prefetch import Prefetch
 from tools.benchmarks.measure import Case, Settings, peak_memory, synchronize, take_turns
 from tools.benchmarks.stock_loaders import dali_epochs, ffcv_epochs
+from tools.conversion.convert import convert
+from tools.conversion.options import parse
 from tools.conversion.synthetic_images import write_jpegs
 
 Epochs = Callable[[int], Iterator[Any]]
@@ -156,10 +158,7 @@ def our_epochs(name: str, dataset: Dataset, plan: Plan, settings: Settings) -> C
 
 def converted(images: Images, folder: Path) -> Dataset:
     """The images as a .beton, through the project's own conversion."""
-    from tools.convert import main as convert
-
     source, target = folder / f"{images.side}", folder / f"{images.side}.beton"
     write_jpegs(source, images.number, images.side)
-    if convert([str(source), str(target)]):
-        raise RuntimeError(f"the benchmark's images could not be converted to {target}")
+    convert(parse([str(source), str(target)]))
     return open_dataset(target)

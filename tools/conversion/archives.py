@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from pipelines.formats.regular_file import regular
+from pipelines.printable import shown
 from tools.conversion.byte_locations import BZIP2, DEFLATED, STORED, Place
-from tools.conversion.open_source import SourceError, Tree, shown
+from tools.conversion.tree import SourceError, Tree
 
 # An archive that unpacks to more than both is a bomb: images hardly shrink, and real archives stay below 20.
 BOMB_BYTES, BOMB_RATIO = 1 << 30, 200

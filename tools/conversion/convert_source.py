@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.formats import shard_format
 from pipelines.formats.card import card_path, names_path
-from tools.conversion.open_source import shown
+from pipelines.printable import shown
 from tools.conversion.shard_parts import Part, part_file
 from tools.conversion.source import TRAIN, Source
 from tools.conversion.write_split import Options, Progress, convert_split
@@ -67,7 +67,7 @@ def _replaceable(folder: Path) -> bool:
     return shard_format.is_shard_folder(folder) or part_file(folder).is_file() or not any(folder.iterdir())
 
 
-def convert(source: Source, out: Path, staging: Staging, options: Options, progress: Progress) -> list[Written]:
+def convert_source(source: Source, out: Path, staging: Staging, options: Options, progress: Progress) -> list[Written]:
     """Converts every split, or a part of each, into the staging folder and moves what is finished to its place.
 
     Raises:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tools.conversion.byte_locations import Item
-from tools.conversion.open_source import SourceError
 from tools.conversion.source import TRAIN, Source
+from tools.conversion.tree import SourceError
 
 TEST_EVERY = 5  # every fifth sample of each class is a test sample
 

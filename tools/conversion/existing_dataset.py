@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.formats.card import DatasetError, card_path
-from pipelines.formats.dataset import image_names, open_dataset
+from pipelines.formats.dataset import image_names
+from pipelines.formats.opening import open_dataset
 from pipelines.formats.shard_format import is_shard_folder
+from pipelines.printable import shown
 from tools.conversion.byte_locations import Item, Kept, Place
-from tools.conversion.open_source import SourceError, shown
 from tools.conversion.source import TRAIN, Source
+from tools.conversion.tree import SourceError
 
 
 def _complete(card: dict[str, Any]) -> bool:

@@ -13,10 +13,11 @@ import os
 import re
 from collections import defaultdict
 
+from pipelines.printable import shown
 from tools.conversion.byte_locations import Item, Place
 from tools.conversion.encode import SUFFIXES
-from tools.conversion.open_source import SourceError, Tree, read_member, shown
 from tools.conversion.source import TRAIN, Source, byte_order
+from tools.conversion.tree import SourceError, Tree, read_member
 
 SPLITS = {
     "train": TRAIN,

@@ -8,52 +8,13 @@ from __future__ import annotations
 import os
 import tarfile
 import zipfile
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.formats.regular_file import regular
 from pipelines.printable import shown as shown
-from tools.conversion.byte_locations import Place, fetch
-
-
-class SourceError(ValueError):
-    """The source cannot be converted; the message is one line with what, where and how to mend it."""
-
-
-@dataclass
-class Tree:
-    """The files of a source.
-
-    Attributes:
-        name: of the source, for the card.
-        files: relative path with "/" -> place.
-        bad: (name, reason) of what is listed but cannot be read.
-        ignored: hidden files and folders, and what an operating system leaves in archives.
-        temporary: file to delete after the conversion.
-    """
-
-    name: str
-    files: dict[str, Place] = field(default_factory=dict)
-    bad: list[tuple[str, str]] = field(default_factory=list)
-    ignored: int = 0
-    temporary: Path | None = None
-
-    def close(self) -> None:
-        if self.temporary is not None:
-            self.temporary.unlink(missing_ok=True)
-
-
-def read_member(name: str, place: Place) -> bytes:
-    """The bytes of a file of a source that must be there and whole, as it says what the images are.
-
-    Raises:
-        SourceError: it is not.
-    """
-    try:
-        return fetch(place)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise SourceError(f"{shown(name)} of the source cannot be used: {reason}; get the source again") from None
+from tools.conversion import archives
+from tools.conversion.byte_locations import Place
+from tools.conversion.tree import SourceError, Tree
 
 
 def open_tree(source: Path, scratch: Path, follow_links: bool = False) -> Tree:
@@ -67,8 +28,6 @@ def open_tree(source: Path, scratch: Path, follow_links: bool = False) -> Tree:
         SourceError: it does not exist, or is neither a folder nor an archive that can be read.
         OSError: the scratch folder is full or cannot be written.
     """
-    from tools.conversion import archives  # which lists into the Tree of this file
-
     try:
         if source.is_dir():
             return _folder(source, follow_links)

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines.formats.image_table import PIXEL_BOUND
+from pipelines.printable import shown
+from tools.command_line import Failure, OneLineParser
 from tools.conversion.encode import DEFAULT_QUALITY, MAX_PIXELS, RAW_LIMIT
-from tools.conversion.open_source import shown
 from tools.conversion.shard_parts import Part
 
 
@@ -45,10 +47,21 @@ def _part(text: str) -> Part:
     return Part(int(number), int(of))
 
 
-def parser() -> argparse.ArgumentParser:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a conversion or a merge.
+
+    Raises:
+        Failure: an unknown option, a wrong value, or options that do not go together.
+    """
+    arguments = _parser().parse_args(argv)
+    _check_usage(arguments)
+    return arguments
+
+
+def _parser() -> OneLineParser:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    made = argparse.ArgumentParser(
-        prog="python -m tools.convert",
+    made = OneLineParser(
+        prog="tools.convert",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -119,15 +132,16 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def check_usage(made: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Ends the program where options do not go together."""
+def _check_usage(arguments: argparse.Namespace) -> None:
     if arguments.merge is not None:
         if arguments.source is not None or arguments.shard:
-            made.error("--merge OUT takes no SOURCE and no --shard: it reads the parts beside OUT")
+            raise Failure("--merge OUT takes no SOURCE and no --shard: it reads the parts beside OUT")
         return
     if arguments.source is None or arguments.out is None:
-        made.error("give SOURCE and OUT, or --merge OUT")
+        raise Failure("give SOURCE and OUT, or --merge OUT")
     if arguments.format == "shards" and arguments.out.suffix == ".beton":
-        made.error(f"shards are a folder; give OUT without .beton: {shown(str(arguments.out.with_suffix('')))}-shards")
+        raise Failure(
+            f"shards are a folder; give OUT without .beton: {shown(str(arguments.out.with_suffix('')))}-shards"
+        )
     if arguments.format == "beton" and arguments.shard:
-        made.error("--shard needs --format shards; a .beton can be made of the merged result without encoding again")
+        raise Failure("--shard needs --format shards; a .beton can be made of the merged result without encoding again")

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.formats.card import DatasetError, names_path, write_card
-from pipelines.formats.dataset import open_dataset, read_digests
 from pipelines.formats.digests import content_checksum, hexadecimal
+from pipelines.formats.opening import open_dataset, read_digests
 from pipelines.formats.regular_file import content
 from pipelines.formats.shard_format import (
     INDEX,
@@ -29,18 +29,19 @@ from pipelines.formats.shard_format import (
     sample_digests,
     shard_name,
 )
+from pipelines.printable import shown
 from tools.conversion.convert_source import Written, check_targets, target, write_skipped
-from tools.conversion.open_source import SourceError, shown
 from tools.conversion.shard_parts import JOB, MOMENTS, PART_FORMAT, Part, found_parts, part_file
 from tools.conversion.source import TRAIN
 from tools.conversion.split_statistics import describe
+from tools.conversion.tree import SourceError
 from tools.conversion.write_split import check_copy
 from tools.staging import Staging
 
 _LONG = ("images", "card", "classes")  # what a message does not quote
 
 
-def merge(out: Path, staging: Staging, force: bool) -> list[Written]:
+def merge_parts(out: Path, staging: Staging, force: bool) -> list[Written]:
     """Joins the parts of `out` and of its other splits, and removes them when the result has its name.
 
     Raises:

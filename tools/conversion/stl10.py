@@ -12,8 +12,8 @@ import posixpath
 import numpy as np
 
 from tools.conversion.byte_locations import Item, Place, Planes
-from tools.conversion.open_source import SourceError, Tree, read_member
 from tools.conversion.source import TRAIN, Source
+from tools.conversion.tree import SourceError, Tree, read_member
 
 SIDE = 96
 BYTES = 3 * SIDE * SIDE

@@ -20,10 +20,10 @@ from pipelines.formats.shard_writer import ShardWriter
 from tools.conversion.byte_locations import Item, Kept, Place
 from tools.conversion.encode import KINDS, MAX_PIXELS, Settings
 from tools.conversion.encoding_pool import Stored, encode_all
-from tools.conversion.open_source import SourceError
 from tools.conversion.shard_parts import MOMENTS, PART_FORMAT, Part, job, part_file
 from tools.conversion.source import TRAIN, Source
 from tools.conversion.split_statistics import describe
+from tools.conversion.tree import SourceError
 
 Progress = Callable[[int], None]  # told the number of images that were just done
 Add = Callable[[Stored, Item, bytes, int], object]  # an encoded image, its item, digest and number in the source

@@ -13,7 +13,7 @@ from models.evaluation.label_split import balanced_split, listed
 from models.storage.encoder import Encoder
 from pipelines import Dataset, open_dataset
 from pipelines.formats.dataset import image_names
-from tools.run.options import Failure
+from tools.command_line import Failure
 
 
 @dataclass(frozen=True)

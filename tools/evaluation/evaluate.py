@@ -24,14 +24,14 @@ from models.evaluation.labelled_passes import Passes
 from models.evaluation.protocols import Protocol
 from models.storage.encoder import Encoder, EncoderError, RawPixels, from_run, from_weights
 from pipelines.plan.views import evaluation
-from tools.conversion.open_source import shown
+from pipelines.printable import shown
+from tools.command_line import Failure
 from tools.evaluation.data import Images, described, open_images
 from tools.evaluation.options import protocol_of
 from tools.evaluation.run_protocol import Measure
 from tools.evaluation.tables import show, show_classes
 from tools.run.accelerator import DTYPES, device_of, use_threads
 from tools.run.folder import versions
-from tools.run.options import Failure
 from tools.run.process_group import check_agreement
 
 

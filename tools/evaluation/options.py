@@ -12,8 +12,8 @@ from models.evaluation.label_split import parse_share
 from models.evaluation.protocols import FinetuneProtocol, KnnProtocol, LinearProtocol, Protocol, RetrieveProtocol
 from models.evaluation.published_linear import LINEAR, published
 from pipelines.executors.choose import LOADERS
-from pipelines.formats.dataset import CHECKS
-from tools.run.options import Failure, OneLineParser
+from pipelines.formats.opening import CHECKS
+from tools.command_line import Failure, OneLineParser
 
 SWEEP = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 CHECKPOINTS = ("both", "newest", "best")

@@ -17,7 +17,7 @@ from models.evaluation.linear_probe import Probe
 from models.evaluation.protocols import FinetuneProtocol, KnnProtocol, LinearProtocol, Protocol, RetrieveProtocol
 from models.evaluation.result import Outcome, classified, figures
 from models.evaluation.retrieval import rank
-from models.networks.backbones import Backbone
+from models.networks.backbone import Backbone
 from models.search.sharded_features import Part, rows_of_all
 from models.storage.encoder import Encoder
 from tools.evaluation.data import Images

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from models.evaluation.protocols import Protocol, RetrieveProtocol
 from pipelines import Dataset
-from tools.conversion.open_source import shown
+from pipelines.printable import shown
 
 _TITLES = {"top1": "top-1 %", "top5": "top-5 %", "map": "mAP %"}
 

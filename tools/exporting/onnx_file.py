@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.networks.backbones import Backbone
-from tools.run.options import Failure
+from models.networks.backbone import Backbone
+from tools.command_line import Failure
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from models.storage.load_encoder import FrozenEncoder
 from pipelines import Dataset, open_dataset
-from pipelines.formats.dataset import DatasetError
+from pipelines.formats.card import DatasetError
 from pipelines.formats.encoded import EncodedImages
-from tools.run.options import Failure
+from tools.command_line import Failure
 
 COUNT = 16  # images, evenly spaced over the data set
 LIMIT, ONNX_LIMIT = 1e-5, 1e-4

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from tools.run.options import Failure
+from tools.command_line import Failure
 
 LAYOUTS = ("torchvision", "timm")
 _RESNETS = ("resnet18", "resnet34", "resnet50")

@@ -24,9 +24,11 @@ from models.storage import checkpoint
 from models.training.optim import build_optimizer
 from pipelines.formats import beton_format, shard_format
 from pipelines.formats.card import DatasetError, card_path, names_path, sealed
-from pipelines.formats.dataset import Dataset, image_names, open_dataset, read_digests
+from pipelines.formats.dataset import Dataset, image_names
+from pipelines.formats.opening import open_dataset, read_digests
 from pipelines.formats.shard_format import INDEX, index_bytes
-from tools.convert import main as convert
+from tools.conversion.convert import convert
+from tools.conversion.options import parse
 from tools.fuzzing.images import Outcome, encoded, picture
 from tools.fuzzing.mutations import BYTES, edit_json, harmed
 from tools.fuzzing.read_all import cut, wrong
@@ -195,7 +197,8 @@ def _make(folder: Path, seed: int) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         for out in (["photos.beton"], ["photos", "--format", "shards"]):
             words = [str(folder / "source"), str(folder / out[0]), "--workers", "1", "--force", *out[1:]]
-            assert convert(words) == 0 and names_path(folder / out[0]).is_file()
+            convert(parse(words))
+            assert names_path(folder / out[0]).is_file()
     shutil.rmtree(folder / "source")
 
 

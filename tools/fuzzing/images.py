@@ -14,10 +14,10 @@ from pipelines.executors.decode import decoder
 from pipelines.formats.beton_format import file_facts
 from pipelines.formats.beton_writer import BetonWriter, page_size_for
 from pipelines.formats.card import write_card
-from pipelines.formats.dataset import open_dataset
 from pipelines.formats.digests import image_digest
 from pipelines.formats.image_table import JPEG
 from pipelines.formats.inspection import jpeg_sides
+from pipelines.formats.opening import open_dataset
 from tools.conversion.byte_locations import Item, Place
 from tools.conversion.encode import Settings
 from tools.conversion.encoding_pool import encode_chunk

@@ -20,34 +20,29 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tools.conversion.open_source import shown
+from pipelines.printable import shown
+from tools.command_line import Failure, OneLineParser
 from tools.markdown import escaped, table
 from tools.run.evaluations import Measured, damaged_lines, latest, results_of, titles
-from tools.run.options import Failure, OneLineParser
 from tools.run.record import read_run
 
 Facts = dict[str, list[Any]]  # a value of each run, in their order; None where a run has none
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`tools.report compare`: the exit code."""
-    try:
-        options = parse(arguments)
-        for path in (options.json, options.markdown):
-            if path is not None and path.exists() and not options.force:
-                raise Failure(f"{path} exists and is left as it is; --force replaces it")
-        names, facts = unique_names(options.runs), compare(options.runs)
-        if options.json is not None:
-            write(options.json, json.dumps({"runs": names, "facts": facts}, indent=2) + "\n")
-        if options.markdown is not None:
-            write(options.markdown, markdown(names, facts))
-        show(names, facts, Console())
-        for line in (line for run in options.runs for line in damaged_lines(run)):
-            print(f"tools.report compare: {shown(line)}", file=sys.stderr)
-    except (Failure, OSError) as error:
-        print(f"tools.report compare: {shown(str(error))}", file=sys.stderr)
-        return 2
-    return 0
+def compare_runs(arguments: Sequence[str] | None) -> None:
+    """Prints the table of several runs, and writes it to the files that the options name."""
+    options = parse(arguments)
+    for path in (options.json, options.markdown):
+        if path is not None and path.exists() and not options.force:
+            raise Failure(f"{path} exists and is left as it is; --force replaces it")
+    names, facts = unique_names(options.runs), compare(options.runs)
+    if options.json is not None:
+        write(options.json, json.dumps({"runs": names, "facts": facts}, indent=2) + "\n")
+    if options.markdown is not None:
+        write(options.markdown, markdown(names, facts))
+    show(names, facts, Console())
+    for line in (line for run in options.runs for line in damaged_lines(run)):
+        print(f"tools.report compare: {shown(line)}", file=sys.stderr)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -180,7 +175,3 @@ def _alone(value: Any) -> Any:
 
 def _all_equal(values: Sequence[Any]) -> bool:
     return all(value == values[0] for value in values)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -17,9 +17,9 @@ from models.evaluation.features import extract
 from models.evaluation.knn_monitor import held_out_beside
 from models.storage.encoder import Encoder, EncoderError, from_run
 from pipelines import Dataset, make_loader, open_dataset
-from pipelines.formats.dataset import DatasetError
+from pipelines.formats.card import DatasetError
 from pipelines.plan.views import evaluation
-from tools.run.options import Failure
+from tools.command_line import Failure
 from tools.run.record import RunRecord
 
 _BATCH = 512

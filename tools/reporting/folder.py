@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from tools.run.options import Failure
+from tools.command_line import Failure
 
 PAGE, LIST = "report.html", "report.json"
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from models.storage.checkpoint import Checkpoint
 from pipelines import Dataset
-from tools.preview import partners_sheet, some_anchors
+from tools.pictures.view_sheets import partners_sheet, some_anchors
 from tools.reporting.page import Section, as_picture
 from tools.run.record import RunRecord, kept_checkpoints, method_of
 

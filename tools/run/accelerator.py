@@ -11,11 +11,11 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from models.method import Method
-from models.methods.recipes import Training
+from models.training.config import Training
 from pipelines.compiled import compile_hot_path
-from tools.conversion.open_source import shown
+from pipelines.printable import shown
+from tools.command_line import Failure
 from tools.run.cuda_graphs import compile_backbones
-from tools.run.options import Failure
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from models.networks.backbones import Backbone, Features
+from models.networks.backbone import Backbone, Features
 from models.networks.block_norm import InterleavedMaps
 
 _PASSES = 64  # kinds of passes that are compiled: torch's own limit of 8 would leave the last ones uncompiled

@@ -12,12 +12,12 @@ from accelerate import Accelerator
 
 from models.evaluation.monitors import Monitors
 from models.method import Method
-from models.methods.recipes import Training
+from models.training.config import Training
 from pipelines import Dataset, make_loader
 from pipelines.loader import Loader
 from pipelines.plan.views import evaluation
+from tools.command_line import Failure
 from tools.run.accelerator import DTYPES
-from tools.run.options import Failure
 
 _FEATURE_BATCH = 512
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.run.options import Failure
+from tools.command_line import Failure
 
 _FIGURE = re.compile(r"top\d+|recall@\d+|map")  # what an evaluation calls its figures, all in percent
 _SHARE = re.compile(r"-labels-[\d.e-]+%")  # labels that a seed drew

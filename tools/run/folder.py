@@ -25,8 +25,8 @@ from models.methods.recipes import Recipe
 from models.storage import checkpoint
 from models.storage.atomic_files import make_folder, replace_file
 from pipelines import Dataset
+from tools.command_line import Failure
 from tools.run.metrics_file import rows_up_to
-from tools.run.options import Failure
 from tools.run.resume_log import resumed
 
 _INSTRUCTIONS = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16")

@@ -32,7 +32,7 @@ from models.distributed import world
 from models.method import Method
 from models.storage import checkpoint
 from pipelines import Batch
-from tools.run.options import Failure
+from tools.command_line import Failure
 
 
 @dataclass

@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from models.methods.recipes import Training, names
+from models.methods.recipes import names
 from models.methods.registry import REGISTRY
 from models.options import describe
+from models.training.config import Training
 from models.training.native_dtypes import usual_precision
 from pipelines.executors.choose import LOADERS
-from pipelines.formats.dataset import CHECKS
+from pipelines.formats.opening import CHECKS
+from tools.command_line import Failure, OneLineParser
 
 _EPILOG = """\
 Values of a recipe that are not given come from it: --method NAME --recipe NAME --help shows them.
@@ -21,24 +23,6 @@ Values of a recipe that are not given come from it: --method NAME --recipe NAME 
   accelerate launch train.py --method clim --data data/photos.beton
   torchrun --nproc_per_node 2 train.py --method clim --data data/photos.beton   # several processes on CPUs
 """
-
-
-class Failure(Exception):
-    """Something the user can mend: printed as one line, exit code 2."""
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser, and its sub-parsers, whose complaints are a `Failure` instead of a page of usage."""
-
-    def error(self, message: str) -> Any:
-        raise Failure(message)
-
-
-def own_and_passed_on(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """A command line, or the program's own, up to `--` and behind it: for programs that hand options to train.py."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    cut = words.index("--") if "--" in words else len(words)
-    return words[:cut], words[cut + 1 :]
 
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:

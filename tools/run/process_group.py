@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +16,7 @@ import torch.distributed as dist
 from models.distributed import world
 from models.methods.recipes import Recipe
 from pipelines import Dataset
-from tools.run.options import Failure
+from tools.command_line import Failure
 from tools.run.process_start import parent_words
 
 LOST = 75  # exit code of a process that lost another one: "temporary failure", so that a scheduler may start it again
@@ -33,8 +31,11 @@ _REMEDIES = {
 }
 
 
-class LostContact(Exception):
-    """Another process of the run is gone or silent: one line, exit code `LOST`."""
+class LostContact(Failure):
+    """Another process of the run is gone or silent."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code=LOST)
 
 
 @contextmanager
@@ -59,19 +60,6 @@ def watching(state: Mapping[str, Any], timeout: float) -> Iterator[None]:
 def _from_peer(error: RuntimeError) -> bool:
     """Whether a collective failed: torch's own errors of this kind, or gloo's, which have no type."""
     return world()[1] > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error).lower())
-
-
-def leave(code: int) -> int:
-    """Ends this process at once if it is one of several; else returns the exit code, for the caller to end it.
-
-    Call it while the model is still held: freeing it frees gloo's process group, whose destructor waits, holding
-    Python's lock, for a thread that may be waiting for that lock (seen with torch 2.13: a run that never ended).
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
 
 
 def run_facts(options: Namespace, recipe: Recipe, dataset: Dataset) -> dict[str, str]:

@@ -13,8 +13,8 @@ from models.method import Method
 from models.storage import checkpoint
 from models.storage.checkpoint import Checkpoint
 from models.storage.manifest import Damaged
+from tools.command_line import Failure
 from tools.run.metrics_file import row_of
-from tools.run.options import Failure
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from tools.conversion.open_source import shown
+from pipelines.printable import shown
 
 _NO_CHANGE = ("options.resume", "options.force")  # how it was started, not what runs
 _WIDTH = 60  # characters of a value that are shown

@@ -18,7 +18,6 @@ import torch
 import torch.distributed as dist
 
 from models.distributed import world
-from tools.run.process_start import STOPPED as STOPPED
 from tools.run.process_start import WATCHED, launched, tell
 
 STOPPED_AT_ONCE = 137  # of one that a second signal ended, as after SIGKILL: steps since the last checkpoint are lost

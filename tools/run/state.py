@@ -13,9 +13,9 @@ import torch
 from models.method import Method
 from models.storage import checkpoint
 from models.storage.manifest import Damaged
-from tools.conversion.open_source import shown
+from pipelines.printable import shown
+from tools.command_line import Failure
 from tools.run.folder import RunFolder
-from tools.run.options import Failure
 
 _SCALER = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
 

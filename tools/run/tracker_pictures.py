@@ -8,7 +8,7 @@ from models.evaluation.quality_monitor import QualityMonitor
 from models.method import Method
 from pipelines import Dataset
 from tools.pictures.gallery import gallery_sheet, neighbors_among
-from tools.preview import views_sheet
+from tools.pictures.view_sheets import views_sheet
 from tools.run.tracker import Tracker
 
 _ROWS, _NEIGHBORS = 8, 7

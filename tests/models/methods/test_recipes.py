@@ -4,9 +4,10 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from models.methods.recipes import Training, names, recipe, recipe_for
+from models.methods.recipes import names, recipe, recipe_for
 from models.methods.registry import REGISTRY
 from models.recipe_tables.sources import Sourced
+from models.training.config import Training
 from models.training.optim import NAMES as OPTIMIZERS
 from models.training.optim import cosine_schedule
 

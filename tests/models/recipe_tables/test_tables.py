@@ -5,8 +5,9 @@ from dataclasses import fields
 import pytest
 
 from models import resolve
-from models.methods.recipes import Training, names, recipe_for
+from models.methods.recipes import names, recipe_for
 from models.methods.registry import REGISTRY
+from models.training.config import Training
 
 METHODS = ("byol", "iccl", "mncl", "nnclr", "simclr", "simsiam")
 EVERYWHERE = {"cifar10", "cifar100", "stl10", "tiny_imagenet", "photos", "digits"}

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.formats.card import DatasetError, card_path, read_names, sealed, write_names
-from pipelines.formats.dataset import image_names, open_dataset, verify
+from pipelines.formats.dataset import image_names
+from pipelines.formats.opening import open_dataset, verify
 from tests.support.images import class_folder, stored
 from tools.convert import main
 

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from pipelines.formats.card import DatasetError
-from pipelines.formats.dataset import Dataset, read_digests
+from pipelines.formats.dataset import Dataset
 from pipelines.formats.encoded import EncodedImages
 from pipelines.formats.image_table import JPEG, RAW
+from pipelines.formats.opening import read_digests
 from tests.support.datasets import converted
 from tests.support.images import encoded, smooth, write
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.formats.card import DatasetError
-from pipelines.formats.dataset import open_dataset
 from pipelines.formats.encoded import EncodedImages
 from pipelines.formats.inspection import Inspection, jpeg_sides
+from pipelines.formats.opening import open_dataset
 from tests.support.datasets import converted
 from tests.support.images import class_folder, encoded, smooth
 from tools.fuzzing.read_all import cut

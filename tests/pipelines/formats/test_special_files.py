@@ -13,8 +13,9 @@ import pytest
 
 from models.evaluation.label_split import listed
 from pipelines.formats.card import DatasetError, card_path, names_path
-from pipelines.formats.dataset import image_names, open_dataset
+from pipelines.formats.dataset import image_names
 from pipelines.formats.encoded import EncodedImages
+from pipelines.formats.opening import open_dataset
 from pipelines.formats.regular_file import content
 from pipelines.formats.shard_format import INDEX
 from tests.support.images import class_folder, write

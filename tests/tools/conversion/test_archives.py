@@ -20,7 +20,8 @@ import pytest
 from tests.support.images import class_folder, encoded, smooth, write
 from tests.tools.conversion.test_convert_errors import one_line, refused
 from tools.conversion import archives
-from tools.conversion.open_source import SourceError, Tree, open_tree
+from tools.conversion.open_source import open_tree
+from tools.conversion.tree import SourceError, Tree
 from tools.convert import main
 
 PICTURE = encoded(smooth(10, 10))

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.formats.card import card_path, read_card, sealed, write_json
-from pipelines.formats.dataset import open_dataset
+from pipelines.formats.opening import open_dataset
 from tests.support.images import class_folder, encoded, smooth, write
 from tools.convert import main
 

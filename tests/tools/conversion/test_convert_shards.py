@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from pipelines.formats.card import DatasetError, card_path, names_path, sealed
-from pipelines.formats.dataset import Dataset, image_names, open_dataset, verify
+from pipelines.formats.dataset import Dataset, image_names
 from pipelines.formats.encoded import EncodedImages
+from pipelines.formats.opening import open_dataset, verify
 from tests.support.datasets import converted
 from tests.support.images import class_folder, encoded, smooth, write
 from tools.convert import main

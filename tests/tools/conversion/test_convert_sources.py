@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.formats.dataset import Dataset, image_names, open_dataset, verify
+from pipelines.formats.dataset import Dataset, image_names
+from pipelines.formats.opening import open_dataset, verify
 from tests.support.images import class_folder, encoded, smooth, stored, write
 from tools.convert import main
 

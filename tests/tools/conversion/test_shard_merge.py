@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from pipelines.formats.card import DatasetError, names_path
-from pipelines.formats.dataset import Dataset, open_dataset
+from pipelines.formats.dataset import Dataset
+from pipelines.formats.opening import open_dataset
 from tests.support.datasets import converted
 from tests.support.images import class_folder, encoded, write
 from tests.tools.conversion.test_convert_shards import mixed, same

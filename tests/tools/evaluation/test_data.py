@@ -7,10 +7,10 @@ import pytest
 
 from models.storage.encoder import Encoder
 from pipelines import Dataset
+from tools.command_line import Failure
 from tools.evaluation.data import open_images
 from tools.evaluation.evaluate import notes
 from tools.evaluation.options import parse
-from tools.run.options import Failure
 
 SETS = ["--data", "bank", "--val-data", "queries"]
 

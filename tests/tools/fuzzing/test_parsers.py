@@ -18,14 +18,15 @@ from hypothesis import strategies as st
 from pipelines.formats.beton_format import read_table
 from pipelines.formats.beton_writer import BetonWriter
 from pipelines.formats.card import DatasetError, card_path, read_names, sealed, write_names
-from pipelines.formats.dataset import open_dataset
 from pipelines.formats.image_table import RAW, ImageTable
+from pipelines.formats.opening import open_dataset
 from pipelines.formats.shard_format import INDEX, RECORD, checked_table, folder_facts, index_bytes, read_index
 from tests.support.datasets import converted
 from tests.support.images import class_folder, encoded, smooth
 from tools.conversion import stl10
 from tools.conversion.cifar import cifar
-from tools.conversion.open_source import SourceError, open_tree
+from tools.conversion.open_source import open_tree
+from tools.conversion.tree import SourceError
 
 FEW = settings(
     max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -6,7 +6,8 @@ import pytest
 
 from tests.support.datasets import photos
 from tests.support.run_folders import write_result, write_run
-from tools.reporting.compare_runs import as_text, compare, differing, main, unique_names
+from tools.report import main as report
+from tools.reporting.compare_runs import as_text, compare, differing, unique_names
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_a_torn_line_is_told_and_blocks_nothing(runs, tmp_path, capsys):
     for name in ("config.json", "metrics.jsonl", "eval-knn.json"):
         (tmp_path / name).write_text((runs[0] / name).read_text())
     (tmp_path / "evaluations.jsonl").write_text('{"protocol": ')
-    assert main([str(tmp_path)]) == 0
+    assert report(["compare", str(tmp_path)]) == 0
     printed = capsys.readouterr()
     assert "40" in printed.out and printed.err.count("\n") == 1
     assert "evaluations.jsonl, line 1, is no evaluation that can be read and was left out" in printed.err
@@ -63,7 +64,7 @@ def test_a_torn_line_is_told_and_blocks_nothing(runs, tmp_path, capsys):
 def test_table_json_and_markdown(runs, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     words = [*map(str, runs), "--json", str(tmp_path / "t.json"), "--markdown", str(tmp_path / "t.md")]
-    assert main(words) == 0
+    assert report(["compare", *words]) == 0
     shown = capsys.readouterr().out
     assert "narrow" in shown and "knn-k20: top5" in shown and "85.5" in shown
     found = json.loads((tmp_path / "t.json").read_text())
@@ -72,12 +73,12 @@ def test_table_json_and_markdown(runs, tmp_path, capsys, monkeypatch):
     assert lines[0] == "|  | narrow | wide |" and "| seconds | - | 12.5 |" in lines
     assert {line.count("|") for line in lines} == {4}
 
-    assert main(words) == 2
+    assert report(["compare", *words]) == 2
     assert (
         capsys.readouterr().err
         == f"tools.report compare: {tmp_path / 't.json'} exists and is left as it is; --force replaces it\n"
     )
-    assert main([*words, "--force"]) == 0
+    assert report(["compare", *words, "--force"]) == 0
 
 
 def test_bad_input_is_one_line_and_writes_nothing(runs, tmp_path, capsys):
@@ -95,12 +96,12 @@ def test_bad_input_is_one_line_and_writes_nothing(runs, tmp_path, capsys):
         "result": "eval-knn.json is no evaluation that can be read",
     }  # fmt: skip
     for name, message in cases.items():
-        assert main([str(runs[0]), str(tmp_path / name), "--json", str(tmp_path / "t.json")]) == 2
+        assert report(["compare", str(runs[0]), str(tmp_path / name), "--json", str(tmp_path / "t.json")]) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
-    assert main([str(runs[0]), "--json", str(tmp_path / "no folder" / "t.json")]) == 2
+    assert report(["compare", str(runs[0]), "--json", str(tmp_path / "no folder" / "t.json")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-    assert main([]) == 2
+    assert report(["compare"]) == 2
     assert not (tmp_path / "t.json").exists()
 
 

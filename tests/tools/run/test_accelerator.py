@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from tools.command_line import Failure
 from tools.run.accelerator import device_of
-from tools.run.options import Failure
 
 
 @pytest.mark.parametrize(

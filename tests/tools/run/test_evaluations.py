@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from tools.command_line import Failure
 from tools.run.evaluations import damaged_lines, latest, results_of, titles
-from tools.run.options import Failure
 
 
 def test_every_evaluation_of_a_run_is_found(tmp_path):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from tools.command_line import Failure
 from tools.run.folder import RunFolder, commit
-from tools.run.options import Failure
 from tools.run.state import refuse_another_run
 
 

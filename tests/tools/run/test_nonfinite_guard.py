@@ -15,8 +15,8 @@ from models.storage import checkpoint
 from models.training.optim import build_optimizer
 from pipelines import Batch
 from tools import replay
+from tools.command_line import Failure
 from tools.run.nonfinite_guard import StepGuard, named, unnamed
-from tools.run.options import Failure
 
 BAD = 4  # the step whose gradient is infinite
 

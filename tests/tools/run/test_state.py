@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from models.storage import checkpoint
 from models.storage.snapshot import HostCopy
 from tests.models.storage.test_checkpoint import Toy, made
+from tools.command_line import Failure
 from tools.run.folder import RunFolder
-from tools.run.options import Failure
 from tools.run.state import check_state, fresh_state, go_on
 
 CONFIG = {"method": "toy", "data": {"checksum": "abc"}, "recipe": {"lr": 0.1, "resolutions": [16, 12]}}

@@ -1,0 +1,85 @@
+"""What the command lines of all programs share: complaints of one line, and one `main` that prints them.
+
+Importing this file imports no torch, so that `--help` and a wrong option are answered at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pipelines.printable import shown
+
+
+class Failure(Exception):
+    """Something that the user can mend. It is printed as one line, without a traceback.
+
+    Args:
+        message: what is wrong, where, and how to mend it.
+        code: the exit code of the program.
+    """
+
+    def __init__(self, message: str = "", code: int = 2) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+#: Exceptions whose message tells the user what to change: options, data, files, a missing package, rates that diverge.
+MENDABLE = (Failure, ValueError, OSError, ImportError, FloatingPointError)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser (and its sub-parsers) that raises a one-line `Failure` instead of printing its usage."""
+
+    def error(self, message: str) -> Any:
+        raise Failure(message)
+
+
+def own_and_passed_on(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Splits a command line at `--`: the program's own options, and those that it passes on to train.py.
+
+    Args:
+        arguments: the command line; None takes the one that this process was started with.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    cut = words.index("--") if "--" in words else len(words)
+    return words[:cut], words[cut + 1 :]
+
+
+def guarded_main(program: str, run: Callable[[], int | None]) -> int:
+    """Runs a program and returns its exit code. The `main` of every program is this.
+
+    A mendable error becomes one line on stderr. Any other exception keeps its traceback and gives exit code 1. One of
+    several processes ends here at once, because the others are waiting for it.
+
+    Args:
+        program: its name as it is typed, which starts the line.
+        run: does the work and returns an exit code; None means 0.
+    """
+    try:
+        return exit_process(run() or 0)
+    except MENDABLE as error:
+        rank = int(os.environ.get("RANK", "0"))
+        print(f"{program}: {f'process {rank}: ' if rank else ''}{shown(str(error))}", file=sys.stderr)
+        return exit_process(error.code if isinstance(error, Failure) else 2)
+    except Exception:
+        traceback.print_exc()
+        return exit_process(1)
+
+
+def exit_process(code: int) -> int:
+    """Ends this process at once if it is one of several; otherwise returns the exit code to the caller.
+
+    Call it while the model is still referenced. Freeing the model frees gloo's process group, whose destructor holds
+    Python's lock while it waits for a thread that may be waiting for that lock: seen with torch 2.13, a run that never
+    ended.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code

@@ -1,0 +1,72 @@
+"""A conversion from its parsed command line to finished files: `tools.convert` without its terminal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from pipelines.printable import shown
+from tools.conversion.convert_source import Written, check_targets, convert_source, target
+from tools.conversion.encode import Settings
+from tools.conversion.recognise import check_exists, find_source
+from tools.conversion.shard_merge import merge_parts
+from tools.conversion.source import TRAIN, Source
+from tools.conversion.write_split import Options, Progress
+from tools.staging import Staging
+
+
+@contextmanager
+def no_progress(total: int) -> Iterator[Progress]:
+    """Tells nobody how far a conversion is."""
+    yield lambda count: None
+
+
+def convert(
+    arguments: argparse.Namespace, progress: Callable[[int], AbstractContextManager[Progress]] = no_progress
+) -> tuple[Source, list[Written]]:
+    """Converts the source that a parsed command line names; all of its splits are written, or none is.
+
+    Args:
+        arguments: of `options.parse`.
+        progress: given the number of images, a context whose value is told how many were just done.
+
+    Raises:
+        BadFiles, SourceError, TargetError, WorkerError, OSError: nothing was written.
+    """
+    out, form, part = arguments.out, arguments.format, arguments.shard
+    check_targets(out, [TRAIN], arguments.force, form, part)
+    check_exists(arguments.source)
+    settings = Settings(arguments.max_size, arguments.quality, arguments.max_pixels)
+    options = Options(form, settings, arguments.workers, arguments.skip_bad, arguments.shard_size << 20, part)
+    with _staging(target(out, TRAIN, part)) as staging:
+        source = find_source(arguments.source, staging.folder, arguments.follow_links)
+        check_targets(out, list(source.splits), arguments.force, form, part)
+        whole = [len(items) for items in source.splits.values()]
+        with progress(sum(whole) if part is None else sum(len(part.range(images)) for images in whole)) as advance:
+            return source, convert_source(source, out, staging, options, advance)
+
+
+def merge(arguments: argparse.Namespace) -> list[Written]:
+    """Joins the parts of a conversion that was split over machines.
+
+    Raises:
+        SourceError, TargetError: nothing was changed.
+    """
+    with _staging(arguments.merge) as staging:
+        return merge_parts(arguments.merge, staging, arguments.force)
+
+
+def _staging(out: Path) -> Staging:
+    staging = Staging(out)
+    if staging.completed:
+        print(f"note: an earlier conversion to {shown(str(out))} was killed; it is complete now", file=sys.stderr)
+    for folder in staging.unclear:
+        print(
+            f"note: another conversion to {shown(str(out))} runs or was killed, which cannot be told on a file system "
+            f"without locks; if none runs, remove {shown(str(folder))}",
+            file=sys.stderr,
+        )
+    return staging

@@ -1,0 +1,84 @@
+"""What `tools.convert` says on a terminal: progress, what was written, and which files are bad."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipelines.formats.card import card_path
+from pipelines.printable import shown
+from tools.conversion.convert_source import Written, skipped_path
+from tools.conversion.source import Source
+from tools.conversion.write_split import Progress as Advance
+
+LISTED = 20  # bad files that are named; the rest is counted
+
+
+@contextmanager
+def progress_bar(total: int) -> Iterator[Advance]:
+    """A bar with rate and time left on a terminal; nothing elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda count: None
+        return
+    columns = (
+        TextColumn("converting"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:,.0f} images/s"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=total, rate=0.0)
+        started, done = time.perf_counter(), 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            bar.update(task, advance=count, rate=done / max(time.perf_counter() - started, 1e-9))
+
+        yield advance
+
+
+def list_bad(bad: list[tuple[str, str]], full_list: Path | None) -> None:
+    for name, reason in bad[:LISTED]:
+        print(f"  {shown(name)}: {shown(reason)}", file=sys.stderr)
+    if len(bad) > LISTED:
+        where = f", all in {shown(str(full_list))}" if full_list else ""
+        print(f"  and {len(bad) - LISTED} more{where}", file=sys.stderr)
+
+
+def summarise(source: Source, written: list[Written], seconds: float) -> None:
+    for note in source.notes:
+        print(f"note: {note}", file=sys.stderr)
+    number = sum(split.card["number"] for split in written)
+    print(
+        f"{shown(source.kind)}: {number:,} images, {len(source.classes)} classes, "
+        f"{seconds:.1f} s ({number / max(seconds, 1e-9):,.0f} images/s); {source.ignored} other files ignored"
+    )
+    list_written(written)
+
+
+def list_written(written: list[Written]) -> None:
+    for split in written:
+        card = split.card
+        stored = ", ".join(f"{count:,} {kind}" for kind, count in card["settings"]["stored"].items() if count)
+        line = f"  {shown(str(split.path))}: {card['number']:,} images ({card['labelled']:,} labelled; {stored}), "
+        line += f"{card['file']['bytes'] / 1e6:.1f} MB"
+        if "shards" in card["file"]:
+            line += f" in {len(card['file']['shards'])} shards"
+        if "mean" in card:  # else it is a part
+            mean, std = (" ".join(f"{value:.4f}" for value in card[key]) for key in ("mean", "std"))
+            line += f", mean {mean}, std {std}; card {card_path(split.path).name}"
+        print(line)
+    skipped = [(name, reason) for split in written for name, reason in split.card["settings"]["skipped"]]
+    if skipped:
+        print(f"left out {len(skipped)} files that cannot be converted:", file=sys.stderr)
+        full_list = skipped_path(written[0].path)
+        list_bad(skipped, full_list if full_list.exists() else None)
