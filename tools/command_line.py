@@ -63,8 +63,9 @@ def guarded_main(program: str, run: Callable[[], int | None]) -> int:
     try:
         return exit_process(run() or 0)
     except MENDABLE as error:
-        rank = int(os.environ.get("RANK", "0"))
-        print(f"{program}: {f'process {rank}: ' if rank else ''}{shown(str(error))}", file=sys.stderr)
+        message, rank = shown(str(error)), int(os.environ.get("RANK", "0"))
+        speaker = f"process {rank}: " if rank and not message.startswith("process ") else ""
+        print(f"{program}: {speaker}{message}", file=sys.stderr)
         return exit_process(error.code if isinstance(error, Failure) else 2)
     except Exception:
         traceback.print_exc()

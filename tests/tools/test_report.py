@@ -236,7 +236,7 @@ def test_images_that_moved(clim, labelled, tmp_path, capsys):
 
 def test_compare_is_another_command(monkeypatch):
     seen = []
-    module = SimpleNamespace(main=lambda arguments: seen.append(arguments) or 2)
+    module = SimpleNamespace(compare_runs=lambda arguments: seen.append(arguments) or 2)
     monkeypatch.setitem(sys.modules, "tools.reporting.compare_runs", module)
     assert report.main(["compare", "runs/a", "runs/b"]) == 2 and seen == [["runs/a", "runs/b"]]
 

@@ -157,7 +157,7 @@ def refused(out: Path, message: str, capsys, harm=lambda: None) -> None:  # type
     capsys.readouterr()
     assert main(["--merge", str(out)]) == 1
     text = capsys.readouterr().err
-    assert text.startswith("convert: ") and text.count("\n") == 1
+    assert text.startswith("tools.convert: ") and text.count("\n") == 1
     assert re.search(message, text), text
     assert before == sorted(path for path in out.parent.rglob("*") if "photos" not in path.parts)
 

@@ -81,5 +81,5 @@ def test_the_sweep_equals_its_rates_one_by_one(cifar, monkeypatch):
     sweep = call(cifar, monkeypatch, *words, "--lr", "0.1,1")
     for row in sweep["rates"]:
         alone = call(cifar, monkeypatch, *words, "--lr", row["lr"])
-        assert row["top1"] == pytest.approx(alone["top1"], abs=0.03)
+        assert row["top1"] == pytest.approx(alone["top1"], abs=0.1)  # images on the border: 10 of 10,000
     assert sweep["lr"] in (0.1, 1.0)
