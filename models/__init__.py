@@ -19,6 +19,7 @@ from models.networks.norm import SplitBatchNorm2d
 from models.networks.sync_norm import SyncBatchNorm2d
 from models.storage.load_encoder import FrozenEncoder, load_encoder
 from models.training.config import Training
+from pipelines.plan.global_batch import check_global_batch
 
 __all__ = ["FrozenEncoder", "Method", "backbone_of", "build", "load_encoder", "resolve"]
 
@@ -45,11 +46,7 @@ def backbone_of(training: Training) -> Backbone:
         ValueError: the groups do not divide over the processes.
     """
     _, processes = world()
-    if training.bn_splits > 1 and training.bn_splits % processes:
-        raise ValueError(
-            f"{training.bn_splits} batch-norm groups (bn_splits) do not divide over {processes} processes; "
-            f"give a multiple of {processes}"
-        )
+    check_global_batch(training.batch_size, processes=processes, norm_groups=training.bn_splits)
     splits = max(1, training.bn_splits // processes)
     # Split ones even for one group: they keep several views of one pass apart.
     norm = SyncBatchNorm2d if training.sync_bn and processes > 1 else partial(SplitBatchNorm2d, splits=splits)

@@ -26,7 +26,7 @@ def world() -> tuple[int, int]:
     return 0, 1
 
 
-def local_part(global_N: Tensor) -> Tensor:
+def local_rows(global_N: Tensor) -> Tensor:
     """This process's samples [B, ...] of a global batch [N, ...]; the inverse of `gather`. A view."""
     rank, processes = world()
     return global_N[rank::processes]
@@ -47,7 +47,7 @@ def gather(local_B: Tensor) -> Tensor:
     _, processes = world()
     if processes == 1:
         return local_B.detach()
-    return everyones(local_B).transpose(0, 1).flatten(0, 1)
+    return all_gather(local_B).transpose(0, 1).flatten(0, 1)
 
 
 class _Gather(torch.autograd.Function):
@@ -61,7 +61,7 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         total_N = grads[0].contiguous().clone()
         dist.all_reduce(total_N)
-        return local_part(total_N).contiguous()
+        return local_rows(total_N).contiguous()
 
 
 def gather_with_gradient(local_B: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def gather_with_gradient(local_B: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def everyones(own: Tensor) -> Tensor:
+def all_gather(own: Tensor) -> Tensor:
     """[...] of one shape on every process to [W, ...], in the order of the ranks and bit for bit the same on all."""
     processes = world()[1]
     if processes == 1 or _all_gather is None:

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from models.networks.backbone import Backbone
-from models.search.sharded_features import Part
+from models.search.sharded_features import LocalFeatures
 from pipelines.batch import Batch
 from pipelines.plan.pairing import Pairing
 from pipelines.plan.views import View
 
 #: This process's part of the data set's pooled features, from an evaluation pass of the given network.
-Extract = Callable[[nn.Module], Part]
+Extract = Callable[[nn.Module], LocalFeatures]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Losses:
     """A step's scalar loss, and its named parts (detached scalars) for the log."""
 
     total: Tensor
-    parts: dict[str, Tensor] = field(default_factory=dict)
+    terms: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Embedding(nn.Module):

@@ -20,16 +20,16 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from models.search import nearest
-from models.search.kmeans import ROWS, Everyones, alone, lloyd
+from models.search.kmeans import ROWS, AllGather, alone, lloyd
 
 _EIGEN_FLOOR = 1e-6  # share of the largest variance under which a direction counts as empty
 
 
-def whiten(features_MD: Tensor, dimensions: int, everyones: Everyones = alone) -> Tensor:
+def whiten(features_MD: Tensor, dimensions: int, all_gather: AllGather = alone) -> Tensor:
     """Leading principal components, each divided by its standard deviation, then scaled to unit length (CLIM, a.3).
 
     Args:
-        features_MD: any floating type; the own rows, if `everyones` brings together those of all processes.
+        features_MD: any floating type; the own rows, if `all_gather` brings together those of all processes.
         dimensions: components to keep, at most D.
 
     Returns:
@@ -48,18 +48,18 @@ def whiten(features_MD: Tensor, dimensions: int, everyones: Everyones = alone) -
     total_E[-1] = len(features_MD)
     for chunk_RD in chunks:
         total_E[:-1] += chunk_RD.double().sum(0)
-    total_E = everyones(total_E).sum(0)
+    total_E = all_gather(total_E).sum(0)
     mean_D = total_E[:-1] / total_E[-1]
     square_DD = total_E.new_zeros(width, width)
     for chunk_RD in chunks:
         centred_RD = chunk_RD.double() - mean_D
         square_DD += centred_RD.T @ centred_RD
-    variance, direction = torch.linalg.eigh(everyones(square_DD).sum(0) / total_E[-1])
+    variance, direction = torch.linalg.eigh(all_gather(square_DD).sum(0) / total_E[-1])
     variance, direction = variance.flip(0)[:dimensions], direction.flip(1)[:, :dimensions]
     # A direction and its opposite are equally principal; k-means starts from directions, so one of them is agreed on.
     largest = direction.gather(0, direction.abs().argmax(0, keepdim=True))
     scale = variance.clamp_min(float(variance[0]) * _EIGEN_FLOOR + torch.finfo(torch.float64).tiny).rsqrt()
-    projection = everyones(direction * largest.sign() * scale)[0]  # machines may differ in their last digits
+    projection = all_gather(direction * largest.sign() * scale)[0]  # machines may differ in their last digits
     white = [normalize((chunk_RD.double() - mean_D) @ projection).float() for chunk_RD in chunks]
     return torch.cat([features_MD.new_empty(0, dimensions, dtype=torch.float32), *white])
 
@@ -137,12 +137,12 @@ def central_in_piece(
 
 
 def closer_than_average(
-    features_MD: Tensor, centroids_CD: Tensor, assignment_M: Tensor, everyones: Everyones = alone
+    features_MD: Tensor, centroids_CD: Tensor, assignment_M: Tensor, all_gather: AllGather = alone
 ) -> Tensor:
     """The released snapshot's rule: which samples are at most as far from their centre as their cluster is on average.
 
     Returns:
-        eligible_M, bool, of the own rows; the average is over those that `everyones` brings together.
+        eligible_M, bool, of the own rows; the average is over those that `all_gather` brings together.
     """
     pairs = zip(torch.split(features_MD, ROWS), torch.split(assignment_M, ROWS), strict=True)
     parts = [(chunk_RD - centroids_CD[own_R]).double().square().sum(1) for chunk_RD, own_R in pairs]
@@ -150,6 +150,6 @@ def closer_than_average(
     total_2C = distance_M.new_zeros(2, len(centroids_CD))
     total_2C[0].index_add_(0, assignment_M, distance_M)
     total_2C[1].index_add_(0, assignment_M, torch.ones_like(distance_M))
-    distance_C, count_C = everyones(total_2C).sum(0)
+    distance_C, count_C = all_gather(total_2C).sum(0)
     eligible_M: Tensor = distance_M <= (distance_C / count_C.clamp_min(1))[assignment_M]
     return eligible_M

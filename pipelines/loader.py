@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -22,7 +21,8 @@ from pipelines.plan.pairing import Pairing
 from pipelines.plan.plan import BatchPlan, Plan
 from pipelines.plan.views import View
 from pipelines.prefetch import Prefetch
-from pipelines.transfer import sent
+from pipelines.threads import share_of_cores
+from pipelines.transfer import to_device
 
 _DEPTH = 2  # finished batches that wait; one more is made, one is cut ahead, one is the consumer's
 
@@ -39,9 +39,9 @@ class Loader:
 
     def __init__(
         self, dataset: Dataset, plan: Plan, executor: Executor, augment: Augment, device: torch.device, note: str = "",
-        between: Callable[[], object] = lambda: None,
+        on_batch: Callable[[], object] = lambda: None,
     ) -> None:  # fmt: skip
-        self.dataset, self.steps, self.note, self.between = dataset, plan.steps, note, between
+        self.dataset, self.steps, self.note, self.on_batch = dataset, plan.steps, note, on_batch
         self.plan, self._executor, self._augment, self._device = plan, executor, augment, device
         self._running: list[Prefetch[Batch]] = []
 
@@ -53,7 +53,7 @@ class Loader:
         self._running.append(running)
         try:
             for batch in running:
-                self.between()
+                self.on_batch()
                 yield batch
         finally:
             running.close()
@@ -72,14 +72,14 @@ class Loader:
     def _make(self, plan: BatchPlan, images: list[Tensor]) -> Batch:
         moved = [view.to(self._device, non_blocking=True) for view in images]
         views = self._augment(moved, torch.from_numpy(plan.photometric_VSP))
-        index_S = sent(plan.source_S, self._device)
-        label_S = sent(self.dataset.labels[plan.source_S].astype(np.int64), self._device)
+        index_S = to_device(plan.source_S, self._device)
+        label_S = to_device(self.dataset.labels[plan.source_S].astype(np.int64), self._device)
         count = plan.count
         batch = Batch(tuple(view[:count] for view in views), index_S[:count], label_S[:count], plan.seed)
         if plan.box_B4 is None:
             return batch
         partner = Batch(tuple(view[count:] for view in views), index_S[count:], label_S[count:], plan.seed)
-        return replace(batch, partner=partner, box=sent(plan.box_B4, self._device))
+        return replace(batch, partner=partner, box=to_device(plan.box_B4, self._device))
 
     def close(self) -> None:
         """Ends all threads, also of an epoch that was left early."""
@@ -130,7 +130,7 @@ def make_loader(
     dtype: torch.dtype = torch.float32,
     threads: int | None = None,
     compile: bool = False,
-    between: Callable[[], object] = lambda: None,
+    on_batch: Callable[[], object] = lambda: None,
 ) -> Loader:
     """A loader of `views` of `dataset`.
 
@@ -155,10 +155,10 @@ def make_loader(
         dataset.heights, dataset.widths, views, batch_size,
         seed=seed, subset=subset, rank=rank, world=world, shuffle=shuffle, drop_last=drop_last,
     )  # fmt: skip
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = share_of_cores(threads or 0)
     executor, note = make_executor(loader, dataset, plan, device, threads)
     augment = Augment(plan.views, dataset.mean, dataset.std, device, dtype, compile=compile, threads=threads)
-    return Loader(dataset, plan, executor, augment, device, note + augment.note, between)
+    return Loader(dataset, plan, executor, augment, device, note + augment.note, on_batch)
 
 
 def _tensors(batch: Batch) -> Iterator[Tensor]:

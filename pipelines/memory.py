@@ -35,7 +35,7 @@ def _left_in_container() -> float:
     return float("inf") if limit == "max" else max(0, int(limit) - int(used))
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Gives the memory that this process has freed back to the system.
 
     glibc keeps it in pieces, and a pass over a data set finds them too small: training grew by 35 MiB an epoch.

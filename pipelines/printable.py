@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def shown(name: str) -> str:
+def printable(name: str) -> str:
     """A name as it can be printed on any terminal, on one line.
 
     Escaped are bytes that are no UTF-8 (surrogates), control characters, line breaks, and what turns the direction of

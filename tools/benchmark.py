@@ -25,8 +25,9 @@ from rich.console import Console
 from rich.table import Table
 
 from models.distributed import world
+from pipelines.threads import usable_cores
 from tools.benchmarks.measure import Settings, load_average
-from tools.run.folder import machine, versions
+from tools.run.environment import machine, versions
 
 COMPARED = (
     "faiss-cpu",
@@ -50,7 +51,7 @@ def measure(arguments: list[str] | None) -> None:
     parser.add_argument("what", nargs="?", default="all", choices=[*NAMES, "all"], help="what to measure")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each contender; medians count (default: 5)")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="default: all cores")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--data", type=Path, metavar="FILE", help="a converted data set to measure on")
     parser.add_argument("--sizes", type=_sizes, default=(50_000,), metavar="N,N,...", help="samples (default: 50000)")

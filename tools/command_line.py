@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pipelines.printable import shown
+from pipelines.printable import printable
 
 
 class Failure(Exception):
@@ -63,7 +63,7 @@ def guarded_main(program: str, run: Callable[[], int | None]) -> int:
     try:
         return exit_process(run() or 0)
     except MENDABLE as error:
-        message, rank = shown(str(error)), int(os.environ.get("RANK", "0"))
+        message, rank = printable(str(error)), int(os.environ.get("RANK", "0"))
         speaker = f"process {rank}: " if rank and not message.startswith("process ") else ""
         print(f"{program}: {speaker}{message}", file=sys.stderr)
         return exit_process(error.code if isinstance(error, Failure) else 2)

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import NoReturn
 
-from pipelines.printable import shown
+from pipelines.printable import printable
 from tools.command_line import Failure, guarded_main
 from tools.conversion.options import parse
 from tools.conversion.process_pool import WorkerError
@@ -33,7 +33,7 @@ def _convert_or_merge(argv: list[str] | None) -> int:
     from tools.conversion.summary import list_bad, list_written, progress_bar, summarise
 
     arguments = parse(argv)
-    out = shown(str(arguments.out or arguments.merge))
+    out = printable(str(arguments.out or arguments.merge))
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _terminated)
     started = time.perf_counter()

@@ -28,14 +28,15 @@ from rich.text import Text
 
 from models import build, resolve
 from models.methods.recipes import recipe_for
+from models.training.precision import DTYPES
 from pipelines import open_dataset
 from pipelines.compiled import compile_hot_path
-from pipelines.printable import shown
+from pipelines.printable import printable
 from tools.command_line import Failure, OneLineParser, own_and_passed_on
 from tools.diagnosis.bottleneck import Speeds, Verdict, probe, verdict
 from tools.diagnosis.installation import Check, checks, file_cache
-from tools.run.accelerator import DTYPES, use_threads
-from tools.run.options import check_run, parse
+from tools.run.accelerator import use_threads
+from tools.run.options import parse
 
 _COLOURS = {"ok": "green", "slow": "yellow", "missing": "red"}
 
@@ -60,7 +61,7 @@ def diagnose(arguments: Sequence[str] | None) -> int:
         raise Failure("--verify needs --data FILE")
     if options.verify:
         dataset = open_dataset(options.data, check="full")
-        told = f"all {dataset.number:,} images of {shown(str(dataset.path))} are those of its card"
+        told = f"all {dataset.number:,} images of {printable(str(dataset.path))} are those of its card"
         console.print(told, highlight=False, markup=False)
     if options.data is not None:
         speeds, why, note = examine(options.data, passed_on, options.seconds)
@@ -76,7 +77,6 @@ def examine(data: Path, words: Sequence[str], seconds: float) -> tuple[Speeds, V
     """
     default = [] if "--method" in words else ["--method", "clim"]
     options, overrides = parse(["--data", str(data), *default, *words])
-    check_run(options)
     dataset = open_dataset(data)
     name = options.recipe or recipe_for(options.method, dataset.name, float(np.median(dataset.widths)))
     recipe = resolve(options.method, name, **overrides)
@@ -98,7 +98,7 @@ def show(found: Sequence[Check], console: Console) -> None:
         table.add_column(column)
     for check in found:
         colour = _COLOURS[check.state]
-        table.add_row(Text(check.name, colour), Text(shown(check.found)), Text(check.mend))
+        table.add_row(Text(check.name, colour), Text(printable(check.found)), Text(check.mend))
     console.print(table)
 
 

@@ -29,14 +29,14 @@ from torch import Tensor
 from models.storage.encoder import Encoder, from_run, from_weights
 from models.storage.load_encoder import FrozenEncoder
 from pipelines import Dataset
-from pipelines.printable import shown
+from pipelines.printable import printable
 from tools.command_line import Failure, OneLineParser, guarded_main
 from tools.exporting.model_card import Card
 from tools.exporting.onnx_file import check_packages, onnx_features, write_onnx
 from tools.exporting.parity_check import LIMIT, ONNX_LIMIT, Checked, compared, data_of, real_images
 from tools.exporting.reference_models import LAYOUTS, chosen_layout, missing_class, stock_lines, stock_network, version
+from tools.run.environment import versions
 from tools.run.evaluations import Measured, damaged_lines, latest, results_of, titles
-from tools.run.folder import versions
 from tools.run.record import read_run
 from tools.staging import Staging
 
@@ -76,7 +76,7 @@ def export(options: argparse.Namespace, console: Console) -> list[Checked]:
     results = latest(results_of(options.run), encoder.step)
     layout = chosen_layout(options.layout, encoder.architecture["name"])
     for note in (*encoder.notes, *damaged_lines(options.run)):
-        console.print(shown(note), markup=False)
+        console.print(printable(note), markup=False)
     frozen, dataset = FrozenEncoder(encoder), data_of(config, options.data)
     images_BCHW = real_images(dataset, frozen)
     with torch.no_grad():
@@ -97,7 +97,7 @@ def export(options: argparse.Namespace, console: Console) -> list[Checked]:
         raise Failure(f"{options.out} cannot be written: {reason}; what was there before is as it was") from None
     show(checks, console)
     written = [options.out, card_file, *([options.onnx] if options.onnx else [])]
-    console.print(f"written: {', '.join(shown(str(path)) for path in written)}", markup=False)
+    console.print(f"written: {', '.join(printable(str(path)) for path in written)}", markup=False)
     return checks
 
 
@@ -161,7 +161,7 @@ def metadata(
         "format": "pt", "layout": layout, "load_with": "\n".join(stock_lines(layout, architecture)),
         "method": config["method"], "recipe_name": config.get("recipe_name"), "recipe": config["recipe"],
         "sources": config.get("sources", {}), "backbone": architecture["name"],
-        **{name: architecture[name] for name in ("width", "stem", "image_size")}, "image_keep": encoder.image_keep,
+        **{name: architecture[name] for name in ("width", "stem", "image_size")}, "crop_ratio": encoder.crop_ratio,
         "mean": encoder.mean, "std": encoder.std, "step": encoder.step, "samples_seen": encoder.samples_seen,
         "data": {"name": data, **{name: config["data"].get(name) for name in ("number", "checksum")}},
         "input": "images [B, 3, image_size, image_size], RGB, (pixel / 255 - mean) / std",

@@ -22,10 +22,12 @@ from torch import Tensor, nn
 from models import build, resolve
 from models.method import Method
 from models.storage import checkpoint
+from models.training.config import with_current_names
+from models.training.precision import DTYPES
 from pipelines import Batch
-from pipelines.printable import shown
+from pipelines.printable import printable
 from tools.command_line import Failure, OneLineParser, guarded_main
-from tools.run.accelerator import DTYPES, device_of
+from tools.run.accelerator import device_of
 from tools.run.nonfinite_guard import unnamed
 
 _UNUSABLE = (
@@ -53,13 +55,13 @@ def replay_folder(arguments: Sequence[str] | None) -> int:
     except _UNUSABLE as error:
         reason = " ".join(str(error).split())[:300]
         raise Failure(f"{options.folder} cannot be replayed ({type(error).__name__}: {reason})") from None
-    print(shown(told))
+    print(printable(told))
     return int(not replay(method.to(device), batches, precision, device))
 
 
 def restored(folder: Path, facts: Mapping[str, Any], config: Mapping[str, Any]) -> Method:
     """The method as it was before the step."""
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in config["recipe"].items()}
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in with_current_names(config["recipe"]).items()}
     method = build(config["method"], resolve(config["method"], config["recipe_name"], **values))
     method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types do not know it alone
     saved = checkpoint.load(folder / "before" / f"step-{facts['step'] - 1:08d}")
@@ -92,7 +94,7 @@ def replay(method: Method, batches: Sequence[Batch], precision: torch.dtype, dev
             losses = method(moved(batch, device))
         if first:
             print(f"forward: {first[0]} is the first whose output is not finite")
-        parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.parts.items())
+        parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.terms.items())
         print(f"loss: {float(losses.total.detach()):g}{f' ({parts})' if parts else ''}")
         torch.autograd.backward(losses.total)
         found = found or bool(first) or not bool(losses.total.isfinite())
@@ -116,12 +118,12 @@ def first_outputs(method: nn.Module) -> Iterator[list[str]]:
     found: list[str] = []
 
     def looker(name: str) -> Any:
-        def look(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        def check_output(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             if isinstance(output, Tensor) and not bool(output.isfinite().all()):
                 came = all(bool(x.isfinite().all()) for x in inputs if isinstance(x, Tensor))
                 found.append(f"{name} ({type(module).__name__}; its input is {'' if came else 'not '}finite)")
 
-        return look
+        return check_output
 
     leaves = [(name, module) for name, module in method.named_modules() if not any(module.children())]
     handles = [module.register_forward_hook(looker(name)) for name, module in leaves]

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from pipelines import Dataset
-from pipelines.printable import shown
+from pipelines.printable import printable
 from tools.command_line import Failure, OneLineParser, guarded_main
-from tools.reporting.features import Looks, held_out_images, look, spread_over, training_images
+from tools.reporting.features import RunFeatures, extract_features, held_out_images, spread_over, training_images
 from tools.reporting.folder import PAGE, check_own, publish
 from tools.reporting.result_tables import number_sections
 from tools.run.accelerator import device_of
@@ -55,15 +55,15 @@ def report(given: Sequence[str]) -> None:
     files = make(record, train, held_out, options)
     publish(out, files)
     size = len(files[PAGE]) / 1e6
-    print(f"{shown(str(out / PAGE))}: {size:.1f} MB, and {len(files) - 1} pictures beside it")
+    print(f"{printable(str(out / PAGE))}: {size:.1f} MB, and {len(files) - 1} pictures beside it")
 
 
 def make(record: RunRecord, train: Dataset, held_out: Dataset | None, options: argparse.Namespace) -> dict[str, bytes]:
     """The files of the report, by name."""
     from tools.reporting.page import page
 
-    looks = look(record, train, held_out, options.bank, options.bank, device_of(options.device))
-    made = list(sections(record, train, looks, options))
+    features = extract_features(record, train, held_out, options.bank, options.bank, device_of(options.device))
+    made = list(sections(record, train, features, options))
     config = record.config
     title = f"{config['method']} on {train.name}"
     step, seen = record.rows[-1]["step"], record.rows[-1].get("samples_seen", 0)
@@ -72,7 +72,9 @@ def make(record: RunRecord, train: Dataset, held_out: Dataset | None, options: a
     return files | {PAGE: page(title, subtitle, made).encode()}
 
 
-def sections(record: RunRecord, train: Dataset, looks: Looks | None, options: argparse.Namespace) -> Iterator[Section]:
+def sections(
+    record: RunRecord, train: Dataset, features: RunFeatures | None, options: argparse.Namespace
+) -> Iterator[Section]:
     """The chapters of the page, in its order."""
     from tools.reporting.curves import curve_sections
     from tools.reporting.hypercolumns import hypercolumn_section
@@ -83,14 +85,14 @@ def sections(record: RunRecord, train: Dataset, looks: Looks | None, options: ar
 
     yield from number_sections(record)
     yield from curve_sections(record)
-    if looks is None:
+    if features is None:
         yield Section("Features", "Left out with all that needs them: the run has no checkpoint yet.")
         return
-    seen = looks.held_out or looks.bank
+    seen = features.held_out or features.bank
     rows_N = spread_over(torch.arange(len(seen.number_N)).numpy(), options.images)
     yield map_section(seen.dataset, seen.number_N[rows_N], seen.features_ND[rows_N].numpy(), options.seed)
-    yield gallery_section(looks, options.queries, options.seed)
-    yield confusion_section(looks)
+    yield gallery_section(features, options.queries, options.seed)
+    yield confusion_section(features)
     for section in (partners_section(record, train, options.seed), hypercolumn_section(record, train, options.seed)):
         if section is not None:
             yield section

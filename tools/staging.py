@@ -21,7 +21,7 @@ from types import TracebackType
 
 from pipelines.formats.beton_writer import sync_folder
 from pipelines.formats.regular_file import content, regular
-from pipelines.printable import shown
+from pipelines.printable import printable
 
 _LOCK, _UNLOCKED, _COMMIT = "lock", "locking", "commit.json"
 _UNIQUE = r"[a-z0-9_]{8}"  # what mkdtemp makes
@@ -59,7 +59,7 @@ class Staging:
                 os.rename(self.folder / _UNLOCKED, self.folder / _LOCK)
         except OSError as error:
             raise TargetError(
-                f"the target {shown(str(out))} cannot be written: {error.strerror or error}; give another, "
+                f"the target {printable(str(out))} cannot be written: {error.strerror or error}; give another, "
                 "or free some space"
             ) from None
 

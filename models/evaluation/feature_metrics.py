@@ -52,7 +52,7 @@ def uniformity(features_ND: Tensor) -> float:
     return math.log(max(total, torch.finfo(torch.float64).tiny) / (count * (count - 1)))
 
 
-def soft_label_entropy(teacher_BD: Tensor, pieces: Sequence[Tensor], temperature: float) -> Tensor:
+def soft_label_entropy(teacher_BD: Tensor, iter_chunks: Sequence[Tensor], temperature: float) -> Tensor:
     """The entropy of softmax(teacher . queue / temperature), in nats, chunk by chunk of the queue.
 
         H = log Z - sum_k p_k l_k,  Z = sum_k e^(l_k)        l the logits; each chunk has a Z and a mean logit
@@ -71,7 +71,7 @@ def soft_label_entropy(teacher_BD: Tensor, pieces: Sequence[Tensor], temperature
         raise ValueError(f"temperature is {temperature}; give more than 0")
     rows_BD = normalize(teacher_BD.detach().float()) / temperature
     normalizers, logits = [], []
-    for keys_CD in (keys_CD for keys_KD in pieces for keys_CD in torch.split(keys_KD, _KEYS) if len(keys_CD)):
+    for keys_CD in (keys_CD for keys_KD in iter_chunks for keys_CD in torch.split(keys_KD, _KEYS) if len(keys_CD)):
         logit_BC = rows_BD @ normalize(keys_CD.float()).T
         normalizers.append(logit_BC.logsumexp(1))
         logits.append((logit_BC.softmax(1) * logit_BC).sum(1))

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.distributed import everyones, sum_over_processes, world
+from models.distributed import all_gather, sum_over_processes, world
 from models.networks.backbone import Features
-from models.search.sharded_features import Part, rows_of_all
+from models.search.sharded_features import LocalFeatures, all_gather_rows
 from pipelines.batch import Batch
 
 
@@ -43,7 +43,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def extract_part(network: nn.Module, loader: Batches, number: int | None = None) -> Part:
+def extract_local(network: nn.Module, loader: Batches, number: int | None = None) -> LocalFeatures:
     """Pooled features of this process's share of the samples that the loader goes through, in evaluation mode.
 
     Every process runs its part of the batches; a sample that the loader repeats counts once. The network runs in the
@@ -78,7 +78,7 @@ def extract_part(network: nn.Module, loader: Batches, number: int | None = None)
     own_B = first_N[rank_N == world()[0]]  # not one of an earlier row or process
     features_MD = torch.cat(features)[order_B[own_B]]
     refuse_broken(features_MD, total)
-    return Part(index_B[own_B], features_MD, total)
+    return LocalFeatures(index_B[own_B], features_MD, total)
 
 
 def refuse_broken(features_MD: Tensor, total: int) -> None:
@@ -96,19 +96,19 @@ def refuse_broken(features_MD: Tensor, total: int) -> None:
 
 
 def extract(network: nn.Module, loader: Batches, number: int | None = None) -> Tensor:
-    """`extract_part` of all processes, on each of them.
+    """`extract_local` of all processes, on each of them.
 
     Returns:
         [N, D] float32 on the device of the views, in ascending order of the samples' numbers in the data set.
     """
-    part = extract_part(network, loader, number)
-    return rows_of_all(part.number_M, part.features_MD)[1]
+    local = extract_local(network, loader, number)
+    return all_gather_rows(local.number_M, local.features_MD)[1]
 
 
 def _of_all_processes(index_B: Tensor) -> tuple[Tensor, Tensor]:
     """Who has which sample: ranks [N] and numbers [N], ascending by number and then by rank, in the order of each."""
-    longest = int(everyones(torch.tensor(len(index_B), device=index_B.device)).max())
-    index_WB = everyones(F.pad(index_B, (0, longest - len(index_B)), value=-1))
+    longest = int(all_gather(torch.tensor(len(index_B), device=index_B.device)).max())
+    index_WB = all_gather(F.pad(index_B, (0, longest - len(index_B)), value=-1))
     rank_N, place_N = (index_WB >= 0).nonzero(as_tuple=True)
     index_N, order_N = index_WB[rank_N, place_N].sort(stable=True)
     return rank_N[order_N], index_N

@@ -16,16 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.distributed import mean_over_processes, world
+from models.evaluation.feature_extractor import refuse_damaged
 from models.evaluation.features import NotFinite
-from models.evaluation.labelled_passes import refuse_damaged
 from models.evaluation.protocols import FinetuneProtocol
 from models.networks.backbone import Backbone
 from models.networks.backbones import build_backbone
 from models.networks.sync_norm import SyncBatchNorm2d
 from models.training.optim import scheduled
+from models.training.precision import DTYPES
 from pipelines import Dataset, View, make_loader
-
-_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 class Classifier(nn.Module):
@@ -86,7 +85,7 @@ def finetune(
     ]
     optimizer = torch.optim.SGD(groups, protocol.lr_head, protocol.momentum, weight_decay=protocol.weight_decay)
     model = nn.parallel.DistributedDataParallel(network, broadcast_buffers=False) if processes > 1 else network
-    dtype = _DTYPES[protocol.precision]
+    dtype = DTYPES[protocol.precision]
     norms = [module for module in network.modules() if isinstance(module, SyncBatchNorm2d)]
     losses = []
     view = View(size, scale=protocol.crop_scale, flip=0.5)

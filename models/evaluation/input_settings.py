@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 import torch
 
+from models.training.precision import precision_of
 from pipelines import Dataset
 from pipelines.executors.choose import choose
 
 
-class Conditions(NamedTuple):
+class InputSettings(NamedTuple):
     """The usual ones are the defaults."""
 
     precision: str = "fp32"
@@ -26,16 +27,16 @@ class Conditions(NamedTuple):
     @property
     def in_id(self) -> str:
         """What an id says of them: nothing of the usual ones."""
-        return "".join(f"-{here}" for here, usual in zip(self, Conditions(), strict=True) if here != usual)
+        return "".join(f"-{here}" for here, usual in zip(self, InputSettings(), strict=True) if here != usual)
 
 
-def conditions(
+def input_settings(
     datasets: Iterable[Dataset],
     loader: str = "auto",
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     **_: object,
-) -> Conditions:
+) -> InputSettings:
     """Those of evaluation passes; data sets that are cut by different filters are both named.
 
     Args:
@@ -46,5 +47,4 @@ def conditions(
     """
     cut = (choose(loader, dataset, torch.device(device), shuffle=False)[0] for dataset in datasets)
     kinds = dict.fromkeys("dali" if name == "dali" else "area" for name in cut)
-    precision = str(dtype).removeprefix("torch.").replace("bfloat", "bf").replace("float", "fp")
-    return Conditions(precision, "+".join(kinds))
+    return InputSettings(precision_of(dtype), "+".join(kinds))

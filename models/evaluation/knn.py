@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models.search.nearest import PIECE, ROWS, Nearest
-from models.search.sharded_features import Part, pieces
+from models.search.sharded_features import LocalFeatures, iter_chunks
 
 
 def nearest(
@@ -57,8 +57,14 @@ def knn_predict(
     return vote(similarity_Bk, labels_N.to(row_Bk.device)[row_Bk], temperature, classes)
 
 
-def predict_part(
-    queries: Part, bank: Part, labels_N: Tensor, k: int, temperature: float, classes: int, chunk: int = PIECE
+def predict_local(
+    queries: LocalFeatures,
+    bank: LocalFeatures,
+    labels_N: Tensor,
+    k: int,
+    temperature: float,
+    classes: int,
+    chunk: int = PIECE,
 ) -> Tensor:
     """`knn_predict` of this process's queries over a bank that is spread over processes, which must all call it.
 
@@ -71,7 +77,7 @@ def predict_part(
     if k < 1:
         raise ValueError(f"cannot look for {k} neighbours")
     search = Nearest(queries.features_MD, min(k, bank.total))
-    for number_P, bank_PD in pieces(bank, chunk):
+    for number_P, bank_PD in iter_chunks(bank, chunk):
         search.look_at(number_P, bank_PD)
     return vote(search.similarity_Nk, labels_N.to(search.number_Nk.device)[search.number_Nk], temperature, classes)
 

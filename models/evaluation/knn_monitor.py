@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from models.distributed import sum_over_processes
-from models.evaluation.features import extract_part
-from models.evaluation.input_settings import conditions
-from models.evaluation.knn import hits, predict_part
+from models.evaluation.features import extract_local
+from models.evaluation.input_settings import input_settings
+from models.evaluation.knn import hits, predict_local
 from models.evaluation.protocols import KnnProtocol
 from pipelines import Dataset, View, make_loader, open_dataset
 
@@ -47,7 +47,7 @@ class KnnMonitor:
         if min(len(part) for part in labelled) == 0:
             raise ValueError(f"kNN needs labels in both {train.path} and {held_out.path}")
         labelled[0] = labelled[0][np.linspace(0, len(labelled[0]) - 1, min(bank, len(labelled[0]))).round().astype(int)]
-        seen = conditions((train, held_out), **loading)  # type: ignore[arg-type]  # passed on as they are
+        seen = input_settings((train, held_out), **loading)  # type: ignore[arg-type]  # passed on as they are
         usual = KnnProtocol.for_bank(len(labelled[0]))
         self.protocol = replace(usual, precision=seen.precision, pixels=seen.pixels)
         self._classes = len(train.classes)
@@ -67,9 +67,9 @@ class KnnMonitor:
 
     def measure(self, backbone: nn.Module) -> float:
         """Top-1 accuracy in percent; every process must call it, and every process gets the result."""
-        bank, queries = (extract_part(backbone, loader) for loader in self._loaders)
+        bank, queries = (extract_local(backbone, loader) for loader in self._loaders)
         bank_labels, labels = (every.to(queries.features_MD.device) for every in self._labels)
-        scores_MC = predict_part(queries, bank, bank_labels, self.protocol.k, self.protocol.temperature, self._classes)
+        scores_MC = predict_local(queries, bank, bank_labels, self.protocol.k, self.protocol.temperature, self._classes)
         right = hits(scores_MC, labels[queries.number_M], 1).sum()
         return 100 * float(sum_over_processes(right)) / queries.total
 

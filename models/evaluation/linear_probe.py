@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.evaluation.feature_extractor import FeatureExtractor, features_of, refuse_damaged
 from models.evaluation.features import evaluating
 from models.evaluation.label_split import held_out_split
-from models.evaluation.labelled_passes import Passes, features_of, refuse_damaged
 from models.evaluation.linear_heads import Heads, Labelled, sweep_of, train_heads, train_on_cached
 from models.evaluation.protocols import LinearProtocol
-from models.evaluation.result import Outcome, classified
+from models.evaluation.result import EvaluationResult, classified
 from pipelines import Dataset
 
 
@@ -37,7 +37,7 @@ class Probe:
     def __init__(
         self,
         network: nn.Module,
-        passes: Passes,
+        passes: FeatureExtractor,
         bank: Dataset,
         queries: Dataset,
         protocol: LinearProtocol,
@@ -54,11 +54,11 @@ class Probe:
         needed = self._hidden.values() if protocol.augment else chosen.values()
         empty = np.zeros(0, dtype=np.int64)
         self._number_N = np.unique(np.concatenate([empty, *(numbers for numbers in needed if numbers is not None)]))
-        self._features_ND = passes.all(network, bank, self._number_N) if len(self._number_N) else None
-        self._test_MD = passes.all(network, queries, queries_M)
+        self._features_ND = passes.all_features(network, bank, self._number_N) if len(self._number_N) else None
+        self._test_MD = passes.all_features(network, queries, queries_M)
         self._test_labels_M = torch.from_numpy(queries.labels[queries_M].astype(np.int64))
 
-    def outcome(self, seed: int) -> Outcome:
+    def outcome(self, seed: int) -> EvaluationResult:
         """Trains with a seed and measures.
 
         Raises:
@@ -93,7 +93,7 @@ class Probe:
         found = outcomes[best]
         assert found is not None
         facts = {"lr": rates[best], "rates": table, "labelled_images": len(number_N)}
-        return Outcome(
+        return EvaluationResult(
             found.labels_N, found.values, facts if hidden is not None else {"labelled_images": len(number_N)}
         )
 

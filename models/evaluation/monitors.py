@@ -9,7 +9,7 @@ from models.evaluation.knn_monitor import KnnMonitor, held_out_beside
 from models.evaluation.quality_monitor import QualityMonitor
 from models.method import Method
 from pipelines import Dataset, View, open_dataset
-from pipelines.memory import give_back
+from pipelines.memory import release_memory
 
 
 class Monitors:
@@ -53,7 +53,7 @@ class Monitors:
         row: dict[str, Any] = self.quality.measure(method, batch_size)
         if self.knn is not None:
             row |= {"knn_top1": round(self.knn.measure(method.encoder()), 4), "knn_protocol": self.knn.protocol.id}
-        give_back()
+        release_memory()
         return row
 
     def __enter__(self) -> Monitors:

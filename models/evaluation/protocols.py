@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from models.evaluation.input_settings import Conditions
+from models.evaluation.input_settings import InputSettings
 
 SCHEDULES = ("cosine", "cosine per epoch", "drops")
 
@@ -41,7 +41,7 @@ class Protocol:
         return f"{self.encoder.split()[0]}{labels}{checkpoint}{self._seen()}"
 
     def _seen(self) -> str:
-        return Conditions(self.precision, self.pixels).in_id
+        return InputSettings(self.precision, self.pixels).in_id
 
     @property
     def id(self) -> str:
@@ -168,7 +168,7 @@ class FinetuneProtocol(Protocol):
         return f"finetune-sgd-{rates}-b{self.batch_size}-e{self.epochs}-{self.precision}-{self._of()}"
 
     def _seen(self) -> str:
-        return Conditions(pixels=self.pixels).in_id  # its id has the precision anyway
+        return InputSettings(pixels=self.pixels).in_id  # its id has the precision anyway
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.evaluation.collapse import effective_rank, feature_spread
 from models.evaluation.feature_metrics import alignment, queue_age, teacher_entropy, uniformity
 from models.evaluation.features import extract
-from models.evaluation.input_settings import conditions
+from models.evaluation.input_settings import input_settings
 from models.method import Method
 from models.queue import KeyQueue
 from pipelines import Batch, Dataset, View, make_loader
@@ -43,7 +43,7 @@ class QualityMonitor:
     def __init__(self, train: Dataset, whole: View, augmented: View, batch_size: int = 512, **loading: object) -> None:
         number = min(train.number, IMAGES, max(FEWEST, train.number // SHARE))
         self.chosen_N = np.linspace(0, train.number - 1, number).round().astype(np.int64)
-        seen = conditions([train], **loading)  # type: ignore[arg-type]  # passed on as they are
+        seen = input_settings([train], **loading)  # type: ignore[arg-type]  # passed on as they are
         self.protocol = f"quality-n{number}-student{seen.in_id}"
         drawn = replace(augmented, size=whole.size)
         self._loader = make_loader(

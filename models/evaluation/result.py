@@ -18,7 +18,7 @@ from models.evaluation.intervals import normal, over_seeds, wilson
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EvaluationResult:
     """Attributes:
     labels_N: classes of the test images.
     values: [N] float each, by name; the first is what protocols are compared by.
@@ -30,14 +30,14 @@ class Outcome:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def classified(scores_NC: Tensor, labels_N: Tensor, facts: Mapping[str, Any] | None = None) -> Outcome:
+def classified(scores_NC: Tensor, labels_N: Tensor, facts: Mapping[str, Any] | None = None) -> EvaluationResult:
     """Top-1 and top-5 of a classifier's scores; with fewer than five classes, all are among the first five."""
     best_NK = scores_NC.topk(min(5, scores_NC.shape[1]), 1).indices
     right_NK = (best_NK == labels_N.to(best_NK.device)[:, None]).double().cpu()
-    return Outcome(labels_N.cpu(), {"top1": right_NK[:, 0], "top5": right_NK.sum(1)}, facts or {})
+    return EvaluationResult(labels_N.cpu(), {"top1": right_NK[:, 0], "top5": right_NK.sum(1)}, facts or {})
 
 
-def figures(outcomes: Sequence[Outcome], seeds: Sequence[int], classes: Sequence[str]) -> dict[str, Any]:
+def metrics(outcomes: Sequence[EvaluationResult], seeds: Sequence[int], classes: Sequence[str]) -> dict[str, Any]:
     """Figures in percent of the outcomes of one or more seeds, as JSON.
 
     Returns:
@@ -62,7 +62,7 @@ def figures(outcomes: Sequence[Outcome], seeds: Sequence[int], classes: Sequence
     return result
 
 
-def _over_images(outcome: Outcome) -> dict[str, Any]:
+def _over_images(outcome: EvaluationResult) -> dict[str, Any]:
     """Intervals of one outcome, whose only chance is which images were drawn for the test."""
     number = len(outcome.labels_N)
     bounds: dict[str, list[float]] = {}
@@ -80,7 +80,7 @@ def _possible(low: float, high: float) -> list[float]:
     return [round(max(0.0, low), 4), round(min(100.0, high), 4)]
 
 
-def _per_class(outcomes: Sequence[Outcome], classes: Sequence[str]) -> list[dict[str, Any]]:
+def _per_class(outcomes: Sequence[EvaluationResult], classes: Sequence[str]) -> list[dict[str, Any]]:
     """A row for every class: its test images, and their mean values over all seeds; none for a class without images."""
     labels_N = outcomes[0].labels_N
     count_C = torch.bincount(labels_N, minlength=len(classes))

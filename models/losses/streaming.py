@@ -58,9 +58,9 @@ class _Attend(torch.autograd.Function):
         rows_MD = rows_MD.detach()
         top_M = rows_MD.new_full((len(rows_MD),), float("-inf"))
         total_M, mean_MD = torch.zeros_like(top_M), torch.zeros_like(rows_MD)
-        pieces = _chunks(keys_KD)
-        beside: Sequence[Tensor | None] = [None] * len(pieces) if values_KD is None else _chunks(values_KD)
-        for keys_CD, values_CD in zip(pieces, beside, strict=True):
+        iter_chunks = _chunks(keys_KD)
+        beside: Sequence[Tensor | None] = [None] * len(iter_chunks) if values_KD is None else _chunks(values_KD)
+        for keys_CD, values_CD in zip(iter_chunks, beside, strict=True):
             top_M, total_M, mean_MD = _attend_chunk(rows_MD, keys_CD, values_CD, top_M, total_M, mean_MD)
         mean_MD = mean_MD / total_M[:, None]
         ctx.save_for_backward(mean_MD)
@@ -111,6 +111,6 @@ def _nearest_chunk(
 
 def _chunks(keys_KD: Tensor) -> list[Tensor]:
     """The queue piece by piece, not copied."""
-    pieces = torch.split(keys_KD, CHUNK.get(keys_KD.device.type, CHUNK["cuda"]))
+    iter_chunks = torch.split(keys_KD, CHUNK.get(keys_KD.device.type, CHUNK["cuda"]))
     # `.data` forgets of which tensor a piece is a view; compiled code would be made anew for views of other places.
-    return [piece.data for piece in pieces]
+    return [piece.data for piece in iter_chunks]

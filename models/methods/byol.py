@@ -13,7 +13,7 @@ p_v = predictor(student(x_v)), q_v = teacher(x_v). Statistics of the heads' batc
 
 What differs from the authors' code (JAX), and why:
  - Steps t are counted from 1, so that the last update has momentum 1 exactly; a difference of one step in T.
- - `decay_vectors` of the recipe decides on excluding biases and norm gains from weight decay and LARS.
+ - `decay_norm_and_bias` of the recipe decides on excluding biases and norm gains from weight decay and LARS.
 """
 
 from __future__ import annotations

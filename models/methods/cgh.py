@@ -157,13 +157,13 @@ class Cgh(MomentumMethod):
         global_loss = relate(learners, teachers[0]).mean()
         hyper_loss = relate(hyper, teachers[1]).mean()
         total = 0.5 * (global_loss + hyper_loss)
-        parts = {"global_relations": global_loss.detach(), "hyper_relations": hyper_loss.detach()}
+        terms = {"global_relations": global_loss.detach(), "hyper_relations": hyper_loss.detach()}
         if (weight := self.relation_weight()) < 1:
             contrast = torch.stack([self.contrast(context) for context in (whole, hyper)]).sum()
             total = (1 - weight) * contrast + weight * total
-            parts["contrast"] = contrast.detach()
+            terms["contrast"] = contrast.detach()
         self.queue.push(*[gather(own_BD) for own_BD in key_BD])
-        return Losses(total, parts)
+        return Losses(total, terms)
 
     def contrast(self, context: Context) -> Tensor:
         """The InfoNCE of one context."""

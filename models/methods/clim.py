@@ -42,7 +42,7 @@ from models.networks.teacher import Teacher
 from models.options import option
 from models.queue import KeyQueue, QueueSettings
 from models.relations import info_nce
-from models.search.sharded_features import Part
+from models.search.sharded_features import LocalFeatures
 from pipelines.batch import Batch
 from pipelines.plan.pairing import Pairing
 from pipelines.plan.views import contrastive
@@ -155,7 +155,7 @@ class Clim(Method):
         return self.student.backbone
 
 
-def select(part: Part, settings: Settings) -> Pairing:
+def select(local: LocalFeatures, settings: Settings) -> Pairing:
     """Partners of every sample by CLIM's rule, or by the released snapshot's; all processes call it with their parts.
 
     Args:
@@ -165,7 +165,7 @@ def select(part: Part, settings: Settings) -> Pairing:
         ValueError: the data set is smaller than the neighbours or clusters that are asked for.
     """
     found = selection.select(
-        part, settings.rule, settings.whiten, settings.neighbors, settings.clusters, settings.kmeans_iterations
+        local, settings.rule, settings.whiten, settings.neighbors, settings.clusters, settings.kmeans_iterations
     )
 
     def array(tensor: Tensor, kind: type[np.integer]) -> np.ndarray:

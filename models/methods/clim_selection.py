@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from models.distributed import everyones
+from models.distributed import all_gather
 from models.neighbors import central_in_piece, closer_than_average, whiten
 from models.search.kmeans import lloyd
 from models.search.nearest import PIECE, Nearest
-from models.search.sharded_features import Part, pieces, rows_of_all
+from models.search.sharded_features import LocalFeatures, all_gather_rows, iter_chunks
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class Candidates:
 
 
 @torch.no_grad()
-def select(part: Part, rule: str, components: int, neighbors: int, clusters: int, iterations: int) -> Candidates:
+def select(
+    local: LocalFeatures, rule: str, components: int, neighbors: int, clusters: int, iterations: int
+) -> Candidates:
     """Candidates of every sample.
 
     Args:
@@ -54,32 +56,32 @@ def select(part: Part, rule: str, components: int, neighbors: int, clusters: int
     Raises:
         ValueError: there are fewer samples than neighbours or clusters are asked for.
     """
-    if not 1 <= neighbors < part.total:
-        raise ValueError(f"{neighbors} neighbours are asked of {part.total} samples; take 1 to {part.total - 1}")
+    if not 1 <= neighbors < local.total:
+        raise ValueError(f"{neighbors} neighbours are asked of {local.total} samples; take 1 to {local.total - 1}")
     # A narrow backbone has fewer directions than the published number of components: then all are taken.
-    kept = min(components, part.features_MD.shape[1])
-    space_MD = whiten(part.features_MD, kept, everyones) if kept else normalize(part.features_MD.float())
-    part = replace(part, features_MD=space_MD)
+    kept = min(components, local.features_MD.shape[1])
+    space_MD = whiten(local.features_MD, kept, all_gather) if kept else normalize(local.features_MD.float())
+    local = replace(local, features_MD=space_MD)
 
-    search = Nearest(space_MD, neighbors, part.number_M)
-    for number_P, rows_PD in pieces(part, PIECE):
+    search = Nearest(space_MD, neighbors, local.number_M)
+    for number_P, rows_PD in iter_chunks(local, PIECE):
         search.look_at(number_P, rows_PD)
     neighbors_Mk = search.number_Nk
-    centroids_CD, assignment_M = lloyd(space_MD, clusters, iterations, everyones=everyones)
+    centroids_CD, assignment_M = lloyd(space_MD, clusters, iterations, all_gather=all_gather)
 
     if rule == "paper":
         mask_Mk = torch.zeros_like(neighbors_Mk, dtype=torch.bool)
-        for number_P, rows_PD in pieces(part, PIECE):
+        for number_P, rows_PD in iter_chunks(local, PIECE):
             mask_Mk |= central_in_piece(space_MD, neighbors_Mk, centroids_CD, assignment_M, number_P, rows_PD)
-        return _central_neighbors(part.number_M, neighbors_Mk, mask_Mk)
-    eligible_M = closer_than_average(space_MD, centroids_CD, assignment_M, everyones)
-    return _central_members(part.number_M, neighbors_Mk, assignment_M, eligible_M, clusters)
+        return _central_neighbors(local.number_M, neighbors_Mk, mask_Mk)
+    eligible_M = closer_than_average(space_MD, centroids_CD, assignment_M, all_gather)
+    return _central_members(local.number_M, neighbors_Mk, assignment_M, eligible_M, clusters)
 
 
 def _central_neighbors(number_M: Tensor, neighbors_Mk: Tensor, mask_Mk: Tensor) -> Candidates:
     """The neighbours that the mask keeps, those of all samples one after the other."""
-    _, neighbors_Nk = rows_of_all(number_M, neighbors_Mk.int())
-    mask_Nk = rows_of_all(number_M, mask_Mk.byte())[1].bool()
+    _, neighbors_Nk = all_gather_rows(number_M, neighbors_Mk.int())
+    mask_Nk = all_gather_rows(number_M, mask_Mk.byte())[1].bool()
     count_N = mask_Nk.sum(1)
     return Candidates(neighbors_Nk[mask_Nk], count_N.cumsum(0) - count_N, count_N, neighbors_Nk)
 
@@ -88,9 +90,9 @@ def _central_members(
     number_M: Tensor, neighbors_Mk: Tensor, assignment_M: Tensor, eligible_M: Tensor, clusters: int
 ) -> Candidates:
     """The eligible members of a sample's cluster; samples of one cluster share them."""
-    _, neighbors_Nk = rows_of_all(number_M, neighbors_Mk.int())
-    assignment_N = rows_of_all(number_M, assignment_M)[1]
-    eligible_Q = rows_of_all(number_M, eligible_M.byte())[1].nonzero()[:, 0]
+    _, neighbors_Nk = all_gather_rows(number_M, neighbors_Mk.int())
+    assignment_N = all_gather_rows(number_M, assignment_M)[1]
+    eligible_Q = all_gather_rows(number_M, eligible_M.byte())[1].nonzero()[:, 0]
     cluster_Q, order_Q = assignment_N[eligible_Q].sort(stable=True)
     count_C = torch.bincount(cluster_Q, minlength=clusters)
     start_C = count_C.cumsum(0) - count_C

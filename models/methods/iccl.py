@@ -133,13 +133,13 @@ class Iccl(Siamese):
         else:
             one = negative_cosine(out.first_BD, out.target_second_BD)
             similarity = (one + negative_cosine(out.second_BD, out.target_first_BD)) / 2
-        parts = {"similarity": similarity.detach()}
+        terms = {"similarity": similarity.detach()}
         weight = self.clustering_weight()
         if weight == 0:
-            return Losses(similarity, parts)
+            return Losses(similarity, terms)
         cross_entropy, uniform = self._clustering(out)
         total = (1 - weight) * similarity + weight * (self.settings.uniformity * uniform + cross_entropy)
-        return Losses(total, parts | {"cross_entropy": cross_entropy.detach(), "uniformity": uniform.detach()})
+        return Losses(total, terms | {"cross_entropy": cross_entropy.detach(), "uniformity": uniform.detach()})
 
     def clustering_weight(self) -> float:
         """w of this step. It moves once an epoch, as published."""

@@ -19,7 +19,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from models.distributed import gather, local_part, world
+from models.distributed import gather, local_rows, world
 from models.method import Embedding, Method
 from models.methods.view_settings import ViewSettings, positive, share
 from models.networks.backbone import Backbone
@@ -99,9 +99,9 @@ def shuffled_views(teacher: nn.Module, views: Sequence[Tensor], keys: Sequence[t
     orders_G = [
         batch_permutation(len(views[0]) * world()[1], *key).to(views[0].device, non_blocking=True) for key in keys
     ]
-    parts = [gather(view).index_select(0, local_part(order_G)) for view, order_G in zip(views, orders_G, strict=True)]
+    parts = [gather(view).index_select(0, local_rows(order_G)) for view, order_G in zip(views, orders_G, strict=True)]
     outputs_BD = forward_views(teacher, parts)
     return [
-        gather(output_BD).index_select(0, local_part(torch.argsort(order_G)))
+        gather(output_BD).index_select(0, local_rows(torch.argsort(order_G)))
         for output_BD, order_G in zip(outputs_BD, orders_G, strict=True)
     ]

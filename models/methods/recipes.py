@@ -8,7 +8,7 @@ line, and what was used lands in the run's config.json.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any, NamedTuple
 
 from models.methods.registry import REGISTRY, Entry
@@ -23,6 +23,12 @@ class Recipe(NamedTuple):
     training: Training
     settings: Any
     sources: Mapping[str, str]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Every field of training and settings, as JSON holds it: a tuple is a list."""
+        values = asdict(self.training) | asdict(self.settings)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def recipe(method: str, name: str, **overrides: Any) -> Recipe:

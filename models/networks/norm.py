@@ -18,7 +18,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from models.distributed import gather, local_part, mean_over_processes, world
+from models.distributed import gather, local_rows, mean_over_processes, world
 from models.networks.block_norm import block_batch_norm, from_blocks, to_blocks
 from models.networks.sync_norm import SyncBatchNorm
 
@@ -103,10 +103,10 @@ def shuffled(network: Callable[[Tensor], Output], images: Tensor, permutation_G:
     if len(permutation_G) != len(everything):
         raise ValueError(f"a permutation of {len(permutation_G)} for a global batch of {len(everything)}")
     order_G = permutation_G.to(images.device, non_blocking=True)
-    part = everything.index_select(0, local_part(order_G))
+    part = everything.index_select(0, local_rows(order_G))
     if images.is_contiguous(memory_format=torch.channels_last):
         part = part.contiguous(memory_format=torch.channels_last)
-    back_N = local_part(torch.argsort(order_G))
+    back_N = local_rows(torch.argsort(order_G))
     outputs = network(part)
     if isinstance(outputs, Tensor):
         return gather(outputs).index_select(0, back_N)

@@ -2,7 +2,7 @@
 
 `uniformity` is the configured lambda taken as the effective one; the released code divides its gradient by the number
 of processes (by 4 with its launcher). LARS there goes by names and misses the batch norms inside containers; here
-`decay_vectors` false spares all of them. Its LARS warm-up starts at 1e-4 of the rate, here at 0.
+`decay_norm_and_bias` false spares all of them. Its LARS warm-up starts at 1e-4 of the rate, here at 0.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _IMAGENET: Row = {
     "backbone": code("resnet50"),
     "stem": code("imagenet"),
     "image_size": code(224),
-    "image_keep": code(224 / 256),
+    "crop_ratio": code(224 / 256),
     "epochs": code(300),
     "batch_size": code(2048),
     "optimizer": code("lars"),
     "lr": code(2.4),
     "weight_decay": code(1e-6),
-    "decay_vectors": code(False),
+    "decay_norm_and_bias": code(False),
     "warmup_epochs": code(40.0),
     "lr_per_epoch": code(True),
     "crop_size": code(224),
@@ -59,7 +59,7 @@ _IMAGENET_VIT: Row = {
     "optimizer": code("adamw"),
     "lr": code(6e-4),
     "weight_decay": code(0.1),
-    "decay_vectors": code(True),
+    "decay_norm_and_bias": code(True),
     "freeze_patches": code(True),
 }
 _IMAGENETTE: Row = {
@@ -67,13 +67,13 @@ _IMAGENETTE: Row = {
     "backbone": code("resnet18"),
     "stem": code("imagenet"),
     "image_size": code(128),
-    "image_keep": code(128 / 160),
+    "crop_ratio": code(128 / 160),
     "epochs": code(1000),
     "batch_size": code(256),
     "optimizer": code("lars"),
     "lr": code(2.0),
     "weight_decay": code(1e-6),
-    "decay_vectors": code(False),
+    "decay_norm_and_bias": code(False),
     "warmup_epochs": code(10.0),
     "lr_per_epoch": code(False),
     "crop_size": code(128),
@@ -92,13 +92,13 @@ _SMALL: Row = {
     "backbone": inferred("resnet18"),
     "stem": inferred("small"),
     "image_size": inferred(32),
-    "image_keep": ours(1.0),
+    "crop_ratio": ours(1.0),
     "epochs": ours(200),
     "batch_size": inferred(256),
     "optimizer": inferred("sgd"),
     "lr": inferred(0.06),
     "weight_decay": inferred(5e-4),
-    "decay_vectors": ours(True),
+    "decay_norm_and_bias": ours(True),
     "warmup_epochs": inferred(5.0),
     "lr_per_epoch": ours(False),
     "crop_size": inferred(32),

@@ -11,7 +11,7 @@ from models.recipe_tables.trunks import DIGITS, PHOTOS, imagenet, small, stl10, 
 _IMAGENET: Row = {
     **imagenet(code),
     "lr": code(0.03),
-    "decay_vectors": code(True),
+    "decay_norm_and_bias": code(True),
     "warmup_epochs": code(0.0),
     "lr_per_epoch": code(True),
     "hidden": code(2048),

@@ -8,7 +8,7 @@ from models.recipe_tables.sources import Row, ours
 PHOTOS: Row = {
     "stem": ours("imagenet"),
     "image_size": ours(128),
-    "image_keep": ours(128 / 144),
+    "crop_ratio": ours(128 / 144),
     "crop_size": ours(128),
 }
 # 1,442 training images of 8 x 8 pixels: a narrow network, no mirrored digits, no blur that wipes out strokes.

@@ -4,8 +4,8 @@ Nothing depends on the order of the samples or on how they are spread: the first
 furthest in seeded random directions, an empty cluster restarts at the sample furthest from its centroid, and sums are
 taken in float64, where their order is lost in the rounding to float32.
 
-The functions compute on the rows they are given. What needs all rows goes through `everyones`: it takes a tensor of one
-shape on every process and gives all of them, stacked. Alone that is the tensor itself.
+The functions compute on the rows they are given. What needs all rows goes through `all_gather`, which takes a
+tensor of one shape on every process and returns all of them, stacked; alone, the tensor itself.
 
 M rows of this process, W processes, C clusters, D dimensions, E empty clusters, R rows of a chunk, G of a group.
 """
@@ -22,17 +22,17 @@ ROWS = 4096  # of a chunk: with 1,000 clusters 16 MiB of distances
 _GROUP = 8
 
 #: From [...] on each process to [W, ...], the same on all.
-Everyones = Callable[[Tensor], Tensor]
+AllGather = Callable[[Tensor], Tensor]
 
 
 def alone(tensor: Tensor) -> Tensor:
-    """`everyones` of a single process."""
+    """`all_gather` of a single process."""
     return tensor[None]
 
 
 @torch.no_grad()
 def lloyd(
-    features_MD: Tensor, clusters: int, iterations: int, seed: int = 0, everyones: Everyones = alone
+    features_MD: Tensor, clusters: int, iterations: int, seed: int = 0, all_gather: AllGather = alone
 ) -> tuple[Tensor, Tensor]:
     """Clusters by squared Euclidean distance; ends early where nothing moves any more.
 
@@ -47,15 +47,15 @@ def lloyd(
     Raises:
         ValueError: there are not between 1 and N clusters, N being the rows of all processes.
     """
-    number = int(everyones(torch.tensor([len(features_MD)], device=features_MD.device)).sum())
+    number = int(all_gather(torch.tensor([len(features_MD)], device=features_MD.device)).sum())
     if not 1 <= clusters <= number:
         raise ValueError(f"{clusters} clusters are asked of {number} samples; take 1 to {number}")
-    centroids_CD = _first_centroids(features_MD, clusters, number, seed, everyones)
+    centroids_CD = _first_centroids(features_MD, clusters, number, seed, all_gather)
     for _ in range(iterations):
-        mean_CD, count_C, distance_M = _means(features_MD, centroids_CD, everyones)
+        mean_CD, count_C, distance_M = _means(features_MD, centroids_CD, all_gather)
         empty_E = (count_C == 0).nonzero()[:, 0]
         if len(empty_E):
-            mean_CD[empty_E] = _furthest(features_MD, distance_M, len(empty_E), everyones)
+            mean_CD[empty_E] = _furthest(features_MD, distance_M, len(empty_E), all_gather)
         if torch.equal(mean_CD, centroids_CD):
             break
         centroids_CD = mean_CD
@@ -81,7 +81,7 @@ def assign(features_MD: Tensor, centroids_CD: Tensor) -> Iterator[tuple[Tensor, 
         yield chunk_RD, assignment_R, best.values + chunk_RD.square().sum(1)
 
 
-def _means(features_MD: Tensor, centroids_CD: Tensor, everyones: Everyones) -> tuple[Tensor, Tensor, Tensor]:
+def _means(features_MD: Tensor, centroids_CD: Tensor, all_gather: AllGather) -> tuple[Tensor, Tensor, Tensor]:
     """Mean [C, D] float32 and size [C] of every cluster, over all processes; the own rows' distances [M]."""
     total_CD = torch.zeros_like(centroids_CD, dtype=torch.float64)
     count_C = total_CD.new_zeros(len(centroids_CD))
@@ -90,19 +90,19 @@ def _means(features_MD: Tensor, centroids_CD: Tensor, everyones: Everyones) -> t
         total_CD.index_add_(0, assignment_R, chunk_RD.double())
         count_C.index_add_(0, assignment_R, torch.ones_like(distance_R, dtype=torch.float64))
         distance.append(distance_R)
-    total_CE = everyones(torch.cat([total_CD, count_C[:, None]], 1)).sum(0)
+    total_CE = all_gather(torch.cat([total_CD, count_C[:, None]], 1)).sum(0)
     count_C = total_CE[:, -1]
     return (total_CE[:, :-1] / count_C.clamp_min(1)[:, None]).float(), count_C, torch.cat(distance)
 
 
-def _first_centroids(features_MD: Tensor, clusters: int, number: int, seed: int, everyones: Everyones) -> Tensor:
+def _first_centroids(features_MD: Tensor, clusters: int, number: int, seed: int, all_gather: AllGather) -> Tensor:
     """[C, D]: for each of C random directions, the row of all processes that reaches furthest from the mean."""
     width, device = features_MD.shape[1], features_MD.device
     direction_CD = torch.randn(clusters, width, generator=torch.Generator().manual_seed(seed)).to(device)
     total_D = torch.zeros(width, dtype=torch.float64, device=device)
     for chunk_RD in torch.split(features_MD, ROWS):
         total_D += chunk_RD.double().sum(0)
-    mean_D = (everyones(total_D).sum(0) / number).float()
+    mean_D = (all_gather(total_D).sum(0) / number).float()
     reach_C = direction_CD.new_full((clusters,), -torch.inf)
     furthest_CD = torch.zeros_like(direction_CD)
     for chunk_RD in torch.split(features_MD, ROWS) if len(features_MD) else ():
@@ -110,15 +110,15 @@ def _first_centroids(features_MD: Tensor, clusters: int, number: int, seed: int,
         further_C = best_C > reach_C
         furthest_CD[further_C] = chunk_RD[row_C[further_C]]
         reach_C = torch.maximum(reach_C, best_C)
-    owner_C = everyones(reach_C).argmax(0)
-    return everyones(furthest_CD)[owner_C, torch.arange(clusters, device=device)]
+    owner_C = all_gather(reach_C).argmax(0)
+    return all_gather(furthest_CD)[owner_C, torch.arange(clusters, device=device)]
 
 
-def _furthest(features_MD: Tensor, distance_M: Tensor, count: int, everyones: Everyones) -> Tensor:
+def _furthest(features_MD: Tensor, distance_M: Tensor, count: int, all_gather: AllGather) -> Tensor:
     """[E, D]: the `count` rows of all processes that are furthest from their centroids."""
     distance_E = distance_M.new_full((count,), -torch.inf)
     row_ED = features_MD.new_zeros(count, features_MD.shape[1])
     own = distance_M.topk(min(count, len(distance_M)))
     distance_E[: len(own.values)] = own.values
     row_ED[: len(own.values)] = features_MD[own.indices]
-    return everyones(row_ED).flatten(0, 1)[everyones(distance_E).flatten().topk(count).indices]
+    return all_gather(row_ED).flatten(0, 1)[all_gather(distance_E).flatten().topk(count).indices]

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
-from models.training.native_dtypes import multiplies_bfloat16
+from models.training.precision import multiplies_bfloat16
 
 ROWS, PIECE = 512, 65536  # of a chunk of scores: 64 MiB in bfloat16, 128 in float32
 _GROUP = 16

@@ -36,7 +36,17 @@ from torch import Tensor
 
 from models.method import Method
 from models.storage.atomic_files import make_folder, sync_file
-from models.storage.manifest import PAIRING, Damaged, digests_of, forget, is_whole, look_of, read, remember, seal
+from models.storage.manifest import (
+    PAIRING,
+    CorruptCheckpoint,
+    digests_of,
+    forget,
+    is_whole,
+    look_of,
+    read,
+    remember,
+    write_manifest,
+)
 from models.storage.snapshot import HostCopy, Snapshot
 from pipelines.formats.beton_writer import sync_folder
 from pipelines.plan.pairing import Pairing
@@ -95,7 +105,7 @@ def write(folder: Path, snapshot: Snapshot, keep: int) -> Path:
         _write(save_file, snapshot.optimizer, unnamed / "optimizer.safetensors")
         if snapshot.pairing is not None:
             _write(save_arrays, _arrays(snapshot.pairing), unnamed / PAIRING)
-        seal(unnamed)
+        write_manifest(unnamed)
         for file in unnamed.iterdir():
             sync_file(file)
         sync_folder(unnamed)
@@ -118,7 +128,7 @@ def newest(
     """The newest checkpoint that loads, and a line for each newer one that does not.
 
     Args:
-        check: looks at the state of one that loads; what it raises `Damaged` for is skipped too.
+        check: looks at the state of one that loads; what it raises `CorruptCheckpoint` for is skipped too.
 
     Raises:
         OSError: the disk cannot be read: whether there is a newer one, nobody knows.
@@ -129,7 +139,7 @@ def newest(
             loaded = load(path)
             check(loaded.state)
             return loaded, skipped
-        except Damaged as error:
+        except CorruptCheckpoint as error:
             skipped.append(f"{path.name} is damaged and was skipped ({error})")
     return None, skipped
 
@@ -145,7 +155,7 @@ def best(folder: Path) -> Checkpoint | None:
     for path in _by_accuracy(found(folder)):
         try:
             return load(path)
-        except Damaged:
+        except CorruptCheckpoint:
             continue
     return None
 
@@ -208,7 +218,7 @@ def _by_accuracy(paths: list[Path]) -> list[Path]:
     for path in paths:
         try:
             state = read(path / "state.json", partial(_state_of, _step(path)))
-        except Damaged:
+        except CorruptCheckpoint:
             continue  # it is nobody's best
         top1 = state.get("knn_top1")
         if isinstance(top1, int | float) and 0 <= top1 <= 100 and state.get("knn_step") == state["step"]:

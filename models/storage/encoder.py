@@ -19,6 +19,7 @@ from models.storage import checkpoint
 from models.storage.state_dicts import backbone_part, guessed, misfit, unsaid
 from models.storage.validate_metadata import check_claims
 from models.storage.weights_file import read_weights
+from models.training.config import with_current_names
 
 _ARCHITECTURE = ("backbone", "width", "stem", "image_size")
 
@@ -33,7 +34,7 @@ class Encoder:
 
     Attributes:
         architecture: the arguments of `build_backbone` that made it.
-        image_size, image_keep: side of evaluation views in pixels, and the share of the shorter side that they show.
+        image_size, crop_ratio: side of evaluation views in pixels, and the share of the shorter side that they show.
         mean, std: of the training images' channels, on the scale 0 to 1; None where nothing says.
         step, samples_seen: of the checkpoint, or None.
         source: the checkpoint or file.
@@ -43,7 +44,7 @@ class Encoder:
     backbone: Backbone
     architecture: dict[str, Any]
     image_size: int
-    image_keep: float
+    crop_ratio: float
     mean: tuple[float, float, float] | None
     std: tuple[float, float, float] | None
     step: int | None
@@ -82,7 +83,7 @@ def from_run(run: Path, which: str = "newest") -> Encoder:
     config_path = run / "config.json"
     try:
         config = json.loads(config_path.read_text())
-        facts = {**config["recipe"], "mean": config["data"]["mean"], "std": config["data"]["std"]}
+        facts = {**with_current_names(config["recipe"]), "mean": config["data"]["mean"], "std": config["data"]["std"]}
     except FileNotFoundError:
         raise EncoderError(f"{run} is no run of train.py: it has no config.json") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -127,7 +128,7 @@ def from_weights(
         weights, facts = read_weights(path)
     except ValueError as error:
         raise EncoderError(str(error)) from None
-    return _assemble(weights, guessed(backbone_part(weights)) | facts | given, path, ())
+    return _assemble(weights, guessed(backbone_part(weights)) | with_current_names(facts) | given, path, ())
 
 
 def _assemble(weights: dict[str, Tensor], facts: dict[str, Any], source: Path, notes: tuple[str, ...]) -> Encoder:
@@ -146,7 +147,7 @@ def _assemble(weights: dict[str, Tensor], facts: dict[str, Any], source: Path, n
         told = reprlib.repr(name).strip("'")
         raise EncoderError(f"{source} does not hold the backbone {told} ({why})") from None
     mean, std = (tuple(facts[fact]) if fact in facts else None for fact in ("mean", "std"))
-    keep, step, seen = float(facts.get("image_keep", 1.0)), facts.get("step"), facts.get("samples_seen")
+    keep, step, seen = float(facts.get("crop_ratio", 1.0)), facts.get("step"), facts.get("samples_seen")
     return Encoder(backbone, architecture, facts["image_size"], keep, mean, std, step, source, notes, seen)
 
 

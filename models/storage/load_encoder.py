@@ -33,7 +33,7 @@ class FrozenEncoder(nn.Module):
     Attributes:
         backbone: the network alone; it also returns the maps of its stages.
         dim: D.
-        image_size, image_keep: side of the views in pixels, and the share of the shorter side that they show.
+        image_size, crop_ratio: side of the views in pixels, and the share of the shorter side that they show.
         mean, std: of the channels, on the scale 0 to 1; None where neither the file nor the caller says.
         encoder: where the weights come from.
     """
@@ -43,7 +43,7 @@ class FrozenEncoder(nn.Module):
         self.encoder = encoder
         self.backbone = encoder.backbone
         self.dim = encoder.backbone.dim
-        self.image_size, self.image_keep = encoder.image_size, encoder.image_keep
+        self.image_size, self.crop_ratio = encoder.image_size, encoder.crop_ratio
         self.mean, self.std = encoder.mean, encoder.std
         self.eval().requires_grad_(False)
 
@@ -64,7 +64,7 @@ class FrozenEncoder(nn.Module):
             raise EncoderError(
                 f"{self.encoder.source} does not say how its images are normalised; give load_encoder mean and std"
             )
-        views = torch.cat([_view(image, self.image_size, self.image_keep) for image in images])
+        views = torch.cat([_view(image, self.image_size, self.crop_ratio) for image in images])
         device = next(self.backbone.parameters()).device
         mean_3, std_3 = torch.tensor(self.mean, device=device), torch.tensor(self.std, device=device)
         return (views.to(device).float() / 255 - mean_3.view(3, 1, 1)) / std_3.view(3, 1, 1)

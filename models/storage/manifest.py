@@ -25,11 +25,11 @@ _Content = TypeVar("_Content")
 _known: dict[Path, _Look] = {}  # whole checkpoints: what their files looked like when this process wrote or read them
 
 
-class Damaged(ValueError):
+class CorruptCheckpoint(ValueError):
     """A checkpoint is not what was written: one line that names the file."""
 
 
-def seal(path: Path) -> None:
+def write_manifest(path: Path) -> None:
     """Writes the manifest of a checkpoint's files: whatever changes one of them later is noticed."""
     digests = {file.name: _digest(file) for file in sorted(path.iterdir()) if file.name != _MANIFEST}
     (path / _MANIFEST).write_text(json.dumps(digests))
@@ -44,7 +44,7 @@ def digests_of(path: Path) -> dict[str, str]:
     """
     digests = read(path / _MANIFEST, json.loads)
     if not isinstance(digests, dict) or digests.keys() != _ALWAYS | ({PAIRING} if (path / PAIRING).exists() else set()):
-        raise Damaged(f"{_MANIFEST} does not list the files that are there")
+        raise CorruptCheckpoint(f"{_MANIFEST} does not list the files that are there")
     return digests
 
 
@@ -76,7 +76,7 @@ def is_whole(path: Path) -> bool:
             with _reading(path / name):
                 if _digest(path / name) != digest:
                     return False
-    except Damaged:
+    except CorruptCheckpoint:
         return False
     remember(path, look)
     return True
@@ -105,11 +105,11 @@ def _reading(file: Path) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise Damaged(f"{file.name}: {error.strerror}") from None
+        raise CorruptCheckpoint(f"{file.name}: {error.strerror}") from None
     except OSError as error:
         raise OSError(f"{file} cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
-        raise Damaged(f"{file.name}: {(str(error).splitlines() or [''])[0]}") from None
+        raise CorruptCheckpoint(f"{file.name}: {(str(error).splitlines() or [''])[0]}") from None
 
 
 def _digest(path: Path) -> str:

@@ -27,7 +27,7 @@ def check_claims(facts: Mapping[str, Any]) -> None:
             low, high = _WHOLE[name]
             if type(value) is not int or not low <= value <= high:
                 raise ValueError(f"{told}; give a whole number from {low} to {high:,}")
-        if name == "image_keep" and not _between(value, 1e-3, 1):
+        if name == "crop_ratio" and not _between(value, 1e-3, 1):
             raise ValueError(f"{told}; give a share above 0, at most 1")
         if name in ("mean", "std"):
             if not isinstance(value, list | tuple) or len(value) != 3 or not all(_between(v, 0, 1) for v in value):

@@ -2,44 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from models.options import option
+from models.networks.backbones import NAMES, STEMS
+from models.options import check_options, current_names, option
+from pipelines.plan.global_batch import check_global_batch
 
 
 @dataclass(frozen=True)
 class Training:
-    """What every method's training needs."""
+    """The recipe of a training as far as it is the same for every method."""
 
-    backbone: str = option("resnet18", "network: resnet18, resnet34, resnet50 or vit_small")
-    width: int = option(64, "channels of the first stage (64 is the published network)")
-    stem: str = option("small", "first layers: imagenet (7x7, pool), small (3x3) or small_pool (3x3, pool)")
-    zero_init_residual: bool = option(False, "start the last batch norm of each residual block at 0")
-    bn_splits: int = option(1, "groups of a global batch that have batch statistics of their own")
-    sync_bn: bool = option(False, "batch statistics of the backbone over all processes; not with bn_splits")
-    image_size: int = option(32, "side of the evaluation views, in pixels")
-    image_keep: float = option(1.0, "share of the shorter side that evaluation views show")
-    epochs: int = option(200, "passes over the data")
-    batch_size: int = option(256, "images of a step, over all processes")
-    optimizer: str = option("sgd", "sgd, lars or adamw")
-    lr: float = option(0.06, "peak learning rate, for the whole batch")
-    momentum: float = option(0.9, "of the optimizer")
-    weight_decay: float = option(5e-4, "of the optimizer")
-    decay_vectors: bool = option(True, "weight decay (and LARS scaling) of norm gains and biases too")
-    warmup_epochs: float = option(0.0, "epochs of linear warm-up, before the cosine")
-    lr_per_epoch: bool = option(False, "change the learning rate once an epoch instead of every step")
-    clip_norm: float = option(0.0, "largest norm of the gradient; 0 does not clip")
+    backbone: str = option("resnet18", "the network", choices=NAMES)
+    width: int = option(64, "channels of the network's first stage; 64 is the published network", at_least=1)
+    stem: str = option(
+        "small", "the first layers: imagenet (7x7, pool), small (3x3) or small_pool (3x3, pool)", choices=STEMS
+    )
+    zero_init_residual: bool = option(False, "start the last batch-norm gain of each residual block at 0")
+    bn_splits: int = option(1, "groups of a global batch, each with batch statistics of its own", at_least=1)
+    sync_bn: bool = option(False, "share the backbone's batch statistics over all processes; not with --bn-splits")
+    image_size: int = option(32, "side of the evaluation views, in pixels", at_least=1)
+    crop_ratio: float = option(1.0, "share of the shorter side that evaluation views show", formerly="image_keep")
+    epochs: int = option(200, "passes over the training images", at_least=1)
+    batch_size: int = option(256, "images of an optimizer step, over all processes", at_least=1)
+    optimizer: str = option("sgd", "the optimizer", choices=("sgd", "lars", "adamw"))
+    lr: float = option(0.06, "peak learning rate for the whole batch", above=0)
+    momentum: float = option(0.9, "momentum of SGD and LARS; AdamW takes 0.9 and 0.999", at_least=0)
+    weight_decay: float = option(5e-4, "weight decay of the optimizer", at_least=0)
+    decay_norm_and_bias: bool = option(
+        True, "apply weight decay (and LARS scaling) to norm gains and biases too", formerly="decay_vectors"
+    )
+    warmup_epochs: float = option(0.0, "epochs of linear warm-up before the cosine", at_least=0)
+    lr_per_epoch: bool = option(False, "change the learning rate once an epoch instead of at every step")
+    clip_norm: float = option(0.0, "largest norm of the gradient; 0 does not clip", at_least=0)
 
     def __post_init__(self) -> None:
-        for field in ("width", "bn_splits", "image_size", "epochs", "batch_size"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} is {getattr(self, field)}; give at least 1")
-        for field in ("weight_decay", "momentum", "warmup_epochs", "clip_norm"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"{field} is {getattr(self, field)}; give 0 or more")
-        if not self.lr > 0:
-            raise ValueError(f"lr is {self.lr}; give a number above 0")
+        check_options(self)
         if self.sync_bn and self.bn_splits > 1:
             raise ValueError(f"sync_bn and bn_splits {self.bn_splits} exclude each other; take one of them")
-        if self.batch_size % self.bn_splits:
-            raise ValueError(f"a batch of {self.batch_size} does not split into {self.bn_splits} groups (bn_splits)")
+        check_global_batch(self.batch_size, norm_groups=self.bn_splits)
+
+
+def with_current_names(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a recipe in an old run's file, under today's names of the fields."""
+    return current_names(recipe, Training)

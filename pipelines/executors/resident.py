@@ -33,7 +33,7 @@ from pipelines.formats.inspection import Inspection
 from pipelines.memory import free_memory
 from pipelines.plan.plan import BatchPlan
 from pipelines.plan.views import View
-from pipelines.transfer import sent
+from pipelines.transfer import to_device
 
 LIMIT = 0.8  # share of the free memory that the decoded set may take
 DAMAGED = 255  # a mode: nothing there to be read
@@ -165,8 +165,11 @@ class ResidentExecutor:
         pixels_P3, device = images.pixels_P3, images.pixels_P3.device
         if device.type == "cuda":
             pixels_P3.record_stream(torch.cuda.current_stream(device))
-        first_S, width_S = sent(images.first_N[source_S], device), sent(self._widths[source_S].astype(np.int64), device)
-        crop_VS4, flip_VS = sent(plan.crop_VS4.astype(np.int64), device), sent(plan.flip_VS, device)
+        first_S, width_S = (
+            to_device(images.first_N[source_S], device),
+            to_device(self._widths[source_S].astype(np.int64), device),
+        )
+        crop_VS4, flip_VS = to_device(plan.crop_VS4.astype(np.int64), device), to_device(plan.flip_VS, device)
         views = []
         for view, size in enumerate(self._sizes):
             high, wide = padded(plan.crop_VS4[view])

@@ -21,7 +21,7 @@ class Dataset:
         path: the .beton, or the folder of shards.
         format: "beton" or "shards".
         number: N, the images in it.
-        classes: names, in the order of the labels, as they can be printed (`shown`); empty if unlabelled.
+        classes: names, in the order of the labels, as they can be printed (`printable`); empty if unlabelled.
         heights, widths: [N] int32, pixels.
         labels: [N] int64, -1 = unlabelled.
         mean, std: of red, green and blue on the scale 0 to 1; every image counts the same whatever its size.
@@ -49,7 +49,7 @@ class Dataset:
 def image_names(dataset: Dataset) -> list[str]:
     """The images' names in the source, in index order; empty if the list was not kept with the images, or edited.
 
-    They are those of the source, byte for byte (`shown` makes them printable), as lists of images name them.
+    They are those of the source, byte for byte (`printable` makes them printable), as lists of images name them.
     """
     names = read_names(dataset.path, dataset.card.get("names_checksum"))
     return names if len(names) == dataset.number else []

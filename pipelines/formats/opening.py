@@ -20,7 +20,7 @@ from pipelines.formats.dataset import Dataset
 from pipelines.formats.digests import SAMPLED, content_checksum, image_digest, sample_checksum, sampled_numbers
 from pipelines.formats.encoded import EncodedImages
 from pipelines.formats.image_table import ImageTable
-from pipelines.printable import shown
+from pipelines.printable import printable
 
 CHECKS = ("sample", "full", "none")
 MEND = "convert the source again with --force, or, to train on them as they are, give --verify none"
@@ -63,7 +63,7 @@ def open_dataset(path: str | os.PathLike[str], check: str = "sample") -> Dataset
             table = replace(table, digest=None)
         if card["number"] != len(table):
             raise ValueError(f"{path} holds {len(table)} images and its card says {card['number']}")
-        classes = tuple(shown(name) for name in card["classes"])
+        classes = tuple(printable(name) for name in card["classes"])
         if int(table.label.min()) < -1 or int(table.label.max()) >= len(classes):
             raise ValueError(f"{path} has a label beyond the {len(classes)} classes of its card")
         dataset = Dataset(
@@ -77,7 +77,7 @@ def open_dataset(path: str | os.PathLike[str], check: str = "sample") -> Dataset
             mean=_triple(card["mean"]),
             std=_triple(card["std"]),
             checksum=card["checksum"],
-            name=shown(card["source"]),
+            name=printable(card["source"]),
             table=table,
             card=card,
         )

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.plan import crops
+from pipelines.plan.global_batch import check_enough_images, check_global_batch
 from pipelines.plan.pairing import Pairing
 from pipelines.plan.photometric import photometric_numbers
 from pipelines.plan.random_numbers import key, permute, uniform
@@ -90,15 +91,12 @@ class Plan:
             raise ValueError(
                 f"batch size {batch_size}, rank {rank} of {world}: give a batch of 1 or more and rank < world"
             )
-        if batch_size % world and drop_last:
-            raise ValueError(
-                f"a batch of {batch_size} does not divide over {world} processes; take a multiple of {world}"
-            )
+        if drop_last:
+            check_global_batch(batch_size, processes=world)
+            check_enough_images(self.size, batch_size)
         self.steps = self.size // batch_size if drop_last else -(-self.size // batch_size)
         if self.steps == 0:
-            raise ValueError(
-                f"the data set has {self.size} images, fewer than one batch of {batch_size}; lower the batch size"
-            )
+            raise ValueError("there are no images to make batches of")
 
     def order(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Data-set numbers at the given positions of an epoch."""

@@ -11,13 +11,13 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.evaluation.features import extract_part
+from models.evaluation.features import extract_local
 from models.methods.clim_selection import select
 from models.queue import KeyQueue
 from models.search.kmeans import ROWS
 from models.search.nearest import PIECE
 from models.search.nearest import ROWS as QUERIES
-from models.search.sharded_features import Part
+from models.search.sharded_features import LocalFeatures
 from pipelines import Dataset, View, make_loader
 from pipelines.executors.ffcv import BetonExecutor
 from pipelines.executors.resident import DecodedImages
@@ -59,7 +59,7 @@ def test_a_queue_keeps_its_keys_and_two_numbers() -> None:
 def test_selection_makes_no_tensor_that_grows_faster_than_its_samples(number: int, clusters: int) -> None:
     """No N x N and no N x C: what is not of fixed size is a few numbers a sample."""
     generator = torch.Generator().manual_seed(0)
-    part = Part(torch.arange(number), torch.randn(number, 16, generator=generator), number)
+    part = LocalFeatures(torch.arange(number), torch.randn(number, 16, generator=generator), number)
     with Largest() as largest:
         select(part, "paper", 8, 5, clusters, 3)
     fixed = max(QUERIES * PIECE * 4, ROWS * clusters * 4)  # a chunk of scores, of distances to centroids
@@ -95,7 +95,7 @@ def test_a_loader_is_at_most_a_few_batches_ahead(dataset: Dataset, monkeypatch: 
 def test_a_feature_bank_is_the_pooled_features(dataset: Dataset) -> None:
     network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
     with make_loader(dataset, [evaluation(16)], 5, shuffle=False, drop_last=False, threads=1) as loader:
-        part = extract_part(network, loader, dataset.number)
+        part = extract_local(network, loader, dataset.number)
     assert part.features_MD.nbytes == dataset.number * 12 * 4
     assert part.features_MD.untyped_storage().nbytes() == part.features_MD.nbytes  # no view into something larger
 

@@ -14,7 +14,7 @@ import train
 from models import build
 from models.methods.clim_selection import select
 from models.methods.registry import REGISTRY
-from models.search.sharded_features import Part
+from models.search.sharded_features import LocalFeatures
 from models.storage.snapshot import HostCopy
 from models.training.optim import build_optimizer
 from pipelines import make_loader
@@ -52,7 +52,7 @@ def test_the_first_loss_is_the_equations(method, data, tmp_path, monkeypatch):
     seen = []
     real = train.Trainer.train_on
 
-    def watching(self, batch):
+    def detect_lost_peers(self, batch):
         if not seen:
             exact = copy.deepcopy(self.method).cpu().double()
             exact.begin(0, self.steps_per_epoch, self.training.epochs)
@@ -61,7 +61,7 @@ def test_the_first_loss_is_the_equations(method, data, tmp_path, monkeypatch):
                 seen.append(float(exact(next(iter(loader.epoch(0, pairing=self.method.pairing)))).total))
         return real(self, batch)
 
-    monkeypatch.setattr(train.Trainer, "train_on", watching)
+    monkeypatch.setattr(train.Trainer, "train_on", detect_lost_peers)
     run = tmp_path / "run"
     assert runs.in_process(train, monkeypatch, *words(method, data, run, loader="resident", max_steps=1)) == 0
     print(f"{method}: {losses(run)[0]} of {seen[0]}")
@@ -92,7 +92,7 @@ def test_selection_is_that_of_a_cpu():
     features += 3 * torch.randn(40, 64, generator=torch.Generator().manual_seed(1))[torch.arange(3000) % 40]
     found = {}
     for device in ("cpu", "cuda"):
-        part = Part(torch.arange(3000, device=device), features.to(device), 3000)
+        part = LocalFeatures(torch.arange(3000, device=device), features.to(device), 3000)
         found[device] = select(part, "paper", 32, 10, 40, 10)
     same = (found["cpu"].neighbors_Nk == found["cuda"].neighbors_Nk.cpu()).float().mean()
     assert same > 0.999

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from models.distributed import (
     gather,
     gather_with_gradient,
-    local_part,
+    local_rows,
     mean_over_processes,
     positions,
     sum_over_processes,
@@ -59,7 +59,7 @@ class Loader:
     def epoch(self, epoch: int) -> Any:
         order = torch.tensor([3, 1, 2, 0, 9, 8, 7, 6, 5, 4, 3, 12, 10])
         for index in order.split(4):
-            local = local_part(index)
+            local = local_rows(index)
             images = local.double()[:, None, None, None].expand(-1, 3, 8, 8).float()
             yield SimpleNamespace(views=(images,), index=local)
 
@@ -70,13 +70,13 @@ def everything() -> dict[str, Any]:
     result: dict[str, Any] = {"world": (rank, processes)}
 
     numbers = torch.arange(BATCH * 3).view(BATCH, 3)
-    result["gather"] = gather(local_part(numbers))
+    result["gather"] = gather(local_rows(numbers))
     result["positions"] = gather(positions(BATCH // processes))
     result["sum"] = sum_over_processes(torch.tensor(float(rank + 1)))
 
     # A loss over the gathered whole with different weights on every row: each rank adds its own part of it.
     rows = (
-        local_part(torch.linspace(-1, 1, BATCH, dtype=torch.float64)[:, None] * torch.ones(3)).clone().requires_grad_()
+        local_rows(torch.linspace(-1, 1, BATCH, dtype=torch.float64)[:, None] * torch.ones(3)).clone().requires_grad_()
     )
     whole = gather_with_gradient(rows)
     weights = torch.arange(BATCH, dtype=torch.float64)[:, None] + rank
@@ -85,7 +85,7 @@ def everything() -> dict[str, Any]:
 
     # NT-Xent through a split batch norm: loss, gradients as DDP averages them, running statistics.
     student = network(processes)
-    first, second = (student(local_part(global_batch(step))) for step in (0, 1))
+    first, second = (student(local_rows(global_batch(step))) for step in (0, 1))
     everyone = (gather_with_gradient(first), gather_with_gradient(second), positions(len(first)))
     loss = nt_xent(first, second, 0.2, *everyone)
     loss.backward()
@@ -99,7 +99,7 @@ def everything() -> dict[str, Any]:
     student.zero_grad()
     losses = []
     for step in range(STEPS):
-        images = local_part(global_batch(step))
+        images = local_rows(global_batch(step))
         keys = shuffled(teacher, images, batch_permutation(BATCH, 7, step))
         if step >= STEPS - 2:
             loss = info_nce(student(images), keys, queue.keys(), 0.2).mean()
@@ -109,7 +109,7 @@ def everything() -> dict[str, Any]:
     result["queue"], result["pointer"] = queue.keys(), int(queue.pointer)
     result["info_nce"] = losses
     result["info_nce_gradient"] = averaged([p.grad for p in student.parameters() if p.grad is not None])
-    result["views"] = [gather(y) for y in forward_views(teacher, [local_part(global_batch(step)) for step in (3, 4)])]
+    result["views"] = [gather(y) for y in forward_views(teacher, [local_rows(global_batch(step)) for step in (3, 4)])]
     result["features"] = extract(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), Loader())
     return result
 

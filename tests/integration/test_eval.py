@@ -70,7 +70,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "order": dataset("order", classes=("b", "a", "c")),
     }  # fmt: skip
     monkeypatch.setattr("tools.evaluation.data.open_dataset", lambda path, check: sets[str(path)])
-    monkeypatch.setattr("models.evaluation.labelled_passes.make_loader", FakeLoader)
+    monkeypatch.setattr("models.evaluation.feature_extractor.make_loader", FakeLoader)
     FakeLoader.normalised_by.clear()
     return write_run(tmp_path / "run")
 

@@ -13,7 +13,7 @@ pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 import eval as program
 import train
-from models.evaluation import labelled_passes as passes
+from models.evaluation import feature_extractor as passes
 from models.evaluation.knn_monitor import KnnMonitor
 from models.storage import checkpoint
 from models.storage.encoder import from_run
@@ -170,7 +170,7 @@ def test_the_best_checkpoint_stands_beside_the_newest(run, data, tmp_path, monke
     save_file(weights, earlier / "model.safetensors")
     state = json.loads((earlier / "state.json").read_text())
     (earlier / "state.json").write_text(json.dumps(state | {"step": 7, "knn_step": 7, "knn_top1": 100.0}))
-    checkpoint.seal(earlier)
+    checkpoint.write_manifest(earlier)
     sets = ("--run", copy, "--data", data.train, "--val-data", data.held_out, "--device", "cpu")
     assert runs.in_process(program, monkeypatch, "knn", *sets) == 0
     both = json.loads((copy / "eval-knn.json").read_text())

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from models import Method, build, resolve
 from models.clustering import log_assignment, log_mean, uniformity
-from models.distributed import gather, gather_with_gradient, local_part, mean_over_processes, world
+from models.distributed import gather, gather_with_gradient, local_rows, mean_over_processes, world
 from models.methods.registry import REGISTRY
 from models.networks.backbone import Backbone, Features
 from models.networks.sync_norm import SyncBatchNorm1d, SyncBatchNorm2d
@@ -70,8 +70,8 @@ def batch_of(method: Method, step: int) -> Batch:
     generator = torch.Generator().manual_seed(step)
     image = torch.randn(BATCH, 3, 16, 16, generator=generator, dtype=torch.float64)
     noise = torch.randn(len(method.views), BATCH, 3, 16, 16, generator=generator, dtype=torch.float64)
-    index = local_part(torch.arange(BATCH))
-    return Batch(tuple(local_part(image + n) for n in noise), index, index, step)
+    index = local_rows(torch.arange(BATCH))
+    return Batch(tuple(local_rows(image + n) for n in noise), index, index, step)
 
 
 def trained(case: str) -> dict[str, Any]:
@@ -113,9 +113,9 @@ def normalised() -> dict[str, Any]:
         norm = (SyncBatchNorm1d if name == "1d" else SyncBatchNorm2d)(5).double()
         nn.init.uniform_(norm.weight)
         nn.init.normal_(norm.bias)
-        x = local_part(3 * torch.randn(shape, dtype=torch.float64) + 1).clone().requires_grad_()
+        x = local_rows(3 * torch.randn(shape, dtype=torch.float64) + 1).clone().requires_grad_()
         y = norm(x)
-        weight = local_part(torch.randn(shape, dtype=torch.float64))
+        weight = local_rows(torch.randn(shape, dtype=torch.float64))
         (y.sin() * weight).mean().backward()
         result[name] = {
             "output": gather(y),
@@ -124,7 +124,7 @@ def normalised() -> dict[str, Any]:
             "statistics": dict(norm.named_buffers()),
         }
     torch.manual_seed(2)
-    large = local_part(torch.randn(BATCH, 5, dtype=torch.float64) + 1000)
+    large = local_rows(torch.randn(BATCH, 5, dtype=torch.float64) + 1000)
     plain = SyncBatchNorm1d(5, affine=False)
     result["large mean"] = gather(plain(large.float()))
     half = plain(large.bfloat16())
@@ -136,7 +136,7 @@ def uniform() -> dict[str, Any]:
     """L_uni alone: its value and gradient over processes, through the gathered mean."""
     torch.manual_seed(3)
     layer = nn.Linear(6, 12, bias=False).double()
-    rows = local_part(torch.randn(BATCH, 6, dtype=torch.float64))
+    rows = local_rows(torch.randn(BATCH, 6, dtype=torch.float64))
     value = uniformity(gather_with_gradient(log_mean(log_assignment(layer(rows), 0.1))[None]))
     value.backward()
     return {"value": value.detach(), "gradient": mean_over_processes(layer.weight.grad)}

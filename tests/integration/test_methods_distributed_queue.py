@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from models import build
-from models.distributed import gather, local_part, mean_over_processes, world
+from models.distributed import gather, local_rows, mean_over_processes, world
 from models.method import Method
 from models.networks.norm import SplitBatchNorm2d
 from pipelines.batch import Batch
@@ -63,10 +63,10 @@ def whole_batch(name: str, method: Method, step: int) -> Batch:
 
 def part_of(batch: Batch) -> Batch:
     """This rank's samples, and their partners."""
-    views = tuple(local_part(view) for view in batch.views)
+    views = tuple(local_rows(view) for view in batch.views)
     partner = None if batch.partner is None else part_of(batch.partner)
-    box = None if batch.box is None else local_part(batch.box)
-    return Batch(views, local_part(batch.index), local_part(batch.label), batch.seed, partner, box)
+    box = None if batch.box is None else local_rows(batch.box)
+    return Batch(views, local_rows(batch.index), local_rows(batch.label), batch.seed, partner, box)
 
 
 def train(name: str, neck_groups: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 from models import build
-from models.evaluation.features import extract_part
+from models.evaluation.features import extract_local
 from models.methods.clim import select
 from pipelines import make_loader
 from pipelines.plan.views import evaluation
@@ -23,7 +23,7 @@ def partners_of_pictures(folder, order):
     torch.manual_seed(0)
     method = build("clim", "cifar10", width=8, neighbors=6, clusters=8, whiten=16)
     with make_loader(dataset, [evaluation(16)], 32, shuffle=False, drop_last=False) as loader:
-        pairing = select(extract_part(method.student.backbone, loader), method.settings)
+        pairing = select(extract_local(method.student.backbone, loader), method.settings)
     return {
         int(order[i]): {int(order[j]) for j in pairing.pool[start : start + count]}
         for i, (start, count) in enumerate(zip(pairing.start, pairing.count, strict=True))

@@ -55,7 +55,7 @@ def step(method: Method, optimizer: torch.optim.Optimizer, batch: Batch, device:
     with torch.autocast(device, torch.bfloat16):
         losses = method(batch)
     losses.total.backward()
-    assert not any(part.requires_grad for part in losses.parts.values())
+    assert not any(part.requires_grad for part in losses.terms.values())
     optimizer.step()
     optimizer.zero_grad()
     method.after_step(0)

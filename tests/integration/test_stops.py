@@ -29,14 +29,14 @@ def test_a_signal_ends_the_step_with_a_checkpoint_and_the_same_code(number, whol
 
 def test_a_signal_ends_whatever_looks_at_the_network_and_the_resumed_run_does_it(whole, data, tmp_path, monkeypatch):
     """At the start, at an epoch's end, while partners are renewed, and at the very end, where no step is left."""
-    run, moments = tmp_path / "run", [("measure", 0), ("measure", 30), ("renew_pairing", 42), ("measure", LAST)]
+    run, moments = tmp_path / "run", [("measure", 0), ("measure", 30), ("refresh_partners", 42), ("measure", LAST)]
     left = list(moments)
 
     def signalled(name):
         real = getattr(train.Trainer, name)
 
         def call(self, *words):
-            if left and left[0] == (name, self.state["step"]):
+            if left and left[0] == (name, self.state.step):
                 left.pop(0)
                 os.kill(os.getpid(), signal.SIGTERM)
                 while not self.stop.asked():
@@ -46,7 +46,7 @@ def test_a_signal_ends_whatever_looks_at_the_network_and_the_resumed_run_does_it
         monkeypatch.setattr(train.Trainer, name, call)
 
     signalled("measure")
-    signalled("renew_pairing")
+    signalled("refresh_partners")
     words = runs.options(data, run, checkpoint_every=7)
     for number, (_, step) in enumerate(moments):
         assert runs.in_process(train, monkeypatch, *words, *["--resume"][:number]) == STOPPED
@@ -93,7 +93,7 @@ import sys
 import train
 real = train.Trainer.train_on
 def train_on(self, batch):
-    if self.accelerator.process_index == 1 and self.state["step"] == 4:
+    if self.accelerator.process_index == 1 and self.state.step == 4:
         raise ZeroDivisionError("an error of one process")
     return real(self, batch)
 train.Trainer.train_on = train_on

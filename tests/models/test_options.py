@@ -9,7 +9,7 @@ from models.methods.recipes import names, recipe
 from models.methods.registry import REGISTRY
 from models.training.config import Training
 from tools.command_line import Failure
-from tools.run.options import check_run, parse
+from tools.run.options import parse
 
 
 def help_of(capsys, *words):
@@ -63,7 +63,7 @@ def test_help_of_a_method_lists_its_recipes_and_their_values(method, capsys):
 def test_given_values_are_overrides_and_others_are_not():
     words = "--lr 0.5 --resolutions 32,24 --no-decay-vectors --epochs 3 --max-steps 7"
     options, overrides = parse(["--method", "clim", "--data", "a.beton", *words.split()])
-    assert overrides == {"lr": 0.5, "resolutions": (32, 24), "decay_vectors": False, "epochs": 3}
+    assert overrides == {"lr": 0.5, "resolutions": (32, 24), "decay_norm_and_bias": False, "epochs": 3}
     assert (options.data, options.max_steps, options.recipe, options.seed) == ("a.beton", 7, None, 0)
     assert not hasattr(options, "lr")
     made = recipe("clim", "cifar10", **overrides)
@@ -107,10 +107,15 @@ def test_what_the_parser_refuses_is_one_line(words, message):
     ],
 )
 def test_run_options_out_of_range(words, message):
-    options, _ = parse(["--method", "clim", "--data", "x", *words.split()])
     with pytest.raises(Failure, match=re.escape(message)):
-        check_run(options)
+        parse(["--method", "clim", "--data", "x", *words.split()])
 
 
 def test_usual_options_pass():
-    check_run(parse(["--method", "clim", "--data", "x"])[0])
+    options, overrides = parse(["--method", "clim", "--data", "x"])
+    assert overrides == {} and str(options.folder) == "runs/clim-x"
+
+
+def test_a_former_name_is_still_taken():
+    overrides = parse(["--method", "clim", "--data", "x", "--image-keep", "0.5", "--decay-vectors"])[1]
+    assert overrides == {"crop_ratio": 0.5, "decay_norm_and_bias": True}

@@ -5,7 +5,7 @@ import platform
 import psutil
 import pytest
 
-from pipelines.memory import give_back
+from pipelines.memory import release_memory
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps its memory in other ways")
@@ -15,5 +15,5 @@ def test_freed_memory_is_given_back():
     held = blocks[::40]
     del blocks
     before = process.memory_info().rss
-    give_back()
+    release_memory()
     assert process.memory_info().rss < before - 150 * 2**20 and len(held) == 50

@@ -47,7 +47,7 @@ def write_checkpoint(folder: Path, network: Backbone, step: int, **state: Any) -
 
 def write_run(folder: Path, data: Dataset, step: int = 12, **architecture: Any) -> tuple[Path, Backbone]:
     """A run with one checkpoint; `architecture` as in a recipe. Returns its folder and its student backbone."""
-    recipe = {"backbone": "resnet18", "width": 4, "stem": "small", "image_size": 32, "image_keep": 1.0} | architecture
+    recipe = {"backbone": "resnet18", "width": 4, "stem": "small", "image_size": 32, "crop_ratio": 1.0} | architecture
     torch.manual_seed(0)
     network = build_backbone(recipe["backbone"], recipe["width"], recipe["stem"], image_size=recipe["image_size"])
     network = lively(network, recipe["image_size"])

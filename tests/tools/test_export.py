@@ -141,7 +141,7 @@ def test_metadata_say_what_it_is(run, dataset, tmp_path):
     with safe_open(tmp_path / "w.safetensors", framework="pt") as file:
         facts = file.metadata()
     texts = {"method": "clim", "backbone": "resnet18", "stem": "small", "layout": "torchvision", "step": "12"}
-    assert facts.items() >= (texts | {"width": "4", "samples_seen": "192", "image_keep": "1.0"}).items()
+    assert facts.items() >= (texts | {"width": "4", "samples_seen": "192", "crop_ratio": "1.0"}).items()
     assert json.loads(facts["data"]) == {"name": dataset.name, "number": 18, "checksum": dataset.checksum}
     assert json.loads(facts["recipe"])["lr"] == 0.1 and json.loads(facts["sources"]) == {"lr": "paper"}
     knn = {

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
-from models.storage.checkpoint import seal
+from models.storage.checkpoint import write_manifest
 from tests.support import runs
 from tools.kill_test import differences, main
 
@@ -44,7 +44,7 @@ def test_one_changed_bit_one_lost_and_one_changed_row_are_seen(whole, tmp_path):
     weights = load_file(folder / "model.safetensors")
     weights["queue.rows"].view(-1).view(dtype=weights["queue.pointer"].dtype)[3] ^= 1
     save_file(weights, folder / "model.safetensors")
-    seal(folder)
+    write_manifest(folder)
     assert differences(whole[0], run) == ["model: queue.rows"]
     lines = (run / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]

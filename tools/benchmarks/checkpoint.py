@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 
 from models import build, resolve
-from models.training.native_dtypes import multiplies_bfloat16
 from models.training.optim import build_optimizer
+from models.training.precision import multiplies_bfloat16
 from pipelines import Batch
 from tools.benchmarks.measure import Case, Settings, milliseconds, synchronize
 from tools.run.checkpoint_writer import CheckpointWriter

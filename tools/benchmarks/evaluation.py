@@ -1,9 +1,10 @@
 """Evaluation: features of a data set beside the forward pass alone, and kNN beside scikit-learn's brute force.
 
-extraction   `Passes.part` as eval.py calls it, loading included, and the same network on batches that are already
-             there; "ours is better" below the name of the second is the efficiency of the pass itself. ResNet-18
-             at 32 px, bfloat16 and float32; on a small CPU of the first 2,048 images. `--data FILE --sizes 60000`
-             measures a pass that long, in bfloat16, where the network leaves the loader the least time.
+extraction   `FeatureExtractor.local_features` as eval.py calls it, loading included, and the same network on batches
+             that are already there; "ours is better" below the second's name is the efficiency of the pass itself.
+             ResNet-18 at 32 px, bfloat16 and float32; on a small CPU of the first 2,048 images.
+             `--data FILE --sizes 60000` measures a pass that long, in bfloat16, where the network leaves the loader
+             the least time.
 kNN          10,000 queries, 512-d features, k = 200, on banks of `--sizes` images; scikit-learn's weighted
              KNeighborsClassifier up to 50,000, which must give the same top-1.
 
@@ -24,9 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.evaluation.feature_extractor import FeatureExtractor
 from models.evaluation.features import evaluating
 from models.evaluation.knn import knn_predict, topk_accuracy
-from models.evaluation.labelled_passes import Passes
 from models.networks.backbones import build_backbone
 from pipelines import Dataset, make_loader, open_dataset
 from pipelines.plan.views import evaluation
@@ -77,9 +78,9 @@ def extraction(dataset: Dataset, dtype: torch.dtype, sizes: Sizes, settings: Set
         dataset, [view], sizes.batch_size, subset=number_N, shuffle=False, drop_last=False, **loading
     ) as loader:
         ready = [batch.views[0] for batch in loader.epoch(0)]
-    passes = Passes(view, sizes.batch_size, loading)
+    passes = FeatureExtractor(view, sizes.batch_size, loading)
     contenders: dict[str, Callable[[], object]] = {
-        "loading included": lambda: passes.part(network, dataset, number_N),
+        "loading included": lambda: passes.local_features(network, dataset, number_N),
         "batches already there": lambda: forward(network, ready),
     }
     forward(network, ready[:1])

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from pipelines.memory import give_back
+from pipelines.memory import release_memory
 
 NOISY = 0.25  # spread of the repeats, (largest - smallest) / median, above which a measurement is flagged
 _MIB = 2**20
@@ -124,7 +124,7 @@ def peak_memory(function: Callable[[], object], device: str = "cpu") -> float:
         function()
         torch.cuda.synchronize()
         return float(torch.cuda.max_memory_allocated() - before) / _MIB
-    give_back()  # what is freed but kept would hide as much of what is needed
+    release_memory()  # what is freed but kept would hide as much of what is needed
     Path("/proc/self/clear_refs").write_text("5")  # the kernel starts the process's peak anew
     before = _resident("VmRSS")
     function()

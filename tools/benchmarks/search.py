@@ -16,8 +16,8 @@ from torch import Tensor
 
 from models.search.kmeans import lloyd
 from models.search.nearest import PIECE, Nearest
+from tools.benchmarks.baselines import baselines
 from tools.benchmarks.measure import Case, Settings
-from tools.benchmarks.rivals import rivals
 from tools.benchmarks.selection import CLUSTERS, ITERATIONS, NEIGHBORS, REPEATED, measured, mixture
 
 QUERIES = 20_000
@@ -25,14 +25,14 @@ QUERIES = 20_000
 
 def cases(settings: Settings) -> Iterator[Case]:
     for number in settings.sizes:
-        part = mixture(number, settings.device)
-        features_ND, number_N = part.features_MD, part.number_M
+        local = mixture(number, settings.device)
+        features_ND, number_N = local.features_MD, local.number_M
         query_QD = features_ND[:QUERIES]
         searches: dict[str, Callable[[], object]] = {"ours": lambda: neighbors(features_ND, number_N)}  # noqa: B023
         clusterings: dict[str, Callable[[], object]] = {"ours": lambda: lloyd(features_ND, CLUSTERS, ITERATIONS)}  # noqa: B023
-        for rival in rivals(features_ND, settings.threads) if settings.device == "cpu" else []:
-            searches[rival.name] = lambda one=rival: one.search(query_QD.numpy(), NEIGHBORS + 1)  # type: ignore[misc]  # noqa: B023
-            clusterings[rival.name] = lambda one=rival: one.cluster(CLUSTERS, ITERATIONS)  # type: ignore[misc]
+        for baseline in baselines(features_ND, settings.threads) if settings.device == "cpu" else []:
+            searches[baseline.name] = lambda one=baseline: one.search(query_QD.numpy(), NEIGHBORS + 1)  # type: ignore[misc]  # noqa: B023
+            clusterings[baseline.name] = lambda one=baseline: one.cluster(CLUSTERS, ITERATIONS)  # type: ignore[misc]
         repeats = settings.repeats if number <= REPEATED else 0
         found = measured(searches, settings, repeats)
         yield Case(f"neighbours of {len(query_QD):,} among {number:,}", "seconds", *found)

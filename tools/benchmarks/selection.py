@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from models.distributed import everyones, world
+from models.distributed import all_gather, world
 from models.methods.clim_selection import select
 from models.neighbors import center_wise
-from models.search.sharded_features import Part
+from models.search.sharded_features import LocalFeatures
+from tools.benchmarks.baselines import Baseline, baselines
 from tools.benchmarks.measure import Case, Settings, milliseconds, peak_memory, take_turns
-from tools.benchmarks.rivals import Rival, rivals
 
 NEIGHBORS, CLUSTERS, ITERATIONS = 10, 1000, 10
 DIMENSIONS, GROUPS, NOISE = 128, 300, 1.5  # fewer groups than clusters: k-means takes more iterations to settle
@@ -39,41 +39,41 @@ _CHUNK = 4096  # samples that are drawn together
 def cases(settings: Settings) -> Iterator[Case]:
     before: Case | None = None
     for number in settings.sizes:
-        part = mixture(number, settings.device)
+        local = mixture(number, settings.device)
         alone = world()[1] == 1 and settings.device == "cpu" and number <= COMPARED
-        case = selection(part, settings, rivals(part.features_MD, settings.threads) if alone else [], before)
+        case = selection(local, settings, baselines(local.features_MD, settings.threads) if alone else [], before)
         yield case
         before = case
 
 
-def selection(part: Part, settings: Settings, others: list[Rival], before: Case | None) -> Case:
+def selection(local: LocalFeatures, settings: Settings, others: list[Baseline], before: Case | None) -> Case:
     """Seconds of a selection, by ours and by others; `before` is the case of the size that ran last."""
     contenders: dict[str, Callable[[], object]] = {
-        "ours": lambda: select(part, "paper", 0, NEIGHBORS, CLUSTERS, ITERATIONS)
+        "ours": lambda: select(local, "paper", 0, NEIGHBORS, CLUSTERS, ITERATIONS)
     }
-    contenders |= {rival.name: lambda rival=rival: by(rival, part.features_MD) for rival in others}  # type: ignore[misc]
+    contenders |= {baseline.name: lambda baseline=baseline: by(baseline, local.features_MD) for baseline in others}  # type: ignore[misc]
     used = _processor_seconds()
-    values, peaks = measured(contenders, settings, settings.repeats if part.total <= REPEATED else 0)
+    values, peaks = measured(contenders, settings, settings.repeats if local.total <= REPEATED else 0)
     facts: dict[str, object] = {
-        "samples": part.total, "processes": world()[1], "features_mib": round(part.features_MD.nbytes / 2**20, 1),
+        "samples": local.total, "processes": world()[1], "features_mib": round(local.features_MD.nbytes / 2**20, 1),
     }  # fmt: skip
     if not others:
-        runs = 1 + (settings.repeats if part.total <= REPEATED else 0)
+        runs = 1 + (settings.repeats if local.total <= REPEATED else 0)
         facts["cpu_seconds"] = round((_processor_seconds() - used) / runs, 2)
     if before is not None:
         ratio = statistics.median(values["ours"]) / before.median("ours")
-        size = part.total / int(before.facts["samples"])
+        size = local.total / int(before.facts["samples"])
         facts["growth"] = f"{ratio:.2f} times the time for {size:g} times the samples (N^{math.log(ratio, size):.2f})"
-    return Case(f"{part.total:,} samples, {DIMENSIONS}-d", "seconds", values, peaks, facts)
+    return Case(f"{local.total:,} samples, {DIMENSIONS}-d", "seconds", values, peaks, facts)
 
 
-def by(rival: Rival, features_ND: Tensor) -> Tensor:
+def by(baseline: Baseline, features_ND: Tensor) -> Tensor:
     """A selection with another's search and k-means."""
-    neighbors_Nk = rival.search(features_ND.numpy(), NEIGHBORS + 1)[:, 1:]  # the first one is the sample itself
-    return center_wise(features_ND, neighbors_Nk, *rival.cluster(CLUSTERS, ITERATIONS))
+    neighbors_Nk = baseline.search(features_ND.numpy(), NEIGHBORS + 1)[:, 1:]  # the first one is the sample itself
+    return center_wise(features_ND, neighbors_Nk, *baseline.cluster(CLUSTERS, ITERATIONS))
 
 
-def mixture(number: int, device: str) -> Part:
+def mixture(number: int, device: str) -> LocalFeatures:
     """This process's part of a mixture that is the same for any number of processes: every W-th chunk."""
     centre = torch.randn(GROUPS, DIMENSIONS, generator=torch.Generator().manual_seed(0))
     rank, processes = world()
@@ -85,7 +85,7 @@ def mixture(number: int, device: str) -> Part:
         noise = NOISE * torch.randn(len(own), DIMENSIONS, generator=generator)
         numbers.append(own)
         rows.append(normalize(centre[group] + noise))
-    return Part(torch.cat(numbers).to(device), torch.cat(rows).to(device), number)
+    return LocalFeatures(torch.cat(numbers).to(device), torch.cat(rows).to(device), number)
 
 
 def measured(
@@ -100,7 +100,7 @@ def measured(
 
 def _processor_seconds() -> float:
     """That all processes have used so far."""
-    return float(everyones(torch.tensor(time.process_time(), dtype=torch.float64)).sum())
+    return float(all_gather(torch.tensor(time.process_time(), dtype=torch.float64)).sum())
 
 
 def _seconds(run: Callable[[], float]) -> Callable[[], float]:
@@ -110,7 +110,7 @@ def _seconds(run: Callable[[], float]) -> Callable[[], float]:
 
 def _largest(value: float) -> float:
     """The largest of all processes' values."""
-    return float(everyones(torch.tensor(value, dtype=torch.float64)).max())
+    return float(all_gather(torch.tensor(value, dtype=torch.float64)).max())
 
 
 def _keep(values: dict[str, float], name: str, run: Callable[[], float]) -> Callable[[], None]:

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from pipelines.formats.regular_file import regular
-from pipelines.printable import shown
-from tools.conversion.byte_locations import BZIP2, DEFLATED, STORED, Place
-from tools.conversion.tree import SourceError, Tree
+from pipelines.printable import printable
+from tools.conversion.byte_locations import BZIP2, DEFLATED, STORED, ByteRange
+from tools.conversion.tree import SourceError, SourceTree
 
 # An archive that unpacks to more than both is a bomb: images hardly shrink, and real archives stay below 20.
 BOMB_BYTES, BOMB_RATIO = 1 << 30, 200
@@ -44,7 +44,7 @@ def _open(path: Path) -> IO[bytes]:
     return open(path, "rb", opener=regular)
 
 
-def _clean(name: str, tree: Tree) -> str | None:
+def _clean(name: str, tree: SourceTree) -> str | None:
     """A member's name without "./" and the like; None for what is to be ignored."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if not parts or any(part.startswith(".") and part != ".." for part in parts) or "__MACOSX" in parts:
@@ -64,8 +64,8 @@ def is_zip(path: Path) -> bool:
         return False
 
 
-def zip_tree(source: Path) -> Tree:
-    tree = Tree(source.name)
+def zip_tree(source: Path) -> SourceTree:
+    tree = SourceTree(source.name)
     try:
         with _open(source) as file, zipfile.ZipFile(file) as archive:
             _list_zip(archive, file, source, tree)
@@ -76,7 +76,7 @@ def zip_tree(source: Path) -> Tree:
     return tree
 
 
-def _list_zip(archive: zipfile.ZipFile, file: IO[bytes], source: Path, tree: Tree) -> None:
+def _list_zip(archive: zipfile.ZipFile, file: IO[bytes], source: Path, tree: SourceTree) -> None:
     members = sorted(archive.infolist(), key=lambda member: member.header_offset)
     if sum(member.file_size for member in members) > _most(source):
         raise _bomb(source)
@@ -100,7 +100,7 @@ def _list_zip(archive: zipfile.ZipFile, file: IO[bytes], source: Path, tree: Tre
             tree.bad.append((name, "has no header in the zip"))
         else:
             packing, crc = member.compress_type, member.CRC
-            tree.files[name] = Place(os.fspath(source), start, member.compress_size, packing, member.file_size, crc)
+            tree.files[name] = ByteRange(os.fspath(source), start, member.compress_size, packing, member.file_size, crc)
 
 
 def _data_start(file: IO[bytes], member: zipfile.ZipInfo) -> int | None:
@@ -123,12 +123,12 @@ def _most(source: Path) -> int:
 
 def _bomb(source: Path) -> SourceError:
     return SourceError(
-        f"the archive {shown(str(source))} unpacks to over {BOMB_RATIO} times its size, as images never do; "
+        f"the archive {printable(str(source))} unpacks to over {BOMB_RATIO} times its size, as images never do; "
         "if you trust it, unpack it yourself"
     )
 
 
-def compressed_tar_tree(source: Path, packing: str, scratch: Path) -> Tree:
+def compressed_tar_tree(source: Path, packing: str, scratch: Path) -> SourceTree:
     with tempfile.NamedTemporaryFile(dir=scratch, prefix=".unpacked-", suffix=".tmp", delete=False) as file:
         temporary = Path(file.name)
         try:
@@ -156,7 +156,7 @@ def _next(stream: IO[bytes], source: Path) -> bytes:
     try:
         return stream.read(1 << 20)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:  # bz2 has none of its own
-        raise SourceError(f"the archive {shown(str(source))} is damaged ({error}); get it again") from None
+        raise SourceError(f"the archive {printable(str(source))} is damaged ({error}); get it again") from None
 
 
 class _Member(tarfile.TarInfo):
@@ -190,10 +190,10 @@ def is_tar(path: Path) -> bool:
         return False
 
 
-def tar_tree(path: Path, name: str, source: Path) -> Tree:
-    tree = Tree(name)
+def tar_tree(path: Path, name: str, source: Path) -> SourceTree:
+    tree = SourceTree(name)
     if not is_tar(path):
-        raise SourceError(f"{shown(str(source))} is compressed but holds no tar; unpack it and give the result")
+        raise SourceError(f"{printable(str(source))} is compressed but holds no tar; unpack it and give the result")
     try:
         with _opened(path) as archive:
             _list_tar(archive, path, tree)
@@ -202,7 +202,7 @@ def tar_tree(path: Path, name: str, source: Path) -> Tree:
     return tree
 
 
-def _list_tar(archive: tarfile.TarFile, path: Path, tree: Tree) -> None:
+def _list_tar(archive: tarfile.TarFile, path: Path, tree: SourceTree) -> None:
     length, before = path.stat().st_size, -1
     while True:
         member = archive.next()
@@ -226,7 +226,7 @@ def _list_tar(archive: tarfile.TarFile, path: Path, tree: Tree) -> None:
             else:
                 tree.files[member_name] = target
         else:
-            tree.files[member_name] = Place(os.fspath(path), member.offset_data, member.size)
+            tree.files[member_name] = ByteRange(os.fspath(path), member.offset_data, member.size)
     # At a header that it cannot read, tarfile stops as at the end, which is a block of zeros.
     with _open(path) as file:
         file.seek(archive.offset)

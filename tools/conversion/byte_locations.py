@@ -21,7 +21,7 @@ MAX_BYTES = 1 << 30  # of one file: more than any image that is decoded here, an
 Image = NDArray[np.uint8]
 
 
-class Place(NamedTuple):
+class ByteRange(NamedTuple):
     """A range of bytes in a file.
 
     Attributes:
@@ -48,7 +48,7 @@ class Planes(NamedTuple):
         by_columns: each plane runs down its columns (STL-10) instead of along its rows (CIFAR).
     """
 
-    place: Place
+    place: ByteRange
     side: int
     by_columns: bool
 
@@ -61,7 +61,7 @@ class Kept(NamedTuple):
         height, width: pixels.
     """
 
-    place: Place
+    place: ByteRange
     mode: int
     height: int
     width: int
@@ -78,10 +78,10 @@ class Item(NamedTuple):
 
     name: str
     label: int
-    content: Place | Planes | Kept | Image
+    content: ByteRange | Planes | Kept | Image
 
 
-def fetch(place: Place) -> bytes:
+def fetch(place: ByteRange) -> bytes:
     """The bytes at a place, unpacked and checked.
 
     Raises:

@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from tools.conversion.byte_locations import Item, Place, Planes
+from tools.conversion.byte_locations import ByteRange, Item, Planes
 from tools.conversion.cifar_pickle import PickleError, read
 from tools.conversion.source import TRAIN, Source
-from tools.conversion.tree import SourceError, Tree, read_member
+from tools.conversion.tree import SourceError, SourceTree, read_member
 
 SIDE = 32
 BYTES = 3 * SIDE * SIDE
 PARTS = re.compile(r"data_batch_\d+(\.bin)?|train(\.bin)?")
 
 
-def _unpickle(name: str, place: Place) -> dict[str, Any]:
+def _unpickle(name: str, place: ByteRange) -> dict[str, Any]:
     try:
         return read(read_member(name, place))
     except PickleError as error:
@@ -36,7 +36,7 @@ def _names(name: str, meta: dict[str, Any]) -> tuple[str, ...]:
     return tuple(label.decode("utf-8", "replace") if isinstance(label, bytes) else label for label in found)
 
 
-def cifar(tree: Tree) -> Source | None:
+def cifar(tree: SourceTree) -> Source | None:
     """CIFAR batches, if that is what the tree holds.
 
     Raises:
@@ -69,7 +69,7 @@ def cifar(tree: Tree) -> Source | None:
     return None
 
 
-def _python(name: str, files: dict[str, Place], meta_name: str, splits: dict[str, list[str]]) -> Source:
+def _python(name: str, files: dict[str, ByteRange], meta_name: str, splits: dict[str, list[str]]) -> Source:
     meta = _unpickle(meta_name, files[meta_name])
     classes = _names(meta_name, meta)
     items: dict[str, list[Item]] = {}
@@ -95,7 +95,7 @@ def _python(name: str, files: dict[str, Place], meta_name: str, splits: dict[str
     return Source(name, f"CIFAR-{len(classes)} python batches", classes, items)
 
 
-def _binary(name: str, files: dict[str, Place], meta_name: str, splits: dict[str, list[str]]) -> Source:
+def _binary(name: str, files: dict[str, ByteRange], meta_name: str, splits: dict[str, list[str]]) -> Source:
     meta = read_member(meta_name, files[meta_name]).decode("utf-8", "replace")
     classes = tuple(line for line in meta.splitlines() if line.strip())
     front = 2 if meta_name == "fine_label_names.txt" else 1  # CIFAR-100 has the coarse label before the fine one
@@ -118,6 +118,6 @@ def _binary(name: str, files: dict[str, Place], meta_name: str, splits: dict[str
                 items[suffix] += [Item(f"{batch_name}#{i}", k, images[i]) for i, k in enumerate(labels)]
                 continue
             for i, label in enumerate(labels):
-                at = Place(place.path, place.offset + i * (front + BYTES) + front, BYTES)
+                at = ByteRange(place.path, place.offset + i * (front + BYTES) + front, BYTES)
                 items[suffix].append(Item(f"{batch_name}#{i}", label, Planes(at, SIDE, False)))
     return Source(name, f"CIFAR-{len(classes)} binary batches", classes, items)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.printable import shown
+from pipelines.printable import printable
 
 _MARK = object()
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -85,7 +85,7 @@ def _call(name: Any, arguments: Any) -> Any:
         made = _Array()
         made.value = _array(*arguments[:3])
         return made
-    asked = shown(name.replace(" ", ".")[:120])
+    asked = printable(name.replace(" ", ".")[:120])
     raise PickleError(f"asks for {asked}, which a CIFAR batch has no use for")
 
 

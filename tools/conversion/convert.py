@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from pipelines.printable import shown
+from pipelines.printable import printable
 from tools.conversion.convert_source import Written, check_targets, convert_source, target
 from tools.conversion.encode import Settings
 from tools.conversion.recognise import check_exists, find_source
@@ -62,11 +62,14 @@ def merge(arguments: argparse.Namespace) -> list[Written]:
 def _staging(out: Path) -> Staging:
     staging = Staging(out)
     if staging.completed:
-        print(f"note: an earlier conversion to {shown(str(out))} was killed; it is complete now", file=sys.stderr)
+        print(
+            f"note: an earlier conversion to {printable(str(out))} was killed; it is complete now",
+            file=sys.stderr,
+        )
     for folder in staging.unclear:
         print(
-            f"note: another conversion to {shown(str(out))} runs or was killed, which cannot be told on a file system "
-            f"without locks; if none runs, remove {shown(str(folder))}",
+            f"note: another conversion to {printable(str(out))} runs or was killed, which cannot be told on a file "
+            f"system without locks; if none runs, remove {printable(str(folder))}",
             file=sys.stderr,
         )
     return staging

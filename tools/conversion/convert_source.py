@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.formats import shard_format
 from pipelines.formats.card import card_path, names_path
-from pipelines.printable import shown
+from pipelines.printable import printable
 from tools.conversion.shard_parts import Part, part_file
 from tools.conversion.source import TRAIN, Source
 from tools.conversion.write_split import Options, Progress, convert_split
@@ -50,16 +50,16 @@ def check_targets(out: Path, suffixes: list[str], force: bool, form: str, part: 
     for suffix in suffixes:
         path = target(out, suffix, part)
         if form == "beton" and path.is_dir():
-            raise TargetError(f"the target {shown(str(path))} is a folder; give a file name, such as photos.beton")
+            raise TargetError(f"the target {printable(str(path))} is a folder; give a file name, such as photos.beton")
         if form == "shards" and path.exists() and not (path.is_dir() and _replaceable(path)):
             raise TargetError(
-                f"the target {shown(str(path))} exists and holds no shards; give the name of a folder to make"
+                f"the target {printable(str(path))} exists and holds no shards; give the name of a folder to make"
             )
         files = (path, card_path(path), names_path(path)) if form == "beton" else (path,)
         for existing in files:
             if existing.exists() and not force:
                 raise TargetError(
-                    f"the target {shown(str(existing))} exists; give another name, or --force to replace it"
+                    f"the target {printable(str(existing))} exists; give another name, or --force to replace it"
                 )
 
 
@@ -102,5 +102,5 @@ def convert_source(source: Source, out: Path, staging: Staging, options: Options
 
 def write_skipped(path: Path, bad: list[tuple[str, str]]) -> None:
     """Lists (name, reason) of what was left out, beside a file or in a folder."""
-    lines = "".join(f"{shown(name)}: {shown(reason)}\n" for name, reason in bad)
+    lines = "".join(f"{printable(name)}: {printable(reason)}\n" for name, reason in bad)
     skipped_path(path).write_text(lines, encoding="utf-8")

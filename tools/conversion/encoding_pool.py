@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.conversion.byte_locations import Item, Kept, Place, Planes, fetch, pixels
+from tools.conversion.byte_locations import ByteRange, Item, Kept, Planes, fetch, pixels
 from tools.conversion.encode import Encoded, Settings, encode_again, encode_array, encode_bytes
 from tools.conversion.process_pool import in_order
 
@@ -45,7 +45,7 @@ def _encode(item: Item, settings: Settings) -> Encoded:
     if isinstance(item.content, Kept):
         place, mode, height, width = item.content
         return encode_again(fetch(place), mode, height, width, settings)
-    if isinstance(item.content, Place):
+    if isinstance(item.content, ByteRange):
         return encode_bytes(fetch(item.content), settings)
     return encode_array(pixels(item.content) if isinstance(item.content, Planes) else item.content, settings)
 

@@ -10,8 +10,8 @@ from pipelines.formats.card import DatasetError, card_path
 from pipelines.formats.dataset import image_names
 from pipelines.formats.opening import open_dataset
 from pipelines.formats.shard_format import is_shard_folder
-from pipelines.printable import shown
-from tools.conversion.byte_locations import Item, Kept, Place
+from pipelines.printable import printable
+from tools.conversion.byte_locations import ByteRange, Item, Kept
 from tools.conversion.source import TRAIN, Source
 from tools.conversion.tree import SourceError
 
@@ -41,13 +41,13 @@ def converted(path: Path) -> Source | None:
     try:
         dataset = open_dataset(path)
     except DatasetError as error:
-        raise SourceError(shown(str(error))) from None
+        raise SourceError(printable(str(error))) from None
     table = dataset.table
     names = image_names(dataset) or [f"{path.name}#{number}" for number in range(dataset.number)]
     files = [os.fspath(file) for file in table.files]
     columns = (table.file, table.offset, table.size, table.mode, table.height, table.width, table.label)
     items = [
-        Item(name, label, Kept(Place(files[file], offset, size), mode, height, width))
+        Item(name, label, Kept(ByteRange(files[file], offset, size), mode, height, width))
         for name, file, offset, size, mode, height, width, label in zip(
             names, *(column.tolist() for column in columns), strict=True
         )
@@ -55,7 +55,7 @@ def converted(path: Path) -> Source | None:
     card = dataset.card
     if not _complete(card):
         raise SourceError(
-            f"the card {shown(str(card_path(path)))} lacks what conversion writes; convert its own source"
+            f"the card {printable(str(card_path(path)))} lacks what conversion writes; convert its own source"
         )
     layout = str(card.get("layout", dataset.format))
     return Source(card["source"], layout, tuple(card["classes"]), {TRAIN: items}, card=card)

@@ -13,11 +13,11 @@ import os
 import re
 from collections import defaultdict
 
-from pipelines.printable import shown
-from tools.conversion.byte_locations import Item, Place
+from pipelines.printable import printable
+from tools.conversion.byte_locations import ByteRange, Item
 from tools.conversion.encode import SUFFIXES
 from tools.conversion.source import TRAIN, Source, byte_order
-from tools.conversion.tree import SourceError, Tree, read_member
+from tools.conversion.tree import SourceError, SourceTree, read_member
 
 SPLITS = {
     "train": TRAIN,
@@ -40,7 +40,7 @@ COMPANION = re.compile(
 _TEXTS = ".txt .json .jsonl .csv .tsv .xml .html .yaml .yml .pdf .md .log .sh .py .mat .npy .npz .pkl"
 TEXTS = frozenset(_TEXTS.split(" "))
 
-Paths = dict[tuple[str, ...], Place]
+Paths = dict[tuple[str, ...], ByteRange]
 
 
 def is_image(name: str) -> bool:
@@ -48,7 +48,7 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
-def image_folder(tree: Tree) -> Source:
+def image_folder(tree: SourceTree) -> Source:
     """Reads the layout of a tree of image files.
 
     Raises:
@@ -58,7 +58,7 @@ def image_folder(tree: Tree) -> Source:
     images = [path for path in paths if is_image(path[-1])]
     if not images:
         endings = ", ".join(sorted(SUFFIXES))
-        raise SourceError(f"nothing to convert: {shown(tree.name)} holds no images ({endings})")
+        raise SourceError(f"nothing to convert: {printable(tree.name)} holds no images ({endings})")
     depth = 1 if len({path[0] for path in images}) == 1 and min(map(len, images)) >= 3 else 0
     above = [path for path in paths if len(path) <= depth]  # beside the one wrapping folder
     source = Source(tree.name, "image folder", (), {}, list(tree.bad), tree.ignored + len(above))
@@ -91,7 +91,7 @@ def image_folder(tree: Tree) -> Source:
             source.splits[suffix] = items
     if TRAIN not in source.splits:
         raise SourceError(
-            f"nothing to convert: the training split of {shown(tree.name)} holds no images that can be used"
+            f"nothing to convert: the training split of {printable(tree.name)} holds no images that can be used"
         )
     return source
 
@@ -104,7 +104,7 @@ def _has_splits(tops: set[str]) -> bool:
     if known != tops and trains:
         odd = sorted(tops - known, key=byte_order)[0]
         raise SourceError(
-            f"the folders {', '.join(sorted(known))} look like splits but {shown(odd)!r} is none; "
+            f"the folders {', '.join(sorted(known))} look like splits but {printable(odd)!r} is none; "
             "move it away, or give the folder of one split"
         )
     if known != tops or not known:
@@ -128,7 +128,9 @@ def _tiny_imagenet(parts: dict[str, dict[tuple[str, ...], tuple[str, ...]]], pat
         rows = [line.split("\t") for line in text.decode("utf-8").splitlines() if line]
         return {row[0]: row[1] for row in rows}
     except (ValueError, IndexError) as error:
-        raise SourceError(f"{shown('/'.join(notes))} cannot be read ({error}); unpack Tiny-ImageNet again") from None
+        raise SourceError(
+            f"{printable('/'.join(notes))} cannot be read ({error}); unpack Tiny-ImageNet again"
+        ) from None
 
 
 def _split(
@@ -170,7 +172,7 @@ def _classes(named: dict[str, list[tuple[str | None, tuple[str, ...]]]]) -> tupl
         extra = sorted(names - classes, key=byte_order)
         if extra:
             raise SourceError(
-                f"class {shown(extra[0])!r} is in the split {suffix} but not in train ({len(extra)} such); "
+                f"class {printable(extra[0])!r} is in the split {suffix} but not in train ({len(extra)} such); "
                 "the splits must share their classes"
             )
     return tuple(sorted(classes, key=byte_order))

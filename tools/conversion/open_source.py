@@ -11,13 +11,13 @@ import zipfile
 from pathlib import Path
 
 from pipelines.formats.regular_file import regular
-from pipelines.printable import shown as shown
+from pipelines.printable import printable
 from tools.conversion import archives
-from tools.conversion.byte_locations import Place
-from tools.conversion.tree import SourceError, Tree
+from tools.conversion.byte_locations import ByteRange
+from tools.conversion.tree import SourceError, SourceTree
 
 
-def open_tree(source: Path, scratch: Path, follow_links: bool = False) -> Tree:
+def open_tree(source: Path, scratch: Path, follow_links: bool = False) -> SourceTree:
     """Lists a source.
 
     Args:
@@ -34,9 +34,11 @@ def open_tree(source: Path, scratch: Path, follow_links: bool = False) -> Tree:
         with open(source, "rb", opener=regular) as file:
             start = file.read(6)
     except FileNotFoundError:
-        raise SourceError(f"there is no source {shown(str(source))}; give a folder, a zip, a tar, or digits") from None
+        raise SourceError(
+            f"there is no source {printable(str(source))}; give a folder, a zip, a tar, or digits"
+        ) from None
     except OSError as error:
-        raise SourceError(f"the source {shown(str(source))} cannot be read: {error.strerror}") from None
+        raise SourceError(f"the source {printable(str(source))} cannot be read: {error.strerror}") from None
     try:
         if archives.is_zip(source):
             return archives.zip_tree(source)
@@ -46,12 +48,12 @@ def open_tree(source: Path, scratch: Path, follow_links: bool = False) -> Tree:
         if archives.is_tar(source):
             return archives.tar_tree(source, source.name, source)
     except (zipfile.BadZipFile, tarfile.TarError) as error:
-        raise SourceError(f"the archive {shown(str(source))} is damaged ({error}); get it again") from None
-    raise SourceError(f"{shown(str(source))} is neither a folder nor a zip or tar (gz, xz, bz2) archive")
+        raise SourceError(f"the archive {printable(str(source))} is damaged ({error}); get it again") from None
+    raise SourceError(f"{printable(str(source))} is neither a folder nor a zip or tar (gz, xz, bz2) archive")
 
 
-def _folder(source: Path, follow_links: bool) -> Tree:
-    tree = Tree(source.resolve().name)
+def _folder(source: Path, follow_links: bool) -> SourceTree:
+    tree = SourceTree(source.resolve().name)
     root = os.path.realpath(source)
     # (folder, its name and "/", the folders around it, whether a link led here). No recursion: folders nest as deep
     # as a path is long. A link inside a linked folder is not followed, else a few links make a tree without end.
@@ -67,7 +69,7 @@ def _folder(source: Path, follow_links: bool) -> Tree:
                 entries = list(found)
         except OSError as error:
             if not prefix:
-                raise SourceError(f"the source {shown(str(source))} cannot be listed: {error.strerror}") from None
+                raise SourceError(f"the source {printable(str(source))} cannot be listed: {error.strerror}") from None
             tree.bad.append((prefix, f"cannot be listed: {error.strerror}"))
             continue
         for entry in entries:
@@ -89,7 +91,7 @@ def _folder(source: Path, follow_links: bool) -> Tree:
             elif is_folder:
                 left.append((entry.path, f"{name}/", above | {here}, linked or link))
             else:
-                tree.files[name] = Place(entry.path)
+                tree.files[name] = ByteRange(entry.path)
     return tree
 
 

@@ -15,13 +15,13 @@ SOURCE may also be a .beton or a folder of shards: the images are taken over byt
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines.formats.image_table import PIXEL_BOUND
-from pipelines.printable import shown
+from pipelines.printable import printable
+from pipelines.threads import usable_cores
 from tools.command_line import Failure, OneLineParser
 from tools.conversion.encode import DEFAULT_QUALITY, MAX_PIXELS, RAW_LIMIT
 from tools.conversion.shard_parts import Part
@@ -59,7 +59,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> OneLineParser:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     made = OneLineParser(
         prog="tools.convert",
         description=__doc__,
@@ -113,7 +112,7 @@ def _parser() -> OneLineParser:
         f"loss up to {RAW_LIMIT // 1024} KiB of pixels); JPEGs that need no change are kept byte for byte",
     )
     made.add_argument(
-        "--workers", type=_whole(1, 1024), default=cores, metavar="N", help="processes (default: %(default)s)"
+        "--workers", type=_whole(1, 1024), default=usable_cores(), metavar="N", help="processes (default: %(default)s)"
     )
     made.add_argument("--force", action="store_true", help="replace files that exist")
     made.add_argument(
@@ -141,7 +140,7 @@ def _check_usage(arguments: argparse.Namespace) -> None:
         raise Failure("give SOURCE and OUT, or --merge OUT")
     if arguments.format == "shards" and arguments.out.suffix == ".beton":
         raise Failure(
-            f"shards are a folder; give OUT without .beton: {shown(str(arguments.out.with_suffix('')))}-shards"
+            f"shards are a folder; give OUT without .beton: {printable(str(arguments.out.with_suffix('')))}-shards"
         )
     if arguments.format == "beton" and arguments.shard:
         raise Failure("--shard needs --format shards; a .beton can be made of the merged result without encoding again")

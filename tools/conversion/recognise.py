@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.printable import shown
+from pipelines.printable import printable
 from tools.conversion.open_source import open_tree
 from tools.conversion.source import Source
-from tools.conversion.tree import SourceError, Tree
+from tools.conversion.tree import SourceError, SourceTree
 
 
-def recognise(tree: Tree) -> Source:
+def recognise(tree: SourceTree) -> Source:
     """Reads the layout of a tree: that of a published data set, otherwise an image folder."""
     from tools.conversion.cifar import cifar
     from tools.conversion.image_folder import image_folder
@@ -46,4 +46,4 @@ def check_exists(name: str) -> None:
         SourceError: neither a path that exists nor a name.
     """
     if name != "digits" and not Path(name).exists():
-        raise SourceError(f"there is no source {shown(name)}; give a folder, a zip, a tar, or digits")
+        raise SourceError(f"there is no source {printable(name)}; give a folder, a zip, a tar, or digits")

@@ -29,7 +29,7 @@ from pipelines.formats.shard_format import (
     sample_digests,
     shard_name,
 )
-from pipelines.printable import shown
+from pipelines.printable import printable
 from tools.conversion.convert_source import Written, check_targets, target, write_skipped
 from tools.conversion.shard_parts import JOB, MOMENTS, PART_FORMAT, Part, found_parts, part_file
 from tools.conversion.source import TRAIN
@@ -57,7 +57,9 @@ def merge_parts(out: Path, staging: Staging, force: bool) -> list[Written]:
         path = target(out, suffix)
         cards = first if suffix == TRAIN else _cards(path)
         if suffix != TRAIN and list(cards) != list(first):
-            raise SourceError(f"the parts of {shown(path.name)} are not those of {shown(out.name)}; convert them again")
+            raise SourceError(
+                f"the parts of {printable(path.name)} are not those of {printable(out.name)}; convert them again"
+            )
         done.append(Written(path, _merge_split(staging.folder / path.name, cards)))
         remove += [folder for folder, _ in cards.values()]
     skipped = [(name, reason) for written in done for name, reason in written.card["settings"]["skipped"]]
@@ -72,24 +74,24 @@ def _cards(path: Path) -> dict[Part, tuple[Path, dict[str, Any]]]:
     folders = found_parts(path) if path.parent.is_dir() else {}
     if not folders:
         raise SourceError(
-            f"there are no parts of {shown(str(path))}; make each with: "
-            f"python -m tools.convert SOURCE {shown(str(path))} --format shards --shard i/n"
+            f"there are no parts of {printable(str(path))}; make each with: "
+            f"python -m tools.convert SOURCE {printable(str(path))} --format shards --shard i/n"
         )
     counts = sorted({part.of for part in folders})
     if len(counts) > 1:
         other = next(folder.name for part, folder in folders.items() if part.of == counts[1])
         raise SourceError(
-            f"there are parts of a conversion in {counts[0]} and of one in {counts[1]}, such as {shown(other)}; "
+            f"there are parts of a conversion in {counts[0]} and of one in {counts[1]}, such as {printable(other)}; "
             "remove the wrong ones"
         )
     missing = [Part(number, counts[0]) for number in range(1, counts[0] + 1) if Part(number, counts[0]) not in folders]
     if missing:
-        names = ", ".join(shown(part.path(path).name) for part in missing[:5])
+        names = ", ".join(printable(part.path(path).name) for part in missing[:5])
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise SourceError(f"{len(missing)} of {counts[0]} parts missing: {names}{more}; convert them, then merge again")
     beyond = [folder for part, folder in folders.items() if not 1 <= part.number <= part.of]
     if beyond:
-        raise SourceError(f"{shown(beyond[0].name)} is no part of {counts[0]}; remove it")
+        raise SourceError(f"{printable(beyond[0].name)} is no part of {counts[0]}; remove it")
     cards = {part: (folder, _read_part(folder, part)) for part, folder in folders.items()}
     first_folder, first = next(iter(cards.values()))
     for folder, card in cards.values():
@@ -97,19 +99,19 @@ def _cards(path: Path) -> dict[Part, tuple[Path, dict[str, Any]]]:
             if card["job"].get(key) != first["job"].get(key):
                 values = "" if key in _LONG else f" ({_said(card, key)}, not {_said(first, key)})"
                 raise SourceError(
-                    f"{shown(folder.name)} and {shown(first_folder.name)} differ in the {words}{values}; "
+                    f"{printable(folder.name)} and {printable(first_folder.name)} differ in the {words}{values}; "
                     "convert one of them again"
                 )
     return cards
 
 
 def _said(card: dict[str, Any], key: str) -> str:
-    return shown(str(card["job"].get(key)))
+    return printable(str(card["job"].get(key)))
 
 
 def _read_part(folder: Path, part: Part) -> dict[str, Any]:
     """What a part says of itself, compared with its name and its files."""
-    name = shown(folder.name)
+    name = printable(folder.name)
     again = f"convert it again with --shard {part.number}/{part.of} --force, or copy the folder again"
     try:
         card: dict[str, Any] = json.loads(content(part_file(folder)))
@@ -153,7 +155,7 @@ def _merge_split(made: Path, cards: dict[Part, tuple[Path, dict[str, Any]]]) -> 
         os.fsync(names.fileno())
     joined = np.concatenate(records)
     if not len(joined):
-        raise SourceError(f"all {len(cards)} parts of {shown(made.name)} are empty; there is nothing to merge")
+        raise SourceError(f"all {len(cards)} parts of {printable(made.name)} are empty; there is nothing to merge")
     with open(made / INDEX, "xb") as file:
         file.write(index_bytes(joined, len(origin)))
         file.flush()
@@ -198,4 +200,4 @@ def _check_images(made: Path, records: NDArray[Any], origin: list[Path]) -> None
     wrong = np.flatnonzero(found != records["digest"])
     if len(wrong):
         part = origin[int(records["shard"][wrong[0]])]
-        raise SourceError(f"{shown(part.name)} is damaged: {len(wrong)} images changed; convert or copy it again")
+        raise SourceError(f"{printable(part.name)} is damaged: {len(wrong)} images changed; convert or copy it again")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipelines.formats.shard_format import PART
-from tools.conversion.byte_locations import Item, Kept, Place, Planes
+from tools.conversion.byte_locations import ByteRange, Item, Kept, Planes
 from tools.conversion.encode import Settings
 from tools.conversion.source import Source, byte_order
 from tools.conversion.split_statistics import created_by
@@ -86,6 +86,6 @@ def _fingerprint(items: list[Item]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for item in items:
         content = item.content.place if isinstance(item.content, Planes | Kept) else item.content
-        place = content[1:] if isinstance(content, Place) else ()  # without the path
+        place = content[1:] if isinstance(content, ByteRange) else ()  # without the path
         digest.update(byte_order(f"{item.name}\0{item.label}\0{place}\n"))
     return digest.hexdigest()

@@ -11,15 +11,15 @@ import posixpath
 
 import numpy as np
 
-from tools.conversion.byte_locations import Item, Place, Planes
+from tools.conversion.byte_locations import ByteRange, Item, Planes
 from tools.conversion.source import TRAIN, Source
-from tools.conversion.tree import SourceError, Tree, read_member
+from tools.conversion.tree import SourceError, SourceTree, read_member
 
 SIDE = 96
 BYTES = 3 * SIDE * SIDE
 
 
-def stl10(tree: Tree) -> Source | None:
+def stl10(tree: SourceTree) -> Source | None:
     """STL-10, if that is what the tree holds.
 
     Raises:
@@ -45,7 +45,7 @@ def stl10(tree: Tree) -> Source | None:
     return Source(tree.name, "STL-10 binary", classes, splits, ignored=tree.ignored)
 
 
-def _images(files: dict[str, Place], part: str, classes: int) -> list[Item]:
+def _images(files: dict[str, ByteRange], part: str, classes: int) -> list[Item]:
     """The images of a part in the file's order; unlabelled if there are no classes."""
     name = f"{part}_X.bin"
     place = files[name]
@@ -64,6 +64,6 @@ def _images(files: dict[str, Place], part: str, classes: int) -> list[Item]:
         if len(labels) != number or labels.min() < 0 or labels.max() >= classes:
             raise SourceError(f"{answers} does not fit {name}: it must hold {number} labels from 1 to {classes}")
     return [
-        Item(f"{name}#{i}", label, Planes(Place(place.path, place.offset + i * BYTES, BYTES), SIDE, True))
+        Item(f"{name}#{i}", label, Planes(ByteRange(place.path, place.offset + i * BYTES, BYTES), SIDE, True))
         for i, label in enumerate(labels.tolist())
     ]

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipelines.formats.card import card_path
-from pipelines.printable import shown
+from pipelines.printable import printable
 from tools.conversion.convert_source import Written, skipped_path
 from tools.conversion.source import Source
 from tools.conversion.write_split import Progress as Advance
@@ -48,9 +48,9 @@ def progress_bar(total: int) -> Iterator[Advance]:
 
 def list_bad(bad: list[tuple[str, str]], full_list: Path | None) -> None:
     for name, reason in bad[:LISTED]:
-        print(f"  {shown(name)}: {shown(reason)}", file=sys.stderr)
+        print(f"  {printable(name)}: {printable(reason)}", file=sys.stderr)
     if len(bad) > LISTED:
-        where = f", all in {shown(str(full_list))}" if full_list else ""
+        where = f", all in {printable(str(full_list))}" if full_list else ""
         print(f"  and {len(bad) - LISTED} more{where}", file=sys.stderr)
 
 
@@ -59,7 +59,7 @@ def summarise(source: Source, written: list[Written], seconds: float) -> None:
         print(f"note: {note}", file=sys.stderr)
     number = sum(split.card["number"] for split in written)
     print(
-        f"{shown(source.kind)}: {number:,} images, {len(source.classes)} classes, "
+        f"{printable(source.kind)}: {number:,} images, {len(source.classes)} classes, "
         f"{seconds:.1f} s ({number / max(seconds, 1e-9):,.0f} images/s); {source.ignored} other files ignored"
     )
     list_written(written)
@@ -69,7 +69,7 @@ def list_written(written: list[Written]) -> None:
     for split in written:
         card = split.card
         stored = ", ".join(f"{count:,} {kind}" for kind, count in card["settings"]["stored"].items() if count)
-        line = f"  {shown(str(split.path))}: {card['number']:,} images ({card['labelled']:,} labelled; {stored}), "
+        line = f"  {printable(str(split.path))}: {card['number']:,} images ({card['labelled']:,} labelled; {stored}), "
         line += f"{card['file']['bytes'] / 1e6:.1f} MB"
         if "shards" in card["file"]:
             line += f" in {len(card['file']['shards'])} shards"

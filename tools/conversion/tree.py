@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipelines.printable import shown
-from tools.conversion.byte_locations import Place, fetch
+from pipelines.printable import printable
+from tools.conversion.byte_locations import ByteRange, fetch
 
 
 class SourceError(ValueError):
@@ -14,7 +14,7 @@ class SourceError(ValueError):
 
 
 @dataclass
-class Tree:
+class SourceTree:
     """The files of a source.
 
     Attributes:
@@ -26,7 +26,7 @@ class Tree:
     """
 
     name: str
-    files: dict[str, Place] = field(default_factory=dict)
+    files: dict[str, ByteRange] = field(default_factory=dict)
     bad: list[tuple[str, str]] = field(default_factory=list)
     ignored: int = 0
     temporary: Path | None = None
@@ -36,7 +36,7 @@ class Tree:
             self.temporary.unlink(missing_ok=True)
 
 
-def read_member(name: str, place: Place) -> bytes:
+def read_member(name: str, place: ByteRange) -> bytes:
     """The bytes of a file of a source that must be there and whole, as it says what the images are.
 
     Raises:
@@ -46,4 +46,4 @@ def read_member(name: str, place: Place) -> bytes:
         return fetch(place)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise SourceError(f"{shown(name)} of the source cannot be used: {reason}; get the source again") from None
+        raise SourceError(f"{printable(name)} of the source cannot be used: {reason}; get the source again") from None

@@ -17,7 +17,7 @@ from pipelines.formats.beton_writer import BetonWriter, SampleError, page_size_f
 from pipelines.formats.card import names_path, write_card, write_json, write_names
 from pipelines.formats.digests import DIGEST_SIZE, content_checksum, hexadecimal
 from pipelines.formats.shard_writer import ShardWriter
-from tools.conversion.byte_locations import Item, Kept, Place
+from tools.conversion.byte_locations import ByteRange, Item, Kept
 from tools.conversion.encode import KINDS, MAX_PIXELS, Settings
 from tools.conversion.encoding_pool import Stored, encode_all
 from tools.conversion.shard_parts import MOMENTS, PART_FORMAT, Part, job, part_file
@@ -65,7 +65,7 @@ def _largest(items: list[Item]) -> int:
     largest = 0
     for item in items:
         place = item.content.place if isinstance(item.content, Kept) else item.content
-        if isinstance(place, Place):
+        if isinstance(place, ByteRange):
             size = max(place.size, place.unpacked)
             if size < 0:
                 with contextlib.suppress(OSError):  # told when it is read

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from pipelines.threads import usable_cores
+
 SHARED_MEMORY = Path("/dev/shm")
 _GIB = 2**30
 
@@ -93,7 +95,7 @@ def compiler() -> Check:
 
 def threads() -> Check:
     """Cores that this process may use, and whether the environment keeps torch from them."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     given = os.environ.get("OMP_NUM_THREADS")
     if given and given.isdigit() and int(given) < cores:
         return Check(

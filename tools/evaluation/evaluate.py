@@ -18,20 +18,21 @@ from rich.console import Console
 from torch import nn
 
 from models.distributed import world
+from models.evaluation.feature_extractor import FeatureExtractor
 from models.evaluation.features import NotFinite
-from models.evaluation.input_settings import conditions
-from models.evaluation.labelled_passes import Passes
+from models.evaluation.input_settings import input_settings
 from models.evaluation.protocols import Protocol
 from models.storage.encoder import Encoder, EncoderError, RawPixels, from_run, from_weights
+from models.training.precision import DTYPES
 from pipelines.plan.views import evaluation
-from pipelines.printable import shown
+from pipelines.printable import printable
 from tools.command_line import Failure
 from tools.evaluation.data import Images, described, open_images
 from tools.evaluation.options import protocol_of
 from tools.evaluation.run_protocol import Measure
 from tools.evaluation.tables import show, show_classes
-from tools.run.accelerator import DTYPES, device_of, use_threads
-from tools.run.folder import versions
+from tools.run.accelerator import device_of, use_threads
+from tools.run.environment import versions
 from tools.run.process_group import check_agreement
 
 
@@ -74,11 +75,11 @@ def evaluate(options: Namespace, console: Console) -> None:
     if world()[0]:
         return  # the first process speaks and writes
     for note in (*encoder.notes, *notes(options, encoders, images)):
-        console.print(shown(note), markup=False)
+        console.print(printable(note), markup=False)
     show(rows, protocol, images.queries, console)
     if options.per_class:
         show_classes(rows[first]["per_class"], console)
-    console.print(shown(f"written to {write(options, result)}"), markup=False)
+    console.print(printable(f"written to {write(options, result)}"), markup=False)
 
 
 def join_processes(asked: str | None) -> torch.device:
@@ -138,20 +139,20 @@ def chosen_protocol(options: Namespace, images: Images, device: torch.device) ->
     searched = size - 1 if options.name == "retrieve" and images.same else size
     if (k := getattr(options, "k", None)) is not None and np.max(k) > searched:
         raise Failure(f"--k is {np.max(k)}, but there are {searched} images to find; give at most as many")
-    pixels = conditions((images.bank, images.queries), options.loader, device).pixels
+    pixels = input_settings((images.bank, images.queries), options.loader, device).pixels
     protocol = replace(protocol_of(options, size, run, images.labels), pixels=pixels)
     if options.name == "retrieve" and images.same:
         return replace(protocol, bank="leave-one-out")  # type: ignore[call-arg]  # a RetrieveProtocol
     return protocol
 
 
-def passes(options: Namespace, encoder: Encoder, device: torch.device, precision: str) -> Passes:
+def passes(options: Namespace, encoder: Encoder, device: torch.device, precision: str) -> FeatureExtractor:
     rank, processes = world()
     loading = {
         "loader": options.loader, "device": device, "dtype": DTYPES[precision], "rank": rank, "world": processes,
         "threads": use_threads(options.threads or 0),
     }  # fmt: skip
-    return Passes(evaluation(encoder.image_size, encoder.image_keep), options.images, loading)
+    return FeatureExtractor(evaluation(encoder.image_size, encoder.crop_ratio), options.images, loading)
 
 
 def run_facts(run: Path | None) -> dict[str, Any] | None:

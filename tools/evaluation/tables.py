@@ -11,7 +11,7 @@ from rich.table import Table
 
 from models.evaluation.protocols import Protocol, RetrieveProtocol
 from pipelines import Dataset
-from pipelines.printable import shown
+from pipelines.printable import printable
 
 _TITLES = {"top1": "top-1 %", "top5": "top-5 %", "map": "mAP %"}
 
@@ -58,5 +58,5 @@ def show_classes(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
         table.add_column(column, justify="left" if column == "class" else "right")
     for row in rows:
         figures = ("" if row[name] is None else f"{row[name]:.2f}" for name in names)
-        table.add_row(escape(shown(row["class"])), f"{row['images']:,}", *figures)
+        table.add_row(escape(printable(row["class"])), f"{row['images']:,}", *figures)
     console.print(table)

@@ -99,7 +99,7 @@ class Card:
         if self.onnx:
             yield f"{code(self.onnx)} is the same network as ONNX: input `images`, output `features`, any batch size.\n"
         yield "## Preprocessing\n"
-        keep = "whole" if encoder.image_keep == 1 else f"{encoder.image_keep:g} of the"
+        keep = "whole" if encoder.crop_ratio == 1 else f"{encoder.crop_ratio:g} of the"
         mean, std = (", ".join(f"{v:.4f}" for v in triple or ()) for triple in (encoder.mean, encoder.std))
         yield (
             f"RGB; the centred square of the {keep} shorter side, resized to {encoder.image_size} x "

@@ -18,7 +18,7 @@ from pipelines.formats.digests import image_digest
 from pipelines.formats.image_table import JPEG
 from pipelines.formats.inspection import jpeg_sides
 from pipelines.formats.opening import open_dataset
-from tools.conversion.byte_locations import Item, Place
+from tools.conversion.byte_locations import ByteRange, Item
 from tools.conversion.encode import Settings
 from tools.conversion.encoding_pool import encode_chunk
 from tools.conversion.split_statistics import describe
@@ -103,7 +103,7 @@ class Images:
     def _converted(self, data: bytes) -> Outcome:
         path = self.folder / "image.jpg"
         path.write_bytes(data)
-        (made,) = encode_chunk(([Item("image", 0, Place(str(path)))], Settings())).images
+        (made,) = encode_chunk(([Item("image", 0, ByteRange(str(path)))], Settings())).images
         if isinstance(made, str):
             if made == "cannot be decoded: MemoryError":
                 return "conversion", "MEMORY", made

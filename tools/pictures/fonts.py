@@ -7,7 +7,7 @@ from functools import cache
 
 from PIL import ImageFont
 
-from pipelines.printable import shown
+from pipelines.printable import printable
 
 #: Fonts of systems that hold Chinese, Japanese and Korean, and much else.
 _LARGE = (
@@ -22,7 +22,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 def fitting(text: str) -> tuple[str, Font]:
     """One line of text and a font that can draw it; characters that no font here has are escaped."""
-    line = " ".join(shown(" ".join(text.split())).split())
+    line = " ".join(printable(" ".join(text.split())).split())
     font = max(_fonts(), key=lambda font: sum(_has(font, character) for character in line))  # the first of equals
     return "".join(c if _has(font, c) else ascii(c)[1:-1] for c in line), font
 

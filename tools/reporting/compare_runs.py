@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.printable import shown
+from pipelines.printable import printable
 from tools.command_line import Failure, OneLineParser
 from tools.markdown import escaped, table
 from tools.run.evaluations import Measured, damaged_lines, latest, results_of, titles
@@ -42,7 +42,7 @@ def compare_runs(arguments: Sequence[str] | None) -> None:
         write(options.markdown, markdown(names, facts))
     show(names, facts, Console())
     for line in (line for run in options.runs for line in damaged_lines(run)):
-        print(f"tools.report compare: {shown(line)}", file=sys.stderr)
+        print(f"tools.report compare: {printable(line)}", file=sys.stderr)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -112,9 +112,9 @@ def show(names: Sequence[str], facts: Facts, console: Console) -> None:
     """Prints the table."""
     grid = Table(title=f"{len(names)} runs", title_justify="left")
     for name in ("", *names):
-        grid.add_column(Text(shown(name)), justify="right" if name else "left", overflow="fold")
+        grid.add_column(Text(printable(name)), justify="right" if name else "left", overflow="fold")
     for fact, values in facts.items():
-        grid.add_row(Text(shown(fact)), *(Text(shown(as_text(value))) for value in values))
+        grid.add_row(Text(printable(fact)), *(Text(printable(as_text(value))) for value in values))
     console.print(grid)
 
 

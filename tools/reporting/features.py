@@ -39,7 +39,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Looks:
+class RunFeatures:
     """Features of training and held-out images by the newest checkpoint.
 
     Attributes:
@@ -92,9 +92,9 @@ def held_out_images(record: RunRecord, train: Dataset, asked: str | None) -> Dat
     return dataset
 
 
-def look(
+def extract_features(
     record: RunRecord, train: Dataset, held_out: Dataset | None, bank: int, most: int, device: torch.device
-) -> Looks | None:
+) -> RunFeatures | None:
     """Features by the newest checkpoint, of at most `bank` training and `most` held-out images; None without one."""
     try:
         encoder = from_run(record.path)
@@ -107,7 +107,7 @@ def look(
     seen = None
     if held_out is not None:
         seen = _sample(encoder, held_out, spread_over(np.arange(held_out.number), most), device)
-    return Looks(encoder, _sample(encoder, train, from_train, device), seen, int(encoder.step or 0))
+    return RunFeatures(encoder, _sample(encoder, train, from_train, device), seen, int(encoder.step or 0))
 
 
 def spread_over(numbers: NDArray[np.integer], most: int) -> NDArray[np.int64]:
@@ -121,6 +121,6 @@ def _sample(encoder: Encoder, dataset: Dataset, number_N: NDArray[np.int64], dev
     if encoder.mean is not None and encoder.std is not None:
         dataset = replace(dataset, mean=encoder.mean, std=encoder.std)
     network = encoder.backbone.to(memory_format=torch.channels_last).to(device)  # type: ignore[call-overload]  # torch's stub lacks it
-    view = evaluation(encoder.image_size, encoder.image_keep)
+    view = evaluation(encoder.image_size, encoder.crop_ratio)
     with make_loader(dataset, [view], _BATCH, subset=number_N, device=device, shuffle=False, drop_last=False) as loader:
         return Sample(dataset, number_N, extract(network, loader, len(number_N)).cpu())

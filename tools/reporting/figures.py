@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from pipelines.printable import shown
+from pipelines.printable import printable
 from tools.reporting.page import Picture
 
 #: Colours that stay apart for most eyes (Okabe and Ito).
@@ -40,7 +40,7 @@ def looked() -> Any:
 
 def label(name: str, most: int = 24) -> str:
     """A name on one line of at most so many characters; those that no font here can draw are escaped."""
-    line = "".join(c if ord(c) in _drawable() else ascii(c)[1:-1] for c in shown(name))
+    line = "".join(c if ord(c) in _drawable() else ascii(c)[1:-1] for c in printable(name))
     return line if len(line) <= most else f"{line[: most - 3]}..."
 
 

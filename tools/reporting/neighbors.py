@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from models.evaluation.knn import hits, nearest, vote
 from models.evaluation.protocols import KnnProtocol
 from tools.pictures.gallery import gallery_sheet, neighbors_among
-from tools.reporting.features import Looks
+from tools.reporting.features import RunFeatures
 from tools.reporting.figures import figure, finished, label, looked
 from tools.reporting.page import Section, Table, as_picture
 
@@ -21,35 +21,37 @@ _LEGIBLE = 25  # classes whose names and numbers can be read in one picture
 _LISTED = 10
 
 
-def gallery_section(looks: Looks, queries: int, seed: int) -> Section:
+def gallery_section(features: RunFeatures, queries: int, seed: int) -> Section:
     """Queries and their nearest training images."""
-    source = looks.held_out or looks.bank
+    source = features.held_out or features.bank
     count = min(queries, len(source.number_N))
     rows_Q = np.sort(np.random.default_rng(seed).choice(len(source.number_N), count, replace=False))
-    if looks.held_out is None:
+    if features.held_out is None:
         similarity_Qk, row_Qk = neighbors_among(source.features_ND, rows_Q, _NEIGHBORS)
         origin = "Queries are training images too: no held-out ones are known."
     else:
         query_QD = source.features_ND[torch.from_numpy(rows_Q)]
-        similarity_Qk, row_Qk = nearest(query_QD, looks.bank.features_ND, min(_NEIGHBORS, len(looks.bank.number_N)))
+        similarity_Qk, row_Qk = nearest(
+            query_QD, features.bank.features_ND, min(_NEIGHBORS, len(features.bank.number_N))
+        )
         origin = f"Queries are held-out images of {source.dataset.path.name}, drawn at random."
     drawn = gallery_sheet(
-        source.dataset, source.number_N[rows_Q], looks.bank.dataset, looks.bank.number_N[row_Qk.numpy()],
+        source.dataset, source.number_N[rows_Q], features.bank.dataset, features.bank.number_N[row_Qk.numpy()],
         similarity_Qk.numpy(),
     )  # fmt: skip
     text = (
-        f"{origin} Beside each, the nearest of {len(looks.bank.number_N):,} training images by the cosine of the "
-        f"student's pooled features at step {looks.step:,}; the number under a picture is that cosine."
+        f"{origin} Beside each, the nearest of {len(features.bank.number_N):,} training images by the cosine of the "
+        f"student's pooled features at step {features.step:,}; the number under a picture is that cosine."
     )
     if (source.label_N >= 0).any():
         text += " A green frame: the query's class, a red one: another."
     return Section("Nearest neighbours", text, (as_picture("neighbors.png", drawn, "Queries and their neighbours."),))
 
 
-def confusion_section(looks: Looks) -> Section:
+def confusion_section(features: RunFeatures) -> Section:
     """Which classes kNN takes for which, over the held-out images."""
     title = "Confusion of classes"
-    held_out, bank = looks.held_out, looks.bank
+    held_out, bank = features.held_out, features.bank
     classes = bank.dataset.classes
     if held_out is None or not classes or not (held_out.label_N >= 0).any() or not (bank.label_N >= 0).any():
         return Section(title, "Left out: it takes labels in both the training and the held-out images.")
@@ -63,7 +65,7 @@ def confusion_section(looks: Looks) -> Section:
     right = 100 * float(hits(scores_QC, label_Q, 1).float().mean())
     share_CC = count_CC / count_CC.sum(1, keepdims=True).clip(1)
     voting = f"{len(bank.number_N):,} training images vote, in float32"
-    of = f"{len(label_Q):,} held-out images, {voting}, step {looks.step:,}"
+    of = f"{len(label_Q):,} held-out images, {voting}, step {features.step:,}"
     text = f"kNN top-1 {right:.2f} % ({protocol.id}; {of}). A row is a class, its columns what kNN takes it for."
     wrong_CC = count_CC.copy()
     np.fill_diagonal(wrong_CC, 0)

@@ -13,7 +13,7 @@ from html import escape as escape_html
 
 from PIL import Image
 
-from pipelines.printable import shown
+from pipelines.printable import printable
 
 LIMIT = 5_000_000  # bytes of a page
 _LARGE = 350_000  # bytes of a PNG above which the page shows it as JPEG, if that is smaller
@@ -112,7 +112,7 @@ def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 
 def escape(text: str) -> str:
     """Text of any origin as HTML in which it means nothing, and which can be written as UTF-8."""
-    return escape_html(shown(text))
+    return escape_html(printable(text))
 
 
 def _section(anchor: str, section: Section) -> str:

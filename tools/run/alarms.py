@@ -11,10 +11,10 @@ The losses that the rule looks at are part of the run's state: a resumed run war
 from __future__ import annotations
 
 import statistics
-from typing import Any
 
 from models.method import Method
 from models.queue import KeyQueue
+from tools.run.state import RunState
 
 WINDOW, JUDGED_FROM, DEVIATIONS, LEAST_SHARE = 50, 20, 10.0, 0.01
 DEAD_COSINE = 0.99
@@ -25,25 +25,25 @@ class Alarms:
 
     Args:
         method: whose queues are looked at.
-        state: of the run; holds the losses of the window as "recent_losses".
+        state: of the run; remembers the losses of the window.
     """
 
-    def __init__(self, method: Method, state: dict[str, Any]) -> None:
+    def __init__(self, method: Method, state: RunState) -> None:
         self._queues = {name: module for name, module in method.named_modules() if isinstance(module, KeyQueue)}
         self._state = state
         self._dead: set[str] = set()
 
-    def look(self, loss: float) -> tuple[dict[str, float], list[str]]:
+    def check(self, loss: float) -> tuple[dict[str, float], list[str]]:
         """(fields for the row, lines to show) of this step; both empty as long as all is well."""
         fields: dict[str, float] = {}
         lines: list[str] = []
-        recent = self._state["recent_losses"]
+        recent = self._state.recent_losses
         jump = deviations(loss, recent)
         if jump > DEVIATIONS:
             fields["loss_spike"] = round(jump, 1)
-            if not self._state["in_spike"]:
+            if not self._state.in_spike:
                 lines.append(f"WARNING: the loss jumped to {loss:.4f}, {jump:.0f} deviations above its median")
-        self._state |= {"recent_losses": [*recent, loss][-WINDOW:], "in_spike": jump > DEVIATIONS}
+        self._state.recent_losses, self._state.in_spike = [*recent, loss][-WINDOW:], jump > DEVIATIONS
         for name, queue in self._queues.items():
             if (cosine := queue.mean_cosine()) > DEAD_COSINE:
                 fields["queue_cosine"] = round(max(cosine, fields.get("queue_cosine", 0.0)), 4)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -12,6 +10,7 @@ from torch import nn
 
 from models.methods.recipes import Recipe
 from pipelines import Dataset
+from tools.run.options import RunOptions
 from tools.run.process_group import processes_meant
 
 
@@ -21,8 +20,7 @@ def banner(
     encoder: nn.Module,
     steps_per_epoch: int,
     accelerator: Accelerator,
-    options: Namespace,
-    folder: Path,
+    options: RunOptions,
     notes: Sequence[str],
 ) -> str:
     """The lines of the banner; `notes` come last, empty ones not."""
@@ -30,10 +28,10 @@ def banner(
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
     network = f"{training.backbone} (width {training.width}, {parameters / 1e6:.2f} M)"
     length = f"{training.epochs} epochs of {steps_per_epoch} steps, batch {training.batch_size}"
-    place = f"{accelerator.device}, {options.precision}, {torch.get_num_threads()} threads"
+    device = f"{accelerator.device}, {options.precision}, {torch.get_num_threads()} threads"
     lines = [
         f"{recipe.method}, recipe {recipe.name}: {network}, {dataset.number:,} images, {length}",
-        f"world size {processes} ({place}), into {folder}",
+        f"world size {processes} ({device}), into {options.folder}",
     ]
     if processes == 1 and (meant := processes_meant()) > 1:
         lines.append(

@@ -27,7 +27,7 @@ _FIRST, _SECOND = 0x1E37_79B9_7F4A_7C15, 0x3F58_476D_1CE4_E5B9  # odd: multiplyi
 _WRAP = 1 << 64
 
 
-class IndexCount:
+class EpochCoverage:
     """Counts the images of an epoch, from the batch where it begins or resumes.
 
     Args:

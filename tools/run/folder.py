@@ -8,29 +8,16 @@ import fcntl
 import itertools
 import json
 import os
-import platform
-import subprocess
 import weakref
-from argparse import Namespace
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import Accelerator
-
-from models.methods.recipes import Recipe
 from models.storage import checkpoint
 from models.storage.atomic_files import make_folder, replace_file
-from pipelines import Dataset
 from tools.command_line import Failure
 from tools.run.metrics_file import rows_up_to
 from tools.run.resume_log import resumed
-
-_INSTRUCTIONS = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16")
-_PACKAGES = ("torch", "accelerate", "numpy", "ffcv", "numba", "nvidia-dali-cuda130")
 
 
 class RunFolder:
@@ -194,27 +181,6 @@ def _json(file: Path) -> Any:
         return None
 
 
-def run_config(options: Namespace, recipe: Recipe, dataset: Dataset, accelerator: Accelerator) -> dict[str, Any]:
-    """What config.json holds: every value that decides a run, and where it ran."""
-    values = asdict(recipe.training) | asdict(recipe.settings)
-    return {
-        "method": recipe.method,
-        "recipe_name": recipe.name,
-        "recipe": {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()},
-        "sources": dict(recipe.sources),
-        "options": vars(options),
-        "data": {
-            "path": str(options.data), "number": dataset.number, "classes": list(dataset.classes),
-            "mean": list(dataset.mean), "std": list(dataset.std), "checksum": dataset.checksum,
-        },
-        "world_size": accelerator.num_processes,
-        "device": str(accelerator.device),
-        "versions": versions(),
-        "commit": commit(),
-        "machine": machine(),
-    }  # fmt: skip
-
-
 def locked(path: Path, owner: object) -> Callable[[], object]:
     """Holds a folder for this process, until what is returned is called or `owner` is gone.
 
@@ -238,40 +204,3 @@ def locked(path: Path, owner: object) -> Callable[[], object]:
 def unused(path: Path) -> Path:
     """The first of PATH-before-1, PATH-before-2, ... that does not exist."""
     return next(other for n in itertools.count(1) if not (other := path.with_name(f"{path.name}-before-{n}")).exists())
-
-
-def commit() -> str | None:
-    """The commit of this source tree, with "+changes" where files differ from it; None where git knows none."""
-    words = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--abbrev=40", "--exclude=*"]
-    try:
-        found = subprocess.run([*words, "--dirty=+changes"], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None
-
-
-def versions(*further: str) -> dict[str, str]:
-    """Versions of what a result depends on, and of `further` packages, as far as they are installed."""
-    found = {"python": platform.python_version()}
-    for package in (*_PACKAGES, *further):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def machine() -> dict[str, Any]:
-    """The hardware of this process; of the CPU's instructions those that decide how fast it multiplies."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    can = torch.cpu.get_capabilities()
-    cores, instructions = len(os.sched_getaffinity(0)), [name for name in _INSTRUCTIONS if can.get(name)]
-    return {"cpu": _processor(), "instructions": instructions, "cores": cores, "gpu": gpu}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -33,6 +33,7 @@ from models.method import Method
 from models.storage import checkpoint
 from pipelines import Batch
 from tools.command_line import Failure
+from tools.run.state import RunState
 
 
 @dataclass
@@ -59,9 +60,14 @@ class StepGuard:
     """
 
     def __init__(
-        self, method: Method, optimizer: torch.optim.Optimizer, late: bool,
-        folder: Path, config: Mapping[str, Any], state: Mapping[str, Any],
-    ) -> None:  # fmt: skip
+        self,
+        method: Method,
+        optimizer: torch.optim.Optimizer,
+        late: bool,
+        folder: Path,
+        config: Mapping[str, Any],
+        state: RunState,
+    ) -> None:
         self._method, self._optimizer, self._late = method, optimizer, late
         self._folder, self._config, self._state = folder, config, state
         self._trained = {name: p for name, p in method.named_parameters() if p.requires_grad}
@@ -73,9 +79,9 @@ class StepGuard:
 
     def watch(self, batch: Batch) -> None:
         """Call it with each part of a batch before it is trained on; the first part of a step copies the state."""
-        number = self._state["step"] + 1
+        number = self._state.step + 1
         if self._now.number != number:
-            self._now = _Step(number, dict(self._state))
+            self._now = _Step(number, self._state.as_dict())
             place = number % len(self._copies)
             tensors, copy = self._tensors(), self._copies[place]
             if copy.keys() != tensors.keys():
@@ -97,7 +103,7 @@ class StepGuard:
         now.loss = loss.detach()
         bad = ~now.loss.isfinite() if world()[1] == 1 or not gradients else torch.zeros_like(now.loss, dtype=torch.bool)
         if gradients:
-            grads = [torch.zeros(()) if p.grad is None else p.grad for p in self._trained.values()]
+            grads = [torch.zeros((), device=p.device) if p.grad is None else p.grad for p in self._trained.values()]
             now.norms_P = torch.stack(list(torch._foreach_norm(grads)))
             bad = bad | ~now.norms_P.sum().isfinite()
         if self._late:
@@ -119,7 +125,7 @@ class StepGuard:
         if bad := [name for name, value in zip(self._trained, largest, strict=True) if not math.isfinite(value)]:
             raise Failure(
                 f"the weights of {len(bad)} of {len(largest)} parameters ({bad[0]} ...) are not finite after "
-                f"step {self._state['step']}; lower --lr, or take --precision fp32; this step was not kept"
+                f"step {self._state.step}; lower --lr, or take --precision fp32; this step was not kept"
             )
 
     def _read(self) -> None:
@@ -176,15 +182,21 @@ class StepGuard:
         folder = self._folder / f"nonfinite-step-{step.number:08d}"
         rank, processes = world()
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {f"{number} {name}": t for number, part in enumerate(step.batches) for name, t in named(part).items()}
+        tensors = {
+            f"{number} {name}": t for number, batch in enumerate(step.batches) for name, t in named(batch).items()
+        }
         path = folder / f"batch-process-{rank}.safetensors"
         own_memory = {name: t.cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
         save_file(own_memory, path)
         facts = {
-            "step": step.number, "reason": reason, "processes": processes,
-            "steps_per_epoch": self._method.steps_per_epoch, "precision": self._config["options"]["precision"],
-            "images": [part.index.tolist() for part in step.batches], "seeds": [part.seed for part in step.batches],
-        }  # fmt: skip
+            "step": step.number,
+            "reason": reason,
+            "processes": processes,
+            "steps_per_epoch": self._method.steps_per_epoch,
+            "precision": self._config["options"]["precision"],
+            "images": [batch.index.tolist() for batch in step.batches],
+            "seeds": [batch.seed for batch in step.batches],
+        }
         own = folder / ("step.json" if rank == 0 else f"step-process-{rank}.json")
         own.write_text(json.dumps(facts, indent=2) + "\n")
         shutil.copymode(own, path)  # safetensors makes private files; the user's umask decides

@@ -1,18 +1,20 @@
-"""The command line of train.py: the run's own options, and every value of the recipe as an option."""
+"""The command line of train.py: the options of a run, and every value of the recipe as an option."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
-from typing import Any
+from pathlib import Path
+from typing import Any, get_type_hints
 
 from models.methods.recipes import names
 from models.methods.registry import REGISTRY
-from models.options import describe
+from models.options import Option, check_options, describe, option
 from models.training.config import Training
-from models.training.native_dtypes import usual_precision
+from models.training.precision import DTYPES, usual_precision
 from pipelines.executors.choose import LOADERS
 from pipelines.formats.opening import CHECKS
 from tools.command_line import Failure, OneLineParser
@@ -25,26 +27,90 @@ Values of a recipe that are not given come from it: --method NAME --recipe NAME 
 """
 
 
-def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run was asked to do, apart from its recipe. config.json keeps it under "options"."""
+
+    method: str = option("", "the method to train (required)", choices=tuple(sorted(REGISTRY)))
+    data: str = option("", "the converted training images (required)")
+    val_data: str | None = option(
+        None, "the converted labelled images of the kNN monitor; none: FILE-test or FILE-val, where it exists"
+    )
+    verify: str = option("sample", "how many images are compared with their checksums at the start", choices=CHECKS)
+    recipe: str | None = option(None, "the row of hyper-parameters; none: by the source and size of the data set")
+    output: str | None = option(None, "the folder of the run; none: runs/METHOD-DATA")
+    seed: int = option(0, "the seed of initial weights, order, crops and colours", at_least=0)
+    resume: bool = option(False, "continue from the newest valid checkpoint of the run")
+    force: bool = option(False, "start again in a folder that holds a run, after moving that run aside")
+    max_steps: int = option(0, "the number of steps after which to stop; 0: the end of the last epoch", at_least=0)
+    loader: str = option("auto", "the data path", choices=LOADERS)
+    threads: int = option(
+        0,
+        "the threads of each process, for decoding and for a CPU's arithmetic; 0: its share of the cores",
+        at_least=0,
+    )
+    precision: str = option(
+        "",
+        "the number type of the network's passes: bf16, where the device multiplies it itself; fp16 (GPU only); fp32. "
+        "Similarities and losses are always fp32",
+        choices=tuple(DTYPES),
+    )
+    accumulate: int = option(1, "the micro-batches of an optimizer step; more of them save memory", at_least=1)
+    compile: bool = option(
+        True,
+        "compilation at the first step of what pays: on a CPU the losses over the queue, on a GPU also backbones and "
+        "augmentation; kept between runs in ~/.cache/likeness or $TORCHINDUCTOR_CACHE_DIR",
+    )
+    log_every: int = option(10, "the steps between rows of metrics.jsonl", at_least=1)
+    checkpoint_every: int = option(0, "the steps between checkpoints; 0: the end of each epoch", at_least=0)
+    keep: int = option(2, "the number of newest checkpoints to keep, beside the one with the best kNN", at_least=1)
+    knn_every: int = option(1, "the epochs between kNN evaluations; 0: only at the start and the end", at_least=0)
+    knn_bank: int = option(50000, "the largest number of labelled training images in the kNN bank", at_least=1)
+    peer_timeout: int = option(
+        300, "the seconds without a sign of another process after which the run ends", at_least=1
+    )
+    log_with: str | None = option(None, "the tracker; none: metrics.jsonl only", choices=(None, "tensorboard", "wandb"))
+    images_every: int = option(10, "the epochs between pictures for the tracker; 0: none", at_least=0)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run."""
+        return Path(self.output or f"runs/{self.method}-{Path(self.data).stem}")
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[RunOptions, dict[str, Any]]:
     """The run's options, and the recipe's fields that were given a value.
 
     Raises:
-        Failure: an unknown option or value.
+        Failure: an option that does not exist, or a value that it may not have.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     first = OneLineParser(add_help=False, allow_abbrev=False)
     first.add_argument("--method", choices=sorted(REGISTRY))
     first.add_argument("--recipe")
-    method, recipe = (vars(first.parse_known_args(arguments)[0])[name] for name in ("method", "recipe"))
-    parser, recipe_fields = _build(method, recipe)
-    options = parser.parse_args(arguments)
-    if options.method is None or options.data is None:
+    known = first.parse_known_args(arguments)[0]
+    parser, recipe_fields = _build(known.method, known.recipe)
+    given = vars(parser.parse_args(arguments))
+    if not given["method"] or not given["data"]:
         raise Failure("give --method NAME and --data FILE; --help lists them")
-    chosen = {name: vars(options).pop(name) for name in recipe_fields}
-    return options, {name: value for name, value in chosen.items() if value is not None}
+    options = RunOptions(**{item.name: given[item.name] for item in fields(RunOptions)})
+    _check(options)
+    return options, {name: given[name] for name in recipe_fields if given[name] is not None}
 
 
-def _build(method: str | None, recipe: str | None) -> tuple[argparse.ArgumentParser, list[str]]:
+def _check(options: RunOptions) -> None:
+    try:
+        check_options(options)
+    except ValueError as error:
+        raise Failure(str(error)) from None
+    if options.resume and options.force:
+        raise Failure("--resume goes on with a run and --force starts a new one; give one of them")
+    if options.log_with and find_spec(options.log_with) is None:
+        raise Failure(f"--log-with {options.log_with} needs its package: pip install {options.log_with}")
+
+
+def _build(method: str | None, recipe: str | None) -> tuple[OneLineParser, list[str]]:
+    """The parser, and the names of the options that are fields of a recipe."""
     parser = OneLineParser(
         prog="train.py",
         description="Train an image encoder without labels.",
@@ -52,82 +118,52 @@ def _build(method: str | None, recipe: str | None) -> tuple[argparse.ArgumentPar
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    run = parser.add_argument_group("run")
-    add = _adder(run)
-    run.add_argument("--method", choices=sorted(REGISTRY), help="what to train (required)")
-    run.add_argument("--data", metavar="FILE", help="converted training images (required)")
-    add("--val-data", None, "converted labelled images for the kNN monitor; none: FILE-test or FILE-val, if there", str)
-    add("--verify", "sample", "images compared with their checksums at the start: sample (64), full or none", str)
-    add("--recipe", None, "row of hyper-parameters; none: by the data set's source and size", str)
-    add("--output", None, "folder of the run; none: runs/METHOD-DATA", str)
-    add("--seed", 0, "fixes initialisation, order, crops and colours", int)
-    add("--resume", False, "go on from the newest valid checkpoint of the run", bool)
-    add("--force", False, "start anew in a folder that holds a run, which is moved aside", bool)
-    add("--max-steps", 0, "stop after this many steps; 0: at the end of the last epoch", int)
-    loop = parser.add_argument_group("loop")
-    add = _adder(loop)
-    add("--loader", "auto", f"data path: {', '.join(LOADERS)}", str)
-    add(
-        "--threads",
-        0,
-        "threads of each process, for decoding and for a CPU's arithmetic; 0: its share of the cores",
-        int,
-    )
-    precisions = "bf16, where the device multiplies it itself; fp16 (GPU only) or fp32; similarities and losses in fp32"
-    add("--precision", usual_precision(), precisions, str)
-    add("--accumulate", 1, "parts that a batch is made in, to save memory", int)
-    add(
-        "--compile",
-        True,
-        "compile at the first step what pays: on a CPU the losses over the queue, on a GPU also backbones and "
-        "augmentation; kept between runs in ~/.cache/likeness or $TORCHINDUCTOR_CACHE_DIR",
-        bool,
-    )
-    add("--log-every", 10, "steps between rows of metrics.jsonl", int)
-    add("--checkpoint-every", 0, "steps between checkpoints; 0: at the end of each epoch", int)
-    add("--keep", 2, "newest checkpoints kept, and beside them the one with the best kNN", int)
-    add("--knn-every", 1, "epochs between kNN evaluations; 0: only at the start and the end", int)
-    add("--knn-bank", 50000, "labelled training images in the kNN bank, at most", int)
-    add("--peer-timeout", 300, "seconds without a sign of another process after which the run ends", int)
-    add("--log-with", None, "tracker: tensorboard or wandb; none: metrics.jsonl only", str)
-    add("--images-every", 10, "epochs between pictures for the tracker; 0: none", int)
-    chosen = [method] if method else sorted(REGISTRY)
-    known = [("training", Training), *((f"method {name}", REGISTRY[name].settings) for name in chosen)]
+    group, kinds = parser.add_argument_group("run"), get_type_hints(RunOptions)
+    for item in describe(RunOptions):
+        kind = next(kind for kind in (bool, int, str) if kinds[item.name] in (kind, kind | None))
+        default = usual_precision() if item.name == "precision" else item.default
+        allowed = ", ".join(str(choice) for choice in item.choices if choice is not None)
+        text = item.help if allowed in item.help or item.name == "precision" else f"{item.help}: {allowed}"
+        if default not in (None, "") and "default" not in text:
+            text = f"{text} (default: {_text(default)})"
+        _add(group, item, text, kind, default=default)
     row = REGISTRY[method].rows.get(recipe or "", {}) if method else {}
+    chosen = [method] if method else sorted(REGISTRY)
     recipe_fields: list[str] = []
-    for title, cls in known:
+    for title, cls in [("training", Training), *((f"method {name}", REGISTRY[name].settings) for name in chosen)]:
         group = parser.add_argument_group(f"{title} (values of the recipe: {recipe or 'chosen by --recipe'})")
-        for name, default, help in describe(cls):
-            if name in recipe_fields:
+        for item in describe(cls):
+            if item.name in recipe_fields:
                 continue  # two methods share it
-            recipe_fields.append(name)
-            shown = (
-                f"default: {_text(row[name].value)}, {row[name].source}" if name in row else f"usually {_text(default)}"
-            )
-            _adder(group)(f"--{name.replace('_', '-')}", None, f"{help} ({shown})", type(default), like=default)
+            recipe_fields.append(item.name)
+            allowed = ", ".join(map(str, item.choices))
+            help = f"{item.help}: {allowed}" if allowed else item.help
+            usual = f"usually {_text(item.default)}"
+            if item.name in row:
+                usual = f"default: {_text(row[item.name].value)}, {row[item.name].source}"
+            _add(group, item, f"{help} ({usual})", type(item.default), like=item.default)
     if method:
         parser.epilog = f"Recipes of {method}: {', '.join(names(method))}\n\n" + _EPILOG
     return parser, recipe_fields
 
 
-def _adder(group: argparse._ArgumentGroup) -> Callable[..., None]:
-    def add(flag: str, default: Any, help: str, kind: type, like: Any = None) -> None:
-        text = help if default is None or "default" in help else f"{help} (default: {_text(default)})"
-        text = text.replace("%", "%%")
-        if kind is bool:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
-        elif kind is tuple:
-            element = type(like[0]) if like else int
-            group.add_argument(flag, type=_list_of(element), default=default, metavar="A,B,...", help=text)
-        else:
-            read = _number if kind is float else kind
-            group.add_argument(flag, type=read, default=default, metavar=_METAVARS.get(kind, "TEXT"), help=text)
-
-    return add
+def _add(
+    group: argparse._ArgumentGroup, item: Option, text: str, kind: type, default: Any = None, like: Any = None
+) -> None:
+    if kind is bool:
+        reads: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+    elif kind is tuple:
+        reads = {"type": _list_of(type(like[0]) if like else int), "metavar": "A,B,..."}
+    else:
+        reads = {"type": _number if kind is float else kind, "metavar": _METAVARS.get(kind, "TEXT")}
+    group.add_argument(item.flag, default=default, help=text.replace("%", "%%"), **reads)
+    if item.formerly:
+        flag, hidden = f"--{item.formerly.replace('_', '-')}", argparse.SUPPRESS
+        group.add_argument(flag, dest=item.name, default=hidden, help=hidden, **reads)
 
 
 _METAVARS = {int: "N", float: "X"}
-_LARGEST = 3.4e38  # what training computes in holds no larger number
+_LARGEST = 3.4e38  # the largest number of float32, in which training computes
 
 
 def _number(text: str) -> float:
@@ -141,42 +177,14 @@ _number.__name__ = "finite float"  # what argparse calls it
 
 
 def _list_of(element: type) -> Callable[[str], tuple[Any, ...]]:
-    def parse(text: str) -> tuple[Any, ...]:
-        return tuple((_number if element is float else element)(part) for part in text.split(","))
+    def read(text: str) -> tuple[Any, ...]:
+        return tuple((_number if element is float else element)(word) for word in text.split(","))
 
-    parse.__name__ = f"list of {element.__name__}"
-    return parse
+    read.__name__ = f"list of {element.__name__}"
+    return read
 
 
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
-        return ",".join(str(part) for part in value)
+        return ",".join(str(element) for element in value)
     return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def check_run(options: argparse.Namespace) -> None:
-    """Refuses run options that make no sense.
-
-    Raises:
-        Failure: naming the option, its value and what it may be.
-    """
-    choices = {
-        "precision": ("bf16", "fp16", "fp32"),
-        "log_with": (None, "tensorboard", "wandb"),
-        "loader": LOADERS,
-        "verify": CHECKS,
-    }
-    for name, allowed in choices.items():
-        if getattr(options, name) not in allowed:
-            given = ", ".join(str(value) for value in allowed if value)
-            raise Failure(f"--{name.replace('_', '-')} is '{getattr(options, name)}'; take one of {given}")
-    if options.resume and options.force:
-        raise Failure("--resume goes on with a run and --force starts a new one; give one of them")
-    if options.log_with and find_spec(options.log_with) is None:
-        raise Failure(f"--log-with {options.log_with} needs its package: pip install {options.log_with}")
-    for name in ("accumulate", "log_every", "keep", "knn_bank", "peer_timeout"):
-        if getattr(options, name) < 1:
-            raise Failure(f"--{name.replace('_', '-')} is {getattr(options, name)}; give at least 1")
-    for name in ("max_steps", "checkpoint_every", "knn_every", "images_every", "threads", "seed"):
-        if getattr(options, name) < 0:
-            raise Failure(f"--{name.replace('_', '-')} is {getattr(options, name)}; give 0 or more")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from models.distributed import world
 from models.methods.recipes import Recipe
 from pipelines import Dataset
 from tools.command_line import Failure
+from tools.run.options import RunOptions
 from tools.run.process_start import parent_words
+from tools.run.state import RunState
 
 LOST = 75  # exit code of a process that lost another one: "temporary failure", so that a scheduler may start it again
 _ROOT = Path(__file__).resolve().parents[2]
@@ -39,8 +41,8 @@ class LostContact(Failure):
 
 
 @contextmanager
-def watching(state: Mapping[str, Any], timeout: float) -> Iterator[None]:
-    """Turns what torch raises about a lost process into one line; `state["step"]` is how far this one is.
+def detect_lost_peers(state: RunState, timeout: float) -> Iterator[None]:
+    """Turns what torch raises about a lost process into one line; `state.step` is how far this one is.
 
     Raises:
         LostContact: naming this process, its step, and how to go on.
@@ -52,7 +54,7 @@ def watching(state: Mapping[str, Any], timeout: float) -> Iterator[None]:
             raise
         rank, processes = world()
         raise LostContact(
-            f"process {rank} of {processes} lost contact with another after step {state['step']} "
+            f"process {rank} of {processes} lost contact with another after step {state.step} "
             f"(gone, or silent for {timeout:g} s); start all of them again with --resume"
         ) from error
 
@@ -62,9 +64,9 @@ def _from_peer(error: RuntimeError) -> bool:
     return world()[1] > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error).lower())
 
 
-def run_facts(options: Namespace, recipe: Recipe, dataset: Dataset) -> dict[str, str]:
+def run_facts(options: RunOptions, recipe: Recipe, dataset: Dataset) -> dict[str, str]:
     """What must be the same for all processes of a run, as short texts."""
-    chosen = {name: value for name, value in vars(options).items() if name not in _PLACES}
+    chosen = {name: value for name, value in asdict(options).items() if name not in _PLACES}
     return {
         "data": dataset.checksum,
         "options": _digest(json.dumps([chosen, repr(recipe)], default=str, sort_keys=True).encode()),

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pipelines.printable import shown
+from pipelines.printable import printable
 
 
 class Display:
@@ -72,4 +72,4 @@ class Display:
 
 
 def _printable(text: str) -> str:
-    return "\n".join(map(shown, text.split("\n")))
+    return "\n".join(map(printable, text.split("\n")))

@@ -12,7 +12,8 @@ from models import build, resolve
 from models.method import Method
 from models.storage import checkpoint
 from models.storage.checkpoint import Checkpoint
-from models.storage.manifest import Damaged
+from models.storage.manifest import CorruptCheckpoint
+from models.training.config import with_current_names
 from tools.command_line import Failure
 from tools.run.metrics_file import row_of
 
@@ -87,7 +88,7 @@ def read_config(path: Path) -> dict[str, Any]:
     for name, kind in {"method": str, "recipe": dict, "recipe_name": str, "data": dict, "options": dict}.items():
         if not isinstance(config.get(name), kind):
             raise Failure(f"{path / 'config.json'} lacks {name}; is it a run of train.py?")
-    return config
+    return config | {"recipe": with_current_names(config["recipe"])}
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -135,6 +136,6 @@ def kept_checkpoints(run: Path) -> list[Checkpoint]:
     for path in reversed(checkpoint.found(run / "checkpoints")):
         try:
             kept.append(checkpoint.load(path))
-        except Damaged:
+        except CorruptCheckpoint:
             continue  # or just being removed by a run that goes on
     return kept

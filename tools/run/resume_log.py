@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.printable import shown
+from models.training.config import with_current_names
+from pipelines.printable import printable
 
 _NO_CHANGE = ("options.resume", "options.force")  # how it was started, not what runs
 _WIDTH = 60  # characters of a value that are shown
@@ -31,7 +32,7 @@ def resumed(first: Any, now: Mapping[str, Any], step: int) -> tuple[dict[str, An
         return {**now, "resumed": [entry | {"config": "was lost: this is what was asked here"}]}, line
     entries = first.get("resumed", [])
     entries = entries if isinstance(entries, list) else []
-    before = _flat(first)
+    before = _flat(first | {"recipe": with_current_names(first["recipe"])})
     for earlier in entries:
         known = earlier.get("changed") if isinstance(earlier, dict) else None
         before |= known if isinstance(known, dict) else {}
@@ -55,5 +56,5 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    text = shown("none" if value is None else str(value))
+    text = printable("none" if value is None else str(value))
     return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}..."

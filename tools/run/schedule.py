@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from dataclasses import dataclass
+
+from tools.run.options import RunOptions
 
 
 @dataclass(frozen=True)
-class Timetable:
+class Schedule:
     """Attributes:
     steps_per_epoch: optimizer steps.
     last_step: of the run, inside an epoch or at the end of one.
@@ -23,24 +24,23 @@ class Timetable:
     images_every: int
 
     @staticmethod
-    def of(options: Namespace, steps_per_epoch: int, last_step: int) -> Timetable:
+    def of(options: RunOptions, steps_per_epoch: int, last_step: int) -> Schedule:
         """As train.py's options say."""
-        every = (options.checkpoint_every, options.knn_every, options.images_every)
-        return Timetable(steps_per_epoch, last_step, *every)
+        return Schedule(steps_per_epoch, last_step, options.checkpoint_every, options.knn_every, options.images_every)
 
     def ends_epoch(self, step: int) -> bool:
         """Whether an epoch ends with this step, or the run inside one."""
         return step == self.last_step or step % self.steps_per_epoch == 0
 
-    def keeps(self, step: int) -> bool:
+    def checkpoint_due(self, step: int) -> bool:
         """Whether a checkpoint is due; the untrained network can be made again."""
         return step > 0 and (step == self.last_step or step % (self.checkpoint_every or self.steps_per_epoch) == 0)
 
-    def measures(self, step: int) -> bool:
+    def eval_due(self, step: int) -> bool:
         """Whether features are measured: of the untrained network, then every so many epochs, and at the end."""
         return step == 0 or step >= self.last_step or self._every(self.knn_every, step)
 
-    def shows(self, step: int) -> bool:
+    def images_due(self, step: int) -> bool:
         """Whether pictures are due: every so many epochs, and at the end."""
         return self.images_every > 0 and (step >= self.last_step or (step > 0 and self._every(self.images_every, step)))
 

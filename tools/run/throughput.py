@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Timer:
+class Throughput:
     """Counts samples and waiting between two readings, and how long the first step of all took."""
 
     def __init__(self) -> None:

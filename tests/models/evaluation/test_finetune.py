@@ -106,7 +106,7 @@ def test_two_processes_train_what_one_does(train):
     alone = measured(str(train.path))
     for process in gloo.run(measured, 2, str(train.path)):
         for (expected, facts), (own, own_facts) in zip(alone, process, strict=True):
-            assert own_facts["first_loss"] == pytest.approx(facts["first_loss"], rel=5e-4)  # bf16
+            assert own_facts["first_loss"] == pytest.approx(facts["first_loss"], rel=5e-4)  # another order of sums
             assert own_facts["last_loss"] == pytest.approx(facts["last_loss"], rel=1e-3)
             for name, value in expected.items():
                 torch.testing.assert_close(own[name], value, rtol=1e-2, atol=1e-3)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from models.evaluation import input_settings as module
-from models.evaluation.input_settings import Conditions, conditions
+from models.evaluation.input_settings import InputSettings, input_settings
 
 
 def dataset(form):
@@ -15,8 +15,8 @@ def dataset(form):
 
 
 def test_the_usual_conditions_are_not_in_an_id():
-    assert Conditions().in_id == ""
-    assert [Conditions(*seen).in_id for seen in (("bf16",), ("fp32", "dali"), ("fp16", "area+dali"))] == [
+    assert InputSettings().in_id == ""
+    assert [InputSettings(*seen).in_id for seen in (("bf16",), ("fp32", "dali"), ("fp16", "area+dali"))] == [
         "-bf16", "-dali", "-fp16-area+dali",
     ]  # fmt: skip
 
@@ -28,9 +28,9 @@ def test_loaders_of_the_same_pixels_are_alike(monkeypatch):
     )
     beton, shards = dataset("beton"), dataset("shards")
     for loader in ("ffcv", "resident"):
-        assert conditions((beton, shards), loader).pixels == "area"
-    assert conditions((beton, shards), "dali").pixels == "dali"
-    assert conditions((beton, beton)).pixels == "area"
-    assert conditions((beton, shards)).pixels == "area+dali"
-    kinds = [conditions([beton], dtype=dtype).precision for dtype in (torch.float32, torch.bfloat16, torch.float16)]
+        assert input_settings((beton, shards), loader).pixels == "area"
+    assert input_settings((beton, shards), "dali").pixels == "dali"
+    assert input_settings((beton, beton)).pixels == "area"
+    assert input_settings((beton, shards)).pixels == "area+dali"
+    kinds = [input_settings([beton], dtype=dtype).precision for dtype in (torch.float32, torch.bfloat16, torch.float16)]
     assert kinds == ["fp32", "bf16", "fp16"]

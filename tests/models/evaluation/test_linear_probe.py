@@ -12,8 +12,8 @@ from tests.support import gloo
 pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 from models.distributed import world
+from models.evaluation.feature_extractor import FeatureExtractor
 from models.evaluation.features import extract
-from models.evaluation.labelled_passes import Passes
 from models.evaluation.linear_heads import train_on_cached
 from models.evaluation.linear_probe import Probe
 from models.evaluation.protocols import LinearProtocol
@@ -39,7 +39,7 @@ def network():
 
 def probe(sets, protocol, chosen=None):
     rank, processes = world()
-    passes = Passes(evaluation(16), 12, {"rank": rank, "world": processes, "threads": 1})
+    passes = FeatureExtractor(evaluation(16), 12, {"rank": rank, "world": processes, "threads": 1})
     return Probe(network(), passes, *sets, protocol, chosen or {0: BANK}, QUERIES)
 
 

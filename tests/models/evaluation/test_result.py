@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models.evaluation.intervals import over_seeds, wilson
-from models.evaluation.result import Outcome, classified, figures
+from models.evaluation.result import EvaluationResult, classified, metrics
 
 CLASSES = ("a", "b", "c", "empty")
 
@@ -29,7 +29,7 @@ def test_top_1_and_top_5():
 def test_one_outcome_has_wilson_intervals_and_a_table_of_classes():
     labels = torch.arange(40) % 3
     outcome = classified(scores(1), labels, {"note": 3})
-    found = json.loads(json.dumps(figures([outcome], [0], CLASSES)))
+    found = json.loads(json.dumps(metrics([outcome], [0], CLASSES)))
     hits = [int(scores(1)[i].argmax()) == i % 3 for i in range(40)]
     assert found["top1"] == pytest.approx(100 * sum(hits) / 40, abs=1e-3) and found["note"] == 3
     assert found["interval"]["top1"] == pytest.approx([100 * x for x in wilson(sum(hits), 40)], abs=1e-3)
@@ -43,7 +43,7 @@ def test_one_outcome_has_wilson_intervals_and_a_table_of_classes():
 def test_several_seeds_have_mean_deviation_and_students_interval():
     labels = torch.arange(40) % 3
     outcomes = [classified(scores(seed), labels, {"lr": seed}) for seed in range(3)]
-    found = figures(outcomes, [0, 1, 2], CLASSES)
+    found = metrics(outcomes, [0, 1, 2], CLASSES)
     each = [100 * float(outcome.values["top1"].mean()) for outcome in outcomes]
     assert len(set(each)) > 1
     assert found["top1"] == pytest.approx(statistics.mean(each), abs=1e-3)
@@ -58,15 +58,18 @@ def test_several_seeds_have_mean_deviation_and_students_interval():
 
 
 def test_no_bound_lies_beyond_what_a_share_can_be():
-    few = [Outcome(torch.zeros(4, dtype=torch.int64), {"top1": torch.tensor([1.0, 1, 1, right])}) for right in (0, 1)]
-    assert figures(few, [0, 1], ("a",))["interval"]["top1"] == [0, 100]  # Student's t of two seeds is wide
+    few = [
+        EvaluationResult(torch.zeros(4, dtype=torch.int64), {"top1": torch.tensor([1.0, 1, 1, right])})
+        for right in (0, 1)
+    ]
+    assert metrics(few, [0, 1], ("a",))["interval"]["top1"] == [0, 100]  # Student's t of two seeds is wide
     precision = torch.tensor([0.0, 0.0, 0.1, 1.0])
-    found = figures([Outcome(torch.zeros(4, dtype=torch.int64), {"map": precision})], [0], ("a",))
+    found = metrics([EvaluationResult(torch.zeros(4, dtype=torch.int64), {"map": precision})], [0], ("a",))
     assert found["interval"]["map"][0] == 0
 
 
 def test_what_is_no_hit_has_a_normal_interval():
     values = torch.tensor([0.2, 0.4, 0.7, 0.8], dtype=torch.float64)
-    found = figures([Outcome(torch.zeros(4, dtype=torch.int64), {"map": values})], [0], ("a",))
+    found = metrics([EvaluationResult(torch.zeros(4, dtype=torch.int64), {"map": values})], [0], ("a",))
     half = 1.959964 * float(values.std()) / 2
     assert found["interval"]["map"] == pytest.approx([52.5 - 100 * half, 52.5 + 100 * half], abs=1e-3)

@@ -78,9 +78,9 @@ def test_loss_and_gradient_equal_the_specification(step, alpha, crops):
     losses = method(batch)
     expected, keys, parts = naive_step(reference, batch, alpha)
     assert losses.total.item() == pytest.approx(expected.item(), rel=1e-12)
-    assert losses.parts["global_relations"].item() == pytest.approx(parts[0].item(), rel=1e-12)
-    assert losses.parts["hyper_relations"].item() == pytest.approx(parts[1].item(), rel=1e-12)
-    assert ("contrast" in losses.parts) == (alpha < 1)  # not computed after the warm-up
+    assert losses.terms["global_relations"].item() == pytest.approx(parts[0].item(), rel=1e-12)
+    assert losses.terms["hyper_relations"].item() == pytest.approx(parts[1].item(), rel=1e-12)
+    assert ("contrast" in losses.terms) == (alpha < 1)  # not computed after the warm-up
     losses.total.backward()
     expected.backward()
     assert close(gradients(method), gradients(reference), 1e-10)
@@ -94,12 +94,12 @@ def test_contexts_teach_each_other():
     for part, learner in (("head", "hyper_relations"), ("neck.mlp", "global_relations")):
         method, other = at(small("cgh"), 99), at(small("cgh"), 99)
         nn.init.normal_(other.teacher.network.get_submodule(part)[2].weight)
-        first, second = (m(batch_for(m)).parts for m in (method, other))
+        first, second = (m(batch_for(m)).terms for m in (method, other))
         assert [name for name in first if first[name] != second[name]] == [learner]
     own = at(small("cgh", swap=False), 99)
     other = copy.deepcopy(own)
     nn.init.normal_(other.teacher.network.head[2].weight)
-    first, second = (m(batch_for(m)).parts for m in (own, other))
+    first, second = (m(batch_for(m)).terms for m in (own, other))
     assert [name for name in first if first[name] != second[name]] == ["global_relations"]
 
 
@@ -232,7 +232,13 @@ def test_any_batch_size_and_a_checkpoint_with_both_queues():
 def test_recipes():
     imagenet, small_data = resolve("cgh", "imagenet"), resolve("cgh", "cifar100")
     s, t = imagenet.settings, imagenet.training
-    assert (t.backbone, t.lr, t.weight_decay, t.warmup_epochs, t.decay_vectors) == ("resnet50", 0.05, 1e-4, 5, False)
+    assert (t.backbone, t.lr, t.weight_decay, t.warmup_epochs, t.decay_norm_and_bias) == (
+        "resnet50",
+        0.05,
+        1e-4,
+        5,
+        False,
+    )
     assert (s.queue_size, s.dim, s.hidden, s.ema) == (131072, 512, 4096, 0.999)
     taus = (
         s.global_teacher_temperature, s.global_student_temperature,
@@ -240,7 +246,7 @@ def test_recipes():
     )  # fmt: skip
     assert taus == (0.04, 0.1, 0.08, 0.08, 0.2)
     assert imagenet.sources["queue_size"] == "code" and small_data.sources["queue_size"] == "inferred"
-    assert small_data.settings.global_teacher_temperature == 0.03 and small_data.training.decay_vectors
+    assert small_data.settings.global_teacher_temperature == 0.03 and small_data.training.decay_norm_and_bias
     method = build("cgh", "cifar10", **(SMALL | {"stages": ("layer2", "layer3", "layer4")}))
     assert method.student.neck.conv.in_channels == 8 + 16 + 32 and method.student.neck.conv.out_channels == 32
 

@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from models import build
 from models.losses.mixture import cutmix
 from models.methods.clim import Settings
-from models.search.sharded_features import Part
+from models.search.sharded_features import LocalFeatures
 from pipelines.batch import Batch
 
 SMALL = {"width": 8, "resolutions": (16, 12), "queue_size": 40, "dim": 16, "bn_splits": 1, "batch_size": 8}
@@ -139,7 +139,7 @@ def test_partners_are_renewed_on_schedule():
     def extract(network):
         assert network is method.student.backbone
         calls.append(1)
-        return Part.whole(torch.randn(60, 32))
+        return LocalFeatures.whole(torch.randn(60, 32))
 
     renewed = []
     for epoch in range(9):

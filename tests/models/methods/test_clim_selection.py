@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from models.distributed import everyones, world
+from models.distributed import all_gather, world
 from models.methods.clim import Settings, select
 from models.methods.clim_selection import Candidates
 from models.methods.clim_selection import select as candidates
 from models.search import nearest
-from models.search.sharded_features import Part, pieces, rows_of_all
+from models.search.sharded_features import LocalFeatures, all_gather_rows, iter_chunks
 from tests.support import gloo
 
 NUMBER = 601  # divides by neither 2 nor 4
@@ -29,13 +29,13 @@ def features(number: int = NUMBER) -> Tensor:
     return centre[torch.randint(12, (number,), generator=generator)] + torch.randn(number, 16, generator=generator)
 
 
-def part_of(rows_ND: Tensor, spread: str = "strided") -> Part:
+def part_of(rows_ND: Tensor, spread: str = "strided") -> LocalFeatures:
     """This process's samples: every W-th, or a stretch; the last process has fewer, or none."""
     rank, processes = world()
     every = torch.arange(len(rows_ND))
     length = -(-len(rows_ND) // processes) + 3
     own = every[rank::processes] if spread == "strided" else every[rank * length : (rank + 1) * length]
-    return Part(own, rows_ND[own], len(rows_ND))
+    return LocalFeatures(own, rows_ND[own], len(rows_ND))
 
 
 def fields(found: Candidates) -> list[Tensor]:
@@ -56,14 +56,14 @@ def everything() -> dict[str, Any]:
     result["few"] = fields(candidates(part_of(few, "stretch"), "paper", 0, 3, 4, 5))
     result["empty"] = fields(candidates(part_of(features(60)), "paper", 0, 3, 40, 5))  # two directions, one sample
 
-    part = part_of(features(), "stretch")
-    result["pieces"] = [(number_P, rows_PD) for number_P, rows_PD in pieces(part, 70)]
-    result["rows"] = rows_of_all(part.number_M, part.features_MD)
-    result["everyones"] = everyones(torch.tensor([world()[0], 7]))
+    local = part_of(features(), "stretch")
+    result["pieces"] = [(number_P, rows_PD) for number_P, rows_PD in iter_chunks(local, 70)]
+    result["rows"] = all_gather_rows(local.number_M, local.features_MD)
+    result["everyones"] = all_gather(torch.tensor([world()[0], 7]))
     refused = []
     for wrong in ((NUMBER, 5), (7, NUMBER + 1)):
         with pytest.raises(ValueError, match="take 1 to") as caught:
-            candidates(part, "paper", 0, *wrong, 2)
+            candidates(local, "paper", 0, *wrong, 2)
         refused.append(str(caught.value))
     result["refused"] = refused
     return result
@@ -116,7 +116,9 @@ def test_every_rank_refuses_what_one_refuses(alone: dict[str, Any], ranks: list[
 def test_the_rule_is_the_papers() -> None:
     """The pairing of the method, from the equations in float64, one sample at a time."""
     space = normalize(features().double())
-    pairing = select(Part.whole(features()), Settings(whiten=0, neighbors=7, clusters=15, kmeans_iterations=200))
+    pairing = select(
+        LocalFeatures.whole(features()), Settings(whiten=0, neighbors=7, clusters=15, kmeans_iterations=200)
+    )
     from models.neighbors import kmeans
 
     centroids, assignment = kmeans(space.float(), 15, 200)
@@ -140,7 +142,7 @@ class Colour(nn.Module):
 
 
 def measured(train: str, held_out: str) -> tuple[list[float], list[int]]:
-    from models.evaluation.features import extract_part
+    from models.evaluation.features import extract_local
     from models.evaluation.knn_monitor import KnnMonitor
     from pipelines import open_dataset
     from pipelines.plan.views import evaluation
@@ -152,7 +154,7 @@ def measured(train: str, held_out: str) -> tuple[list[float], list[int]]:
     for held_out_set, size in ((queries, 1000), (queries, 11), (few, 1000)):
         monitor = KnnMonitor(bank, held_out_set, evaluation(16), size, 12, rank=rank, world=processes, threads=1)
         found.append(monitor.measure(Colour()))
-        held.append(len(extract_part(Colour(), monitor._loaders[0]).number_M))
+        held.append(len(extract_local(Colour(), monitor._loaders[0]).number_M))
         monitor.close()
     return found, held
 

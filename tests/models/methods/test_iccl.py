@@ -82,7 +82,7 @@ def test_loss_and_gradient_equal_the_specification(kind, epoch, weight):
     losses = method(Batch(tuple(view.double() for view in batch.views), batch.index, batch.label, 0))
     assert method.clustering_weight() == pytest.approx(weight)
     torch.testing.assert_close(losses.total, expected, rtol=1e-6, atol=1e-9)
-    assert losses.parts.keys() == ({"similarity"} if weight == 0 else {"similarity", "cross_entropy", "uniformity"})
+    assert losses.terms.keys() == ({"similarity"} if weight == 0 else {"similarity", "cross_entropy", "uniformity"})
     losses.total.backward()
     expected.backward()
     for (name, own), other in zip(method.named_parameters(), reference.parameters(), strict=True):
@@ -95,9 +95,9 @@ def test_float32_equals_float64():
     method, batch = method_of(12), batch_of()
     similarity, uniform, cross = naive_parts(copy.deepcopy(method).double(), batch)
     losses = method(batch)
-    assert losses.parts["similarity"].item() == pytest.approx(similarity.item(), rel=1e-5)
-    assert losses.parts["uniformity"].item() == pytest.approx(uniform.item(), rel=1e-4)
-    assert losses.parts["cross_entropy"].item() == pytest.approx(cross.item(), rel=1e-5)
+    assert losses.terms["similarity"].item() == pytest.approx(similarity.item(), rel=1e-5)
+    assert losses.terms["uniformity"].item() == pytest.approx(uniform.item(), rel=1e-4)
+    assert losses.terms["cross_entropy"].item() == pytest.approx(cross.item(), rel=1e-5)
     with torch.autocast("cpu", torch.bfloat16):
         assert method(batch).total.dtype == torch.float32
 

@@ -87,8 +87,8 @@ def test_loss_and_gradient_equal_the_specification(mode):
     reference = copy.deepcopy(method)
     local, shared = naive_parts(reference, batch)
     losses = method(batch)
-    torch.testing.assert_close(losses.parts["local"], local.detach())
-    torch.testing.assert_close(losses.parts["global"], shared.detach())
+    torch.testing.assert_close(losses.terms["local"], local.detach())
+    torch.testing.assert_close(losses.terms["global"], shared.detach())
     torch.testing.assert_close(losses.total, (local + 6 * shared).detach(), check_dtype=False)
     losses.total.backward()
     (local + 6 * shared).backward()
@@ -186,7 +186,7 @@ def test_a_neighbor_is_never_of_the_current_batch():
     reference = copy.deepcopy(method)
     _, shared = naive_parts(reference, batch)
     assert torch.equal(reference.queue.keys(), before)
-    assert method(batch).parts["global"].item() == pytest.approx(shared.item(), rel=1e-5)
+    assert method(batch).terms["global"].item() == pytest.approx(shared.item(), rel=1e-5)
     assert not torch.equal(method.queue.keys(), before)
 
 

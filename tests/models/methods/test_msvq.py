@@ -117,7 +117,7 @@ def test_each_teacher_is_read_against_its_own_queue():
     """T3: the bug of 2023 let teacher 2 use queue 1."""
     method, other = small("msvq"), small("msvq")
     other.queue.rows[1] = torch.randn_like(other.queue.rows[1])
-    first, second = method(batch_for(method)).parts, other(batch_for(other)).parts
+    first, second = method(batch_for(method)).terms, other(batch_for(other)).terms
     assert [first[name] == second[name] for name in first] == [True, True, False]
     batch = batch_for(method)
     third = Batch((*batch.views[:2], batch.views[2] + 1, batch.views[3]), batch.index, batch.label, batch.seed)
@@ -183,7 +183,7 @@ def test_optimizer_decays_everything_trained_and_starts_at_zero():
     method, training = small("msvq"), resolve("msvq", "cifar10").training
     optimizer = build_optimizer(
         method.named_parameters(), training.optimizer, training.lr, training.momentum, training.weight_decay,
-        exclude_norm_and_bias=not training.decay_vectors,
+        exclude_norm_and_bias=not training.decay_norm_and_bias,
     )  # fmt: skip
     (group,) = optimizer.param_groups
     assert group["weight_decay"] == 5e-4 and len(group["params"]) == len(list(method.student.parameters()))
@@ -251,7 +251,7 @@ def test_bad_settings_are_one_line(field, value, message):
 
 
 def test_a_batch_that_the_groups_do_not_divide_is_one_line():
-    with pytest.raises(ValueError, match="does not split into 8 groups"):
+    with pytest.raises(ValueError, match="does not split into 8 batch-norm groups"):
         resolve("msvq", "cifar10", batch_size=250)
     with pytest.raises(ValueError, match="less than a batch"):
         Settings(queue_size=100).check(resolve("msvq", "cifar10").training)

@@ -127,7 +127,7 @@ def test_autocast_and_a_lower_precision_of_products_change_nothing(coarse):
 MEMORY = """
 import re, sys, torch
 from pathlib import Path
-from models import nearest
+from models.search import nearest
 from models.neighbors import nearest_neighbors, kmeans, center_wise
 nearest.ROWS, nearest.PIECE = 64, 2048  # so that a small number of samples has many chunks
 torch.set_num_threads(1)

@@ -4,8 +4,7 @@ import os
 
 import pytest
 
-from models.storage import checkpoint
-from models.storage import manifest as seal
+from models.storage import checkpoint, manifest
 from tests.models.storage.test_checkpoint import names, save
 
 
@@ -61,10 +60,10 @@ def test_an_accuracy_that_is_none_is_nobodys_best(top1, tmp_path):
 def test_what_is_known_to_be_whole_is_not_read_again(tmp_path, monkeypatch):
     for step in (1, 2):
         save(tmp_path, step, keep=9)
-    monkeypatch.setattr(seal, "_known", {})  # another process, which resumes
+    monkeypatch.setattr(manifest, "_known", {})  # another process, which resumes
     assert checkpoint.newest(tmp_path)[0].state["step"] == 2
-    read, real = [], seal._digest
-    monkeypatch.setattr(seal, "_digest", lambda path: read.append(path) or real(path))
+    read, real = [], manifest._digest
+    monkeypatch.setattr(manifest, "_digest", lambda path: read.append(path) or real(path))
     written = ["model.safetensors", "optimizer.safetensors", "state.json"]
     save(tmp_path, 3, keep=9)
     assert [path.name for path in read] == written * 2  # those of step 3 for its manifest, and step 1 once

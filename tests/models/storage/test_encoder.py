@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from models.networks.backbones import build_backbone
-from models.storage.checkpoint import seal
+from models.storage.checkpoint import write_manifest
 from models.storage.encoder import EncoderError, RawPixels, from_run, from_weights
 
-RECIPE = {"backbone": "resnet18", "width": 4, "stem": "small", "image_size": 16, "image_keep": 0.875, "lr": 0.1}
+RECIPE = {"backbone": "resnet18", "width": 4, "stem": "small", "image_size": 16, "crop_ratio": 0.875, "lr": 0.1}
 
 
 def backbone(seed: int = 0, **changes: object) -> nn.Module:
@@ -33,7 +33,7 @@ def write_checkpoint(run: Path, step: int, prefix: str = "student.backbone.", se
     save_file(weights | {"queue.rows": torch.zeros(2, 2)}, folder / "model.safetensors")
     save_file({}, folder / "optimizer.safetensors")
     (folder / "state.json").write_text(json.dumps({"step": step, "optimizer": {"state": {}, "param_groups": []}}))
-    seal(folder)
+    write_manifest(folder)
     return folder
 
 
@@ -53,7 +53,7 @@ def test_newest_checkpoint_of_a_run_student_not_teacher(tmp_path: Path, prefix: 
     encoder = from_run(run)
     images = torch.randn(2, 3, 16, 16)
     torch.testing.assert_close(encoder.backbone.eval()(images).pooled, backbone(12).eval()(images).pooled)
-    assert (encoder.step, encoder.image_size, encoder.image_keep) == (12, 16, 0.875)
+    assert (encoder.step, encoder.image_size, encoder.crop_ratio) == (12, 16, 0.875)
     assert encoder.mean == (0.5, 0.4, 0.3)
 
 
@@ -91,7 +91,7 @@ def test_weights_file_by_its_metadata_and_vit(tmp_path: Path) -> None:
     facts["mean"] = facts["std"] = "[0.5, 0.5, 0.5]"
     save_file(prefixed(backbone(), ""), tmp_path / "w.safetensors", metadata=facts)
     encoder = from_weights(tmp_path / "w.safetensors")
-    assert (encoder.image_keep, encoder.std, encoder.step) == (0.875, (0.5, 0.5, 0.5), None)
+    assert (encoder.crop_ratio, encoder.std, encoder.step) == (0.875, (0.5, 0.5, 0.5), None)
     vit = build_backbone("vit_small", width=2, image_size=32)
     save_file(vit.state_dict(), tmp_path / "v.safetensors")
     assert from_weights(tmp_path / "v.safetensors").image_size == 32
@@ -101,8 +101,8 @@ def test_weights_file_by_its_metadata_and_vit(tmp_path: Path) -> None:
     "claim",
     [
         {"width": 10**9}, {"width": "wide"}, {"width": -1}, {"backbone": "resnet1000"}, {"backbone": ["resnet18"]},
-        {"image_size": 0}, {"image_size": "big"}, {"image_keep": 2}, {"image_keep": "all"},
-        {"image_keep": float("nan")}, {"mean": [1, 2]}, {"mean": "grey"}, {"std": [0.1, 0.0, 0.1]},
+        {"image_size": 0}, {"image_size": "big"}, {"crop_ratio": 2}, {"crop_ratio": "all"},
+        {"crop_ratio": float("nan")}, {"mean": [1, 2]}, {"mean": "grey"}, {"std": [0.1, 0.0, 0.1]},
         {"std": [0.1, None, 0.1]}, {"stem": {"a": 1}},
     ],
 )  # fmt: skip

@@ -25,7 +25,7 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(dataset, tmp_path_factory):
-    return write_run(tmp_path_factory.mktemp("runs") / "run", dataset, image_keep=0.875, image_size=24)
+    return write_run(tmp_path_factory.mktemp("runs") / "run", dataset, crop_ratio=0.875, image_size=24)
 
 
 def test_a_run_in_three_lines(run):
@@ -36,7 +36,7 @@ def test_a_run_in_three_lines(run):
     assert not encoder.training and not any(parameter.requires_grad for parameter in encoder.parameters())
     with torch.no_grad():
         assert torch.equal(features, run[1](encoder.preprocess(image, image.rotate(90))).pooled)
-    assert (encoder.image_size, encoder.image_keep) == (24, 0.875)
+    assert (encoder.image_size, encoder.crop_ratio) == (24, 0.875)
     encoder.train().requires_grad_(True)
     encoder(encoder.preprocess(image, image)).sum().backward()
     assert encoder.backbone.get_parameter("conv1.weight").grad is not None

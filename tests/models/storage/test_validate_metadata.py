@@ -16,7 +16,7 @@ from models.storage.encoder import EncoderError
 from models.storage.validate_metadata import check_claims
 
 FACTS = {
-    "backbone": "resnet18", "width": 1, "stem": "small", "image_size": 16, "image_keep": 1.0, "mean": [0.5] * 3,
+    "backbone": "resnet18", "width": 1, "stem": "small", "image_size": 16, "crop_ratio": 1.0, "mean": [0.5] * 3,
     "std": [0.5] * 3, "step": 3, "samples_seen": 48,
 }  # fmt: skip
 
@@ -62,7 +62,7 @@ def test_whatever_a_file_says_is_an_encoder_or_one_line(weights, tmp_path_factor
         ({"step": [1, 2]}, r"step is \[1, 2\]; give a whole number"),
         ({"mean": [10**400] * 3}, "give three numbers on the scale 0 to 1"),
         ({"mean": [123.7, 116.3, 103.5]}, "mean is .*; give three numbers on the scale 0 to 1"),
-        ({"image_keep": 10**400}, "give a share above 0, at most 1"),
+        ({"crop_ratio": 10**400}, "give a share above 0, at most 1"),
         ({"std": [1e-300] * 3}, "give numbers above 0"),
         ({"mean": list(range(10**5))}, r"mean is \[0, 1, 2, 3, 4, 5, ...\]; "),
         ({"stem": "a\nb\x1b[31m"}, r"stem is 'a\\nb\\x1b\[31m'; take one of imagenet, small, small_pool"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.distributed import world
-from models.search.sharded_features import rows_of_all
+from models.search.sharded_features import all_gather_rows
 from tests.support import gloo
 from tools import benchmark
 from tools.benchmarks import search, selection
@@ -15,7 +15,7 @@ from tools.benchmarks.measure import Settings
 
 def gathered(number):
     part = selection.mixture(number, "cpu")
-    return rows_of_all(part.number_M, part.features_MD)
+    return all_gather_rows(part.number_M, part.features_MD)
 
 
 def test_processes_share_one_mixture():
@@ -49,8 +49,8 @@ def test_the_parts_are_compared_alone(monkeypatch, tmp_path):
     assert [case["case"] for case in cases] == ["neighbours of 300 among 600", "k-means of 600"]
     assert all(next(iter(case["contenders"])) == "ours" for case in cases)
     part = selection.mixture(600, "cpu")
-    for rival in selection.rivals(part.features_MD, 1):
-        theirs = rival.search(part.features_MD[:300].numpy(), 11)[:, 1:]
+    for baseline in selection.baselines(part.features_MD, 1):
+        theirs = baseline.search(part.features_MD[:300].numpy(), 11)[:, 1:]
         assert (
             search.neighbors(part.features_MD, part.number_M).sort(1).values == theirs.sort(1).values
         ).float().mean() > 0.999
@@ -59,15 +59,15 @@ def test_the_parts_are_compared_alone(monkeypatch, tmp_path):
 def test_the_others_find_what_ours_finds(monkeypatch):
     monkeypatch.setattr(selection, "CLUSTERS", 16)
     part = selection.mixture(800, "cpu")
-    others = selection.rivals(part.features_MD, 1)
+    others = selection.baselines(part.features_MD, 1)
     if not others:
         pytest.skip("neither faiss nor scikit-learn is installed")
     found = selection.select(part, "paper", 0, 10, 16, 10)
     share = float(found.count_N.float().mean()) / 10
-    for rival in others:
-        neighbors_Nk = rival.search(part.features_MD.numpy(), 11)
+    for baseline in others:
+        neighbors_Nk = baseline.search(part.features_MD.numpy(), 11)
         assert torch.equal(neighbors_Nk[:, 0], torch.arange(800))
         assert (neighbors_Nk[:, 1:].sort(1).values == found.neighbors_Nk.long().sort(1).values).float().mean() > 0.999
         # Clusters differ by their start, the share of central neighbours does not.
-        assert float(selection.by(rival, part.features_MD).float().mean()) == pytest.approx(share, abs=0.05)
+        assert float(selection.by(baseline, part.features_MD).float().mean()) == pytest.approx(share, abs=0.05)
     assert Settings().sizes == (50_000,)

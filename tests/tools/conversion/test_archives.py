@@ -21,7 +21,7 @@ from tests.support.images import class_folder, encoded, smooth, write
 from tests.tools.conversion.test_convert_errors import one_line, refused
 from tools.conversion import archives
 from tools.conversion.open_source import open_tree
-from tools.conversion.tree import SourceError, Tree
+from tools.conversion.tree import SourceError, SourceTree
 from tools.convert import main
 
 PICTURE = encoded(smooth(10, 10))
@@ -42,7 +42,7 @@ def tar(path: Path, *members: tuple[tarfile.TarInfo, bytes], kind: int = tarfile
     return path
 
 
-def bad(tree: Tree) -> dict[str, str]:
+def bad(tree: SourceTree) -> dict[str, str]:
     return dict(tree.bad)
 
 

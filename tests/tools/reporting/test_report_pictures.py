@@ -17,7 +17,7 @@ from models.storage.encoder import Encoder
 from pipelines import Dataset
 from tools.pictures.contact_sheet import CELL, Cell, sheet
 from tools.pictures.fonts import fitting
-from tools.reporting.features import Looks, Sample
+from tools.reporting.features import RunFeatures, Sample
 from tools.reporting.figures import COLORS, figure, finished, label, looked
 from tools.reporting.hypercolumns import _scaled
 from tools.reporting.map import _classes
@@ -45,14 +45,14 @@ def dataset(classes, number):
     )  # fmt: skip
 
 
-def looks(classes, each=4):
+def features(classes, each=4):
     """Features that find the class, but for every class above the fifth, which is taken for the first."""
     images = dataset(classes, each * len(classes))
     corner_ND = torch.eye(len(classes))[torch.from_numpy(images.labels % len(classes))]
     asked_ND = torch.where(torch.from_numpy(images.labels)[:, None] > 4, torch.eye(len(classes))[0], corner_ND)
     number_N = np.arange(images.number)
     encoder = Encoder(None, {}, 16, 1.0, None, None, 3, Path("w"))
-    return Looks(encoder, Sample(images, number_N, corner_ND), Sample(images, number_N, asked_ND), 3)
+    return RunFeatures(encoder, Sample(images, number_N, corner_ND), Sample(images, number_N, asked_ND), 3)
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +63,7 @@ def no_warnings():
 
 
 def test_classes_of_any_name_are_drawn_without_a_warning():
-    section = confusion_section(looks(HOSTILE))
+    section = confusion_section(features(HOSTILE))
     place_N2 = np.random.default_rng(0).random((90, 2))
     images = dataset(HOSTILE, 90)
     picture = _classes(images, images.labels, place_N2)
@@ -86,9 +86,9 @@ def test_the_legend_leaves_room_for_the_map():
 
 def test_of_many_classes_the_most_confused_are_drawn():
     classes = [f"class {n}" for n in range(60)]
-    section = confusion_section(looks(classes))
+    section = confusion_section(features(classes))
     assert "Drawn are the 25 of 60 classes that are confused most." in section.text
-    few = confusion_section(looks(classes[:8]))
+    few = confusion_section(features(classes[:8]))
     assert "Drawn are" not in few.text
     wide, narrow = (Image.open(_file(one.pictures[0])).width for one in (section, few))
     assert narrow < wide < 1700

@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 
 from models.method import Method
 from models.queue import KeyQueue
+from tests.support.states import run_state
 from tools.run.alarms import Alarms, deviations
 
 
@@ -18,14 +19,14 @@ class Queued(Method):
 
 
 def fresh(method=None):
-    return Alarms(method or nn.Identity(), {"recent_losses": [], "in_spike": False})
+    return Alarms(method or nn.Identity(), run_state())
 
 
 def test_a_jump_of_the_loss_is_told_once():
     alarms, rng = fresh(), np.random.default_rng(0)
     losses = list(5 + 0.1 * rng.standard_normal(200))
     losses[100:103] = [9.0, 9.5, 9.2]
-    found = {step: alarms.look(loss) for step, loss in enumerate(losses)}
+    found = {step: alarms.check(loss) for step, loss in enumerate(losses)}
     assert [step for step, (fields, _) in found.items() if fields] == [100, 101, 102]
     assert [step for step, (_, lines) in found.items() if lines] == [100]
     assert found[100][1][0].startswith("WARNING: the loss jumped to 9.0000, ")
@@ -35,9 +36,9 @@ def test_a_jump_of_the_loss_is_told_once():
 
 
 def test_a_falling_a_constant_and_a_short_history_are_no_jump():
-    assert not any(fresh().look(loss)[0] for loss in (1.0, 100.0, 1.0))
+    assert not any(fresh().check(loss)[0] for loss in (1.0, 100.0, 1.0))
     alarms = fresh()
-    assert not any(alarms.look(loss)[0] for loss in [*np.linspace(8, 2, 150), 0.1, -5.0])
+    assert not any(alarms.check(loss)[0] for loss in [*np.linspace(8, 2, 150), 0.1, -5.0])
     assert deviations(2.05, [2.0] * 30) < 10 < deviations(2.25, [2.0] * 30)  # 10 % where nothing scatters
 
 
@@ -48,15 +49,15 @@ def test_a_queue_of_one_vector_is_told_when_it_is_full(count):
     key = torch.randn(1, 8, generator=torch.Generator().manual_seed(0))
     noise = [torch.randn(32, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(count)]
     method.queue.push(*[key.expand(31, 8) + 0.01 * part[:31] for part in noise])
-    assert alarms.look(1.0) == ({}, [])  # not full yet
+    assert alarms.check(1.0) == ({}, [])  # not full yet
     method.queue.push(*[key + 0.01 * part[:1] for part in noise])
-    fields, lines = alarms.look(1.0)
+    fields, lines = alarms.check(1.0)
     rows = normalize(method.queue.rows.double(), dim=-1)
     pairs = [float(a @ b) for i, a in enumerate(rows[0]) for j, b in enumerate(rows[0]) if i != j]
     assert method.queue.mean_cosine() >= np.mean(pairs) - 1e-6
     if count == 1:
         assert fields["queue_cosine"] == pytest.approx(np.mean(pairs), abs=1e-4)
     assert lines == [f"WARNING: the keys in queue are nearly one (mean cosine {fields['queue_cosine']:.4f}): collapsed"]
-    assert alarms.look(1.0)[0] and not alarms.look(1.0)[1]  # told once
+    assert alarms.check(1.0)[0] and not alarms.check(1.0)[1]  # told once
     method.queue.push(*noise)
-    assert alarms.look(1.0) == ({}, []) and abs(method.queue.mean_cosine()) < 0.2
+    assert alarms.check(1.0) == ({}, []) and abs(method.queue.mean_cosine()) < 0.2

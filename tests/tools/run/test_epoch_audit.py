@@ -7,7 +7,7 @@ import torch
 from pipelines.plan.plan import Plan
 from pipelines.plan.views import View
 from tests.support import gloo
-from tools.run.epoch_audit import IndexCount
+from tools.run.epoch_audit import EpochCoverage
 
 SIDES = np.full(1300, 40)  # above the size up to which permutations are sorted
 
@@ -17,7 +17,7 @@ def plan(rank=0, world=1, **changed):
 
 
 def counted(of, epoch=2, first=0, stop=None, changed=lambda index: index):
-    count = IndexCount(of, torch.device("cpu"))
+    count = EpochCoverage(of, torch.device("cpu"))
     count.start(epoch, first)
     for step in range(first, of.steps if stop is None else stop):
         count.add(changed(torch.from_numpy(of.batch(epoch, step).source_S)))

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from tools.command_line import Failure
-from tools.run.folder import RunFolder, commit
-from tools.run.state import refuse_another_run
+from tools.run.environment import commit
+from tools.run.folder import RunFolder
+from tools.run.state import RunState
 
 
 def lines(path):
@@ -109,7 +110,10 @@ RUN = {"method": "clim", "seed": 0, "accumulate": 1, "data_checksum": "c", "reci
 
 
 def test_the_same_run_is_let_through():
-    refuse_another_run(json.loads(json.dumps(RUN)), RUN)
+    RunState(**RUN).refuse_another_run(json.loads(json.dumps(RUN)))
+    old = {"image_keep": 0.5, "decay_vectors": False}
+    now = {"crop_ratio": 0.5, "decay_norm_and_bias": False}
+    RunState(**RUN | {"recipe": now}).refuse_another_run(RUN | {"recipe": old})  # the names of earlier versions
 
 
 @pytest.mark.parametrize(
@@ -125,7 +129,7 @@ def test_the_same_run_is_let_through():
 )
 def test_another_run_is_refused(changed, message):
     with pytest.raises(Failure, match=message):
-        refuse_another_run(RUN, RUN | changed)
+        RunState(**RUN | changed).refuse_another_run(RUN)
 
 
 # ---- books that are not whole -------------------------------------------------------------------------------------

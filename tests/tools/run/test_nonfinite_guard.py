@@ -14,6 +14,7 @@ from models.queue import KeyQueue
 from models.storage import checkpoint
 from models.training.optim import build_optimizer
 from pipelines import Batch
+from tests.support.states import run_state
 from tools import replay
 from tools.command_line import Failure
 from tools.run.nonfinite_guard import StepGuard, named, unnamed
@@ -51,8 +52,8 @@ def batch_of(step, number=0):
 
 
 def trained(folder, late, name, steps=6):
-    """Losses of what is trained, two parts a step; stops as a run does. (what it said, state dicts before each step)"""
-    method, state = Toy(), {"step": 0}
+    """Losses of what is trained, two micro-batches a step: (what the guard said, state dicts before each step)"""
+    method, state = Toy(), run_state()
     optimizer = build_optimizer(method.named_parameters(), name, 0.1)
     guard = StepGuard(method, optimizer, late, folder, {"options": {"precision": "fp32"}, "recipe": {}}, state)
     before = []
@@ -69,11 +70,11 @@ def trained(folder, late, name, steps=6):
             optimizer.step()
             optimizer.zero_grad()
             method.after_step(step - 1)
-            state["step"] = step
+            state.step = step
         guard.settle()
     except Failure as failure:
-        return str(failure), before, state["step"]
-    return "", before, state["step"]
+        return str(failure), before, state.step
+    return "", before, state.step
 
 
 @pytest.mark.parametrize("name", ["sgd", "lars", "adamw"])
@@ -137,7 +138,9 @@ def test_the_reason_is_told_where_the_folder_cannot_be_written(tmp_path, monkeyp
 @pytest.mark.parametrize("late", [False, True])
 def test_weights_that_an_update_broke_are_not_kept(late, tmp_path):
     method = Toy()
-    guard = StepGuard(method, build_optimizer(method.named_parameters(), "sgd", 0.1), late, tmp_path, {}, {"step": 3})
+    guard = StepGuard(
+        method, build_optimizer(method.named_parameters(), "sgd", 0.1), late, tmp_path, {}, run_state(step=3)
+    )
     method.scale.data.fill_(1e30)  # its square overflows
     guard.settle()
     for broken in (float("inf"), float("nan")):

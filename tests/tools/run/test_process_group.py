@@ -16,8 +16,9 @@ pytest.importorskip("ffcv", reason="ffcv is not installed")
 
 import train
 from tests.support import runs
+from tests.support.states import run_state
 from tools.run import process_group as peers
-from tools.run.process_group import LOST, LostContact, processes_meant, run_facts, watching
+from tools.run.process_group import LOST, LostContact, detect_lost_peers, processes_meant, run_facts
 
 PEER_TIMEOUT = 8  # seconds
 SLACK = 40  # seconds for the launchers to notice and end, on a busy machine
@@ -125,14 +126,14 @@ def test_a_silent_process_ends_the_run_after_the_timeout(data, tmp_path):
 
 
 def test_errors_of_ones_own_are_not_blamed_on_others(monkeypatch):
-    with pytest.raises(RuntimeError, match="out of memory"), watching({"step": 3}, 5):
+    with pytest.raises(RuntimeError, match="out of memory"), detect_lost_peers(run_state(step=3), 5):
         raise RuntimeError("out of memory")
     gone = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:1] Connection closed by peer")
-    with pytest.raises(RuntimeError, match="closed by peer"), watching({"step": 3}, 5):
+    with pytest.raises(RuntimeError, match="closed by peer"), detect_lost_peers(run_state(step=3), 5):
         raise gone  # one process has no peers
     monkeypatch.setattr(peers, "world", lambda: (1, 4))
     expected = "process 1 of 4 lost contact with another after step 3"
-    with pytest.raises(LostContact, match=expected), watching({"step": 3}, 5):
+    with pytest.raises(LostContact, match=expected), detect_lost_peers(run_state(step=3), 5):
         raise gone
 
 

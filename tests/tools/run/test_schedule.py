@@ -1,6 +1,6 @@
 """When a run is kept, measured and shown."""
 
-from tools.run.schedule import Timetable
+from tools.run.schedule import Schedule
 
 
 def steps(told):
@@ -8,14 +8,18 @@ def steps(told):
 
 
 def test_every_so_often_and_at_the_ends():
-    usual = Timetable(steps_per_epoch=3, last_step=11, checkpoint_every=0, knn_every=1, images_every=2)
+    usual = Schedule(steps_per_epoch=3, last_step=11, checkpoint_every=0, knn_every=1, images_every=2)
     assert steps(usual.ends_epoch) == [0, 3, 6, 9, 11]
-    assert steps(usual.keeps) == [3, 6, 9, 11]
-    assert steps(usual.measures) == [0, 3, 6, 9, 11]
-    assert steps(usual.shows) == [6, 11]
-    seldom = Timetable(steps_per_epoch=3, last_step=11, checkpoint_every=4, knn_every=0, images_every=0)
-    assert steps(seldom.keeps) == [4, 8, 11] and steps(seldom.measures) == [0, 11] and steps(seldom.shows) == []
+    assert steps(usual.checkpoint_due) == [3, 6, 9, 11]
+    assert steps(usual.eval_due) == [0, 3, 6, 9, 11]
+    assert steps(usual.images_due) == [6, 11]
+    seldom = Schedule(steps_per_epoch=3, last_step=11, checkpoint_every=4, knn_every=0, images_every=0)
+    assert (
+        steps(seldom.checkpoint_due) == [4, 8, 11]
+        and steps(seldom.eval_due) == [0, 11]
+        and steps(seldom.images_due) == []
+    )
 
 
 def test_a_run_that_is_further_than_it_is_asked_for_is_measured():
-    assert Timetable(3, 6, 0, 0, 1).measures(7) and Timetable(3, 6, 0, 0, 1).shows(7)
+    assert Schedule(3, 6, 0, 0, 1).eval_due(7) and Schedule(3, 6, 0, 0, 1).images_due(7)

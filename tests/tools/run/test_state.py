@@ -4,7 +4,6 @@ import copy
 import json
 import os
 import shutil
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,12 @@ from hypothesis import strategies as st
 from models.storage import checkpoint
 from models.storage.snapshot import HostCopy
 from tests.models.storage.test_checkpoint import Toy, made
+from tests.support.states import run_state
 from tools.command_line import Failure
 from tools.run.folder import RunFolder
-from tools.run.state import check_state, fresh_state, go_on
+from tools.run.resume import resume
+from tools.run.state import check_state
 
-CONFIG = {"method": "toy", "data": {"checksum": "abc"}, "recipe": {"lr": 0.1, "resolutions": [16, 12]}}
-ASKED = fresh_state(Namespace(seed=0, accumulate=1), CONFIG)
 SCALER = {"scale": 1.0, "growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 2000, "_growth_tracker": 3}
 
 
@@ -33,7 +32,7 @@ def state(step):
         "loss": 0.5,
         "recent_losses": [0.5, 0.25],
     }
-    return ASKED | further | {"knn_top1": 40.0, "knn_step": 3, "best_top1": 40.0, "scaler": SCALER}
+    return run_state().as_dict() | further | {"knn_top1": 40.0, "knn_step": 3, "best_top1": 40.0, "scaler": SCALER}
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +50,11 @@ def gone_on(run):
     folder = RunFolder(run, True, True)
     try:
         method, optimizer = made(seed=7, steps=0)
-        reached = copy.deepcopy(ASKED)
-        told = go_on(folder, method, optimizer, None, reached)
+        reached = run_state()
+        told = resume(folder, method, optimizer, None, reached)
         method.train_step(optimizer, 0)
-        HostCopy().take(method, optimizer, reached)
-        return told, reached
+        HostCopy().take(method, optimizer, reached.as_dict())
+        return told, reached.as_dict()
     finally:
         folder.close()
 
@@ -120,7 +119,7 @@ def test_any_state_is_gone_on_from_skipped_or_refused(path, odd, gone, sound, tm
     newest = run / "checkpoints" / "step-00000005"
     file = newest / "state.json"
     file.write_text(json.dumps(edited(json.loads(file.read_text()), path, odd, gone)))
-    checkpoint.seal(newest)
+    checkpoint.write_manifest(newest)
     before = (run / "metrics.jsonl").read_text()
     refusal, told, reached = outcome(run)
     if refusal:
@@ -154,7 +153,7 @@ def test_what_is_no_json_is_skipped(content, name, sound, tmp_path):
     newest = run / "checkpoints" / "step-00000005"
     (newest / name).write_bytes(content)
     if name == "state.json":
-        checkpoint.seal(newest)
+        checkpoint.write_manifest(newest)
     told, reached = gone_on(run)
     assert reached["step"] == 3 and f"was skipped ({name}" in told[0] and "\n" not in told[0]
 
@@ -173,7 +172,7 @@ def test_the_field_is_named(field, value, line, sound, tmp_path):
     run = shutil.copytree(sound, tmp_path / "run")
     newest = run / "checkpoints" / "step-00000005"
     (newest / "state.json").write_text(json.dumps(json.loads((newest / "state.json").read_text()) | {field: value}))
-    checkpoint.seal(newest)
+    checkpoint.write_manifest(newest)
     told, _ = gone_on(run)
     assert told[0] == f"step-00000005 is damaged and was skipped ({line})"
 
@@ -205,9 +204,9 @@ def test_checkpoints_that_cannot_be_listed_are_a_run(sound, tmp_path):
     (run / "metrics.jsonl").write_text('{"step": 0, "knn_top1": 9}\n')
     (run / "checkpoints").symlink_to(run / "checkpoints")
     before = tree(run)
-    for resume in (True, False):
+    for again in (True, False):
         with pytest.raises(Failure, match=r"checkpoints cannot be read \(Too many .*\); mend that, move the run aside"):
-            RunFolder(run, resume, True)
+            RunFolder(run, again, True)
     assert tree(run) == before
     folder = RunFolder(run, False, True, force=True)
     assert Path(f"{run}-before-1/checkpoints").is_symlink() and folder.note.endswith("run-before-1")
@@ -220,6 +219,6 @@ def test_another_network_is_one_line(sound, tmp_path):
     method = Toy(width=7)
     _, optimizer = made(steps=0)
     with pytest.raises(Failure, match=r"step-00000005 is of another network \(.*size mismatch") as refusal:
-        go_on(folder, method, optimizer, None, copy.deepcopy(ASKED))
+        resume(folder, method, optimizer, None, run_state())
     assert "\n" not in str(refusal.value)
     folder.close()

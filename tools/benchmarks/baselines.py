@@ -18,7 +18,7 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Rival:
+class Baseline:
     """A library that does what selection needs.
 
     Attributes:
@@ -31,9 +31,9 @@ class Rival:
     cluster: Callable[[int, int], tuple[Tensor, Tensor]]
 
 
-def rivals(features_ND: Tensor, threads: int) -> list[Rival]:
+def baselines(features_ND: Tensor, threads: int) -> list[Baseline]:
     """Those that are installed, made ready for these samples; a missing one is named."""
-    found: list[Rival] = []
+    found: list[Baseline] = []
     for make in (with_faiss, with_sklearn):
         try:
             found.append(make(features_ND.numpy(), threads))
@@ -42,7 +42,7 @@ def rivals(features_ND: Tensor, threads: int) -> list[Rival]:
     return found
 
 
-def with_faiss(rows_ND: Array, threads: int) -> Rival:
+def with_faiss(rows_ND: Array, threads: int) -> Baseline:
     """A flat index and its k-means, which is told to take all samples."""
     import faiss
 
@@ -61,10 +61,10 @@ def with_faiss(rows_ND: Array, threads: int) -> Rival:
         found.train(rows_ND)
         return _tensor(found.centroids), _tensor(found.index.search(rows_ND, 1)[1][:, 0])
 
-    return Rival("faiss", search, cluster)
+    return Baseline("faiss", search, cluster)
 
 
-def with_sklearn(rows_ND: Array, threads: int) -> Rival:
+def with_sklearn(rows_ND: Array, threads: int) -> Baseline:
     """Brute force and Lloyd's algorithm, from random samples."""
     from sklearn.cluster import KMeans
     from sklearn.neighbors import NearestNeighbors
@@ -81,7 +81,7 @@ def with_sklearn(rows_ND: Array, threads: int) -> Rival:
             found = KMeans(clusters, init=start, n_init=1, max_iter=iterations, tol=0).fit(rows_ND)
         return _tensor(found.cluster_centers_), _tensor(found.labels_)
 
-    return Rival("scikit-learn", search, cluster)
+    return Baseline("scikit-learn", search, cluster)
 
 
 def _tensor(array: Any) -> Tensor:

@@ -1,6 +1,6 @@
 """How a network sees labelled images: evaluation passes over some of them, and epochs of random crops and flips.
 
-Every process of several brings its part of each batch to the network. Memory: what `extract_part` says.
+Every process of several brings its part of each batch to the network. Memory: what `extract_local` says.
 Shapes: M samples of this process, N of all, D features, B samples of a global batch.
 """
 
@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.distributed import positions, sum_over_processes, world
-from models.evaluation.features import extract_part
+from models.evaluation.features import extract_local
 from models.networks.backbone import Features
-from models.search.sharded_features import Part, rows_of_all
+from models.search.sharded_features import LocalFeatures, all_gather_rows
 from pipelines import Batch, Dataset, View, make_loader
 from pipelines.loader import Loader
 
 
 @dataclass(frozen=True)
-class Passes:
+class FeatureExtractor:
     """Attributes:
     view: of evaluation.
     batch_size: images of an evaluation batch, over all processes.
@@ -36,7 +36,7 @@ class Passes:
     batch_size: int
     loading: Mapping[str, Any]
 
-    def part(self, network: nn.Module, dataset: Dataset, number_N: NDArray[np.int64]) -> Part:
+    def local_features(self, network: nn.Module, dataset: Dataset, number_N: NDArray[np.int64]) -> LocalFeatures:
         """This process's part of the features of the images with these numbers.
 
         Raises:
@@ -45,14 +45,14 @@ class Passes:
         with make_loader(
             dataset, [self.view], self.batch_size, subset=number_N, shuffle=False, drop_last=False, **self.loading
         ) as loader:
-            part = extract_part(network, loader, len(number_N))
-            refuse_damaged(loader, part.number_M.device)
-        return part
+            local = extract_local(network, loader, len(number_N))
+            refuse_damaged(loader, local.number_M.device)
+        return local
 
-    def all(self, network: nn.Module, dataset: Dataset, number_N: NDArray[np.int64]) -> Tensor:
+    def all_features(self, network: nn.Module, dataset: Dataset, number_N: NDArray[np.int64]) -> Tensor:
         """[N, D] features of the images with these ascending numbers, on every process."""
-        part = self.part(network, dataset, number_N)
-        return rows_of_all(part.number_M, part.features_MD)[1]
+        local = self.local_features(network, dataset, number_N)
+        return all_gather_rows(local.number_M, local.features_MD)[1]
 
     @contextmanager
     def augmented(
@@ -87,6 +87,6 @@ def features_of(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tenso
         return features_MD, batch.label, batch.index
     number_M = positions(len(batch.label), batch.label.device)
     features_BD, labels_B, index_B = (
-        rows_of_all(number_M, rows)[1] for rows in (features_MD, batch.label, batch.index)
+        all_gather_rows(number_M, rows)[1] for rows in (features_MD, batch.label, batch.index)
     )
     return features_BD, labels_B, index_B

@@ -1,0 +1,37 @@
+"""config.json: every value that decides a run, with its source, and where the run was started."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from accelerate import Accelerator
+
+from models.methods.recipes import Recipe
+from pipelines import Dataset
+from tools.run.environment import commit, machine, versions
+from tools.run.options import RunOptions
+
+
+def run_config(options: RunOptions, recipe: Recipe, dataset: Dataset, accelerator: Accelerator) -> dict[str, Any]:
+    """What config.json holds."""
+    return {
+        "method": recipe.method,
+        "recipe_name": recipe.name,
+        "recipe": recipe.values,
+        "sources": dict(recipe.sources),
+        "options": asdict(options),
+        "data": {
+            "path": str(options.data),
+            "number": dataset.number,
+            "classes": list(dataset.classes),
+            "mean": list(dataset.mean),
+            "std": list(dataset.std),
+            "checksum": dataset.checksum,
+        },
+        "world_size": accelerator.num_processes,
+        "device": str(accelerator.device),
+        "versions": versions(),
+        "commit": commit(),
+        "machine": machine(),
+    }

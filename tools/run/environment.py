@@ -1,0 +1,53 @@
+"""Where a result was made: versions, commit and machine. Every file of results holds them."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipelines.threads import usable_cores
+
+_INSTRUCTIONS = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16")
+_PACKAGES = ("torch", "accelerate", "numpy", "ffcv", "numba", "nvidia-dali-cuda130")
+
+
+def commit() -> str | None:
+    """The commit of this source tree, with "+changes" where files differ from it; None where git knows none."""
+    words = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run([*words, "--dirty=+changes"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
+
+
+def versions(*further: str) -> dict[str, str]:
+    """Versions of what a result depends on, and of `further` packages, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for package in (*_PACKAGES, *further):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """The hardware of this process; of the CPU's instructions those that decide how fast it multiplies."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    can = torch.cpu.get_capabilities()
+    cores, instructions = usable_cores(), [name for name in _INSTRUCTIONS if can.get(name)]
+    return {"cpu": _processor(), "instructions": instructions, "cores": cores, "gpu": gpu}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

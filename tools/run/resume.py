@@ -1,0 +1,50 @@
+"""Continues a run from its newest valid checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from models.method import Method
+from models.storage import checkpoint
+from pipelines.printable import printable
+from tools.command_line import Failure
+from tools.run.folder import RunFolder
+from tools.run.state import RunState, check_state
+
+
+def resume(
+    folder: RunFolder, method: Method, optimizer: torch.optim.Optimizer, scaler: Any, state: RunState
+) -> list[str]:
+    """Restores the newest valid checkpoint into method, optimizer, fp16's scaler and `state`.
+
+    Returns:
+        Lines to show: which checkpoint was taken, which were skipped and why, rows of metrics that are missing.
+
+    Raises:
+        Failure: the checkpoint is of another run; or there are checkpoints and none can be read, or the disk does not
+            say whether there are. Nothing is changed then.
+    """
+    mend = "mend that, or start anew with --force instead of --resume"
+    try:
+        found, notes = checkpoint.newest(folder.checkpoints, check_state)
+    except OSError as error:
+        raise Failure(f"{error}; {mend}") from None
+    if found is None and notes:
+        raise Failure(f"none of the {len(notes)} checkpoints in {folder.checkpoints} can be read: {notes[0]}; {mend}")
+    if found is None:
+        folder.rewind(0, 0)
+        return [f"{printable(str(folder.checkpoints))} holds no checkpoint; starting from the first step"]
+    state.refuse_another_run(found.state)
+    try:
+        found.apply(method, optimizer)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise Failure(
+            f"{found.path} is of another network ({reason}); give the run's code, or another --output"
+        ) from None
+    state.restore(found.state)
+    if scaler is not None and state.scaler is not None:
+        scaler.load_state_dict(state.scaler)
+    return [*notes, f"resumed from {printable(str(found.path))}", *folder.rewind(state.step, state.rows)]
