@@ -1,4 +1,4 @@
-"""A run that an earlier version of the project wrote, at commit 7840fe4: it resumes and evaluates as it would have there.
+"""A run that commit 7840fe4 of the project wrote: it resumes and evaluates as it would have there.
 
 It is CLIM on the handwritten digits, 24 of 30 steps. Its config.json and checkpoint hold names that fields had then
 (`image_keep`, `decay_vectors`).
@@ -20,10 +20,11 @@ from tests.support.datasets import converted
 from tools.report import main as report
 
 OLD = Path(__file__).parents[1] / "support" / "run_of_7840fe4"
-WORDS = (
-    "--method clim --recipe digits --width 1 --dim 8 --queue-size 64 --neighbors 4 --start-epoch 0 --epochs 2 "
-    "--warmup-epochs 1 --no-compile --precision fp32 --threads 1 --log-every 2 --keep 1 --knn-every 0"
-).split()
+OPTIONS = {
+    "method": "clim", "recipe": "digits", "width": 1, "dim": 8, "queue-size": 64, "neighbors": 4, "start-epoch": 0,
+    "epochs": 2, "warmup-epochs": 1, "precision": "fp32", "threads": 1, "log-every": 2, "keep": 1, "knn-every": 0,
+}  # fmt: skip
+WORDS = [word for name, value in OPTIONS.items() for word in (f"--{name}", value)] + ["--no-compile"]
 LOSSES = {26: 4.163329124450684, 28: 4.178746223449707, 30: 4.157999038696289}  # what 7840fe4 logged without a stop
 
 
