@@ -29,13 +29,12 @@ from models.distributed import mean_over_processes
 from models.evaluation.features import extract_local
 from models.method import Losses
 from models.methods.recipes import Recipe, recipe_for
-from models.networks.norm import average_running_statistics
-from models.training.optim import build_optimizer, cosine_schedule, set_learning_rate
+from models.training.optim import build_optimizer, cosine_schedule
 from pipelines import Batch, Dataset, open_dataset
 from pipelines.memory import release_memory
 from pipelines.plan.pairing import same_class_rates
 from tools.command_line import Failure, exit_process, guarded_main
-from tools.run.accelerator import make_accelerator, use_compiler, use_threads
+from tools.run.accelerator import make_accelerator, recorder_for, use_compiler, use_threads
 from tools.run.alarms import Alarms
 from tools.run.banner import banner
 from tools.run.checkpoint_writer import CheckpointWriter
@@ -55,6 +54,7 @@ from tools.run.state import RunState
 from tools.run.throughput import Throughput
 from tools.run.tracker import Tracker
 from tools.run.tracker_pictures import show_pictures
+from tools.run.train_step import TrainStep
 
 
 def main() -> int:
@@ -141,8 +141,22 @@ class Trainer:
         check_agreement({"checkpoint": f"step {state.step}"})
         self.notes += self.folder.write_config(self.config, state.step)
 
-        on_gpu = self.accelerator.device.type == "cuda"
-        self.guard = StepGuard(self.method, optimizer, on_gpu, options.folder, self.config, state)
+        recorder = recorder_for(options, self.accelerator)
+        late, scaled = (
+            recorder is not None or self.accelerator.device.type == "cuda",
+            self.accelerator.scaler is not None,
+        )
+        self.guard = StepGuard(self.method, optimizer, late, options.folder, self.config, state, gradients=not scaled)
+        self.step = TrainStep(
+            self.accelerator,
+            self.model,
+            self.method,
+            self.optimizer,
+            self.training,
+            self.guard,
+            recorder,
+            self.loader.parked,
+        )
         self.alarms = Alarms(self.method, state)
         self.coverage = EpochCoverage(self.loader.plan, self.accelerator.device)
         self.method.begin(state.step, self.steps_per_epoch, self.training.epochs)
@@ -194,7 +208,7 @@ class Trainer:
             self.coverage.add(batch.index)
             with self.accelerator.accumulate(self.model):
                 losses = self.train_on(batch)
-            losses_of_step.append(losses.total.detach())
+            losses_of_step.append(losses.total.clone())  # the next micro-batch may write into its memory
             if not self.accelerator.sync_gradients:
                 continue
             self.state.step += 1
@@ -215,22 +229,10 @@ class Trainer:
 
     def train_on(self, batch: Batch) -> Losses:
         """Forward and backward; after the last micro-batch of a step, its update."""
-        self.guard.watch(batch)
-        losses: Losses = self.model(batch)
-        self.accelerator.backward(losses.total)
-        if self.accelerator.sync_gradients:
-            self.guard.check(losses.total, gradients=self.accelerator.scaler is None)
-            set_learning_rate(self.optimizer, self.learning_rate(self.state.step))
-            if self.training.clip_norm:
-                self.accelerator.clip_grad_norm_(self.model.parameters(), self.training.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if self.accelerator.sync_gradients:
-            if self.accelerator.optimizer_step_was_skipped:  # fp16 overflowed
-                self.state.skipped_steps += 1
-                self.guard.skipped(self.accelerator.scaler.get_scale())
-            average_running_statistics(self.method)
-            self.method.after_step(self.state.step)
+        losses = self.step(batch, self.state.step, self.learning_rate(self.state.step))
+        if self.accelerator.sync_gradients and self.accelerator.optimizer_step_was_skipped:  # fp16 overflowed
+            self.state.skipped_steps += 1
+            self.guard.skipped(self.accelerator.scaler.get_scale())
         self.throughput.add(len(batch.index) * self.accelerator.num_processes)
         return losses
 
@@ -279,7 +281,7 @@ class Trainer:
     def log_step(self, total: Tensor, terms: dict[str, Tensor]) -> None:
         """Logs a row of metrics. Nowhere else does the loop wait for the device."""
         loss = self.state.loss = float(mean_over_processes(total))
-        row: dict[str, Any] = {"loss": loss, "lr": self.optimizer.param_groups[0]["lr"]}
+        row: dict[str, Any] = {"loss": loss, "lr": self.learning_rate(self.state.step - 1)}
         row |= {name: float(mean_over_processes(value)) for name, value in terms.items()}
         if self.accelerator.scaler is not None:
             row["skipped_steps"] = self.state.skipped_steps

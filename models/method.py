@@ -7,12 +7,14 @@ where a method needs that.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from models.distributed import world
 from models.networks.backbone import Backbone
+from models.networks.norm import batch_permutation
 from models.search.sharded_features import LocalFeatures
 from pipelines.batch import Batch
 from pipelines.plan.pairing import Pairing
@@ -61,8 +63,49 @@ class Method(nn.Module):
         """The loss of one batch of this process; runs inside DDP, gathers over processes what the method shares."""
         raise NotImplementedError
 
+    def kind(self, step: int) -> str:
+        """Which computation optimizer step `step` is. Steps of one kind differ in tensors and scheduled numbers only.
+
+        A recorded step is recorded once for each kind, so whatever branches on the step in `forward` gives a kind.
+        """
+        return "step"
+
+    def kinds(self, first_step: int) -> dict[str, int]:
+        """Every kind of step from `first_step` to the end of the run, and the first step of that kind."""
+        return {self.kind(first_step): first_step}
+
+    def schedule(self, step: int) -> dict[str, float]:
+        """The scheduled numbers of optimizer step `step` that `forward` and `update_teachers` read; most have none."""
+        return {}
+
+    def shuffle_keys(self, mixed: bool) -> tuple[tuple[int, ...], ...]:
+        """The keys of the permutations that `forward` shuffles teachers' batches by, in the order in which it takes them.
+
+        Args:
+            mixed: whether the batch has partners.
+        """
+        return ()
+
+    def order(self, batch: Batch, key: tuple[int, ...]) -> Tensor:
+        """The permutation [G] of the global batch that belongs to a key: the batch's, or drawn from its seed."""
+        if batch.orders:
+            return batch.orders[self.shuffle_keys(batch.partner is not None).index(key)]
+        return batch_permutation(len(batch.index) * world()[1], batch.seed, *key)
+
+    def number(self, batch: Batch, name: str) -> float | Tensor:
+        """A scheduled number of this step: the batch's, or where it has none, what the schedule says."""
+        return batch.numbers[name] if batch.numbers else self.schedule(self.step)[name]
+
+    def update_teachers(self, numbers: Mapping[str, float | Tensor]) -> None:
+        """Moves whatever follows the student, after the optimizer's step; most methods with a teacher override it.
+
+        Args:
+            numbers: those of `schedule` for this step.
+        """
+
     def after_step(self, step: int) -> None:
-        """Called once after optimizer step `step` (from 0): the teacher follows. Overriders call this one too."""
+        """Called once after optimizer step `step` (from 0): teachers follow, and the next step begins."""
+        self.update_teachers(self.schedule(step))
         self.step = step + 1
 
     def before_epoch(self, epoch: int, extract: Extract) -> None:

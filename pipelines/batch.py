@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -20,6 +21,10 @@ class Batch:
             None where this step mixes nothing.
         box: [B, 4] float32, the CutMix rectangle (top, left, bottom, right) as shares of the side; no area where a
             sample has no partner. None where this step mixes nothing.
+        orders: permutations [G] int64 of the global batch that the method shuffles its teachers' batches by, one for
+            each of its `shuffle_keys`. Where there are none, the method draws them from `seed`.
+        numbers: what the method's schedules say of this step, float32 [] each. Where there are none, the method
+            computes them from its own step.
     """
 
     views: tuple[Tensor, ...]
@@ -28,3 +33,5 @@ class Batch:
     seed: int
     partner: Batch | None = None
     box: Tensor | None = None
+    orders: tuple[Tensor, ...] = ()
+    numbers: Mapping[str, Tensor] = field(default_factory=dict)

@@ -7,6 +7,7 @@ Shapes: B samples of this process, D embedding.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -62,11 +63,16 @@ class Siamese(Method):
             targets = forward_views(self.teacher, batch.views)
         return Outputs(*predictions, *targets)
 
-    def after_step(self, step: int) -> None:
-        super().after_step(step)
-        if self.teacher is not None and self.ema is not None:
-            # Steps are counted from 1 here, as in ICCL's released code: the last one leaves the teacher where it is.
-            self.teacher.update(self.student, cosine_momentum(step + 1, self.total_steps, self.ema))
+    def schedule(self, step: int) -> dict[str, float]:
+        """How far the teacher moves towards the student after this step: one minus its momentum."""
+        if self.ema is None:
+            return {}
+        # Steps are counted from 1 here, as in ICCL's released code: the last one leaves the teacher where it is.
+        return {"teacher_share": 1 - cosine_momentum(step + 1, self.total_steps, self.ema)}
+
+    def update_teachers(self, numbers: Mapping[str, float | Tensor]) -> None:
+        if self.teacher is not None:
+            self.teacher.follow(self.student, numbers["teacher_share"])
 
     def encoder(self) -> Backbone:
         return self.student.backbone

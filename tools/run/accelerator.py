@@ -16,6 +16,7 @@ from pipelines.threads import share_of_cores
 from tools.command_line import Failure
 from tools.run.cuda_graphs import compile_backbones
 from tools.run.options import RunOptions
+from tools.run.recordings import CudaGraphs, Recorder
 
 
 def device_of(text: str | None) -> torch.device:
@@ -70,6 +71,15 @@ def use_compiler(enabled: bool, method: Method, accelerator: Accelerator, micro_
     if enabled and accelerator.device.type == "cuda":
         sizes = {view.size for view in method.views}
         compile_backbones(method, record=accelerator.num_processes == micro_batches == len(sizes) == 1)
+
+
+def recorder_for(options: RunOptions, accelerator: Accelerator) -> Recorder | None:
+    """What records whole steps here: CUDA graphs for one process on a GPU, otherwise nothing.
+
+    Several processes would need collectives in a graph, and fp16's scaler reads the device in each step.
+    """
+    able = accelerator.device.type == "cuda" and accelerator.num_processes == 1 and options.precision != "fp16"
+    return CudaGraphs() if able and options.compile else None
 
 
 def use_threads(asked: int) -> int:

@@ -21,7 +21,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -36,6 +36,20 @@ from tools.command_line import Failure
 from tools.run.state import RunState
 
 
+class Finite(NamedTuple):
+    """What says whether a step is finite: tensors on its device.
+
+    Attributes:
+        bad: bool [], true where the loss or a gradient is not finite.
+        loss: [], of the last micro-batch.
+        norms_P: norms of the gradients of the trained parameters; None where gradients do not count.
+    """
+
+    bad: Tensor
+    loss: Tensor
+    norms_P: Tensor | None
+
+
 @dataclass
 class _Step:
     """What is kept of a step until it is known to be finite; norms are those of the gradients of `trained`."""
@@ -43,8 +57,7 @@ class _Step:
     number: int
     state: dict[str, Any]
     batches: list[Batch] = field(default_factory=list)
-    loss: Tensor | None = None
-    norms_P: Tensor | None = None
+    finite: Finite | None = None
     bad: Tensor | None = None
     arrived: torch.Event | None = None
 
@@ -53,7 +66,9 @@ class StepGuard:
     """Looks at every step of a run.
 
     Args:
-        late: read a step's flag one step later, as on a GPU.
+        late: read a step's flag one step later, as on a GPU, or where the step is recorded.
+        gradients: look at them too, not only at the loss. They are the same on every process, and alone decide where
+            there are several.
         folder: of the run.
         config: what config.json holds.
         state: of the run; read, never changed.
@@ -67,8 +82,9 @@ class StepGuard:
         folder: Path,
         config: Mapping[str, Any],
         state: RunState,
+        gradients: bool = True,
     ) -> None:
-        self._method, self._optimizer, self._late = method, optimizer, late
+        self._method, self._optimizer, self.late, self._gradients = method, optimizer, late, gradients
         self._folder, self._config, self._state = folder, config, state
         self._trained = {name: p for name, p in method.named_parameters() if p.requires_grad}
         self._copies: list[dict[str, Tensor]] = [{}, {}] if late else [{}]
@@ -90,29 +106,43 @@ class StepGuard:
                 torch._foreach_copy_(list(copy.values()), list(tensors.values()))
         self._now.batches.append(batch)
 
-    def check(self, loss: Tensor, gradients: bool = True) -> None:
-        """Call it once a step, with the loss of its last part, after backward and before the update.
+    def look(self, loss: Tensor) -> Finite:
+        """Computes, without reading it, whether the step is finite; call it after backward, before the update.
 
         Args:
-            gradients: look at them too. They are the same on every process, and alone decide where there are several.
+            loss: [], detached, of the last micro-batch.
+        """
+        bad = ~loss.isfinite() if world()[1] == 1 or not self._gradients else torch.zeros_like(loss, dtype=torch.bool)
+        if not self._gradients:
+            return Finite(bad, loss, None)
+        grads = [torch.zeros((), device=p.device) if p.grad is None else p.grad for p in self._trained.values()]
+        norms_P = torch.stack(list(torch._foreach_norm(grads)))
+        return Finite(bad | ~norms_P.sum().isfinite(), loss, norms_P)
+
+    def check(self, finite: Finite) -> None:
+        """Reads the flag of this step; call it before the update.
 
         Raises:
-            Failure: this step (or, late, the one before) is not finite; what replays it is in the run's folder.
+            Failure: the step is not finite; what replays it is in the run's folder.
+        """
+        self._now.finite = finite
+        if finite.bad:
+            self._stop(self._now)
+
+    def check_late(self, finite: Finite) -> None:
+        """Reads the flag of the step before, and asks for this one's; call it after the update.
+
+        Raises:
+            Failure: the step before is not finite; what replays it is in the run's folder.
         """
         now = self._now
-        now.loss = loss.detach()
-        bad = ~now.loss.isfinite() if world()[1] == 1 or not gradients else torch.zeros_like(now.loss, dtype=torch.bool)
-        if gradients:
-            grads = [torch.zeros((), device=p.device) if p.grad is None else p.grad for p in self._trained.values()]
-            now.norms_P = torch.stack(list(torch._foreach_norm(grads)))
-            bad = bad | ~now.norms_P.sum().isfinite()
-        if self._late:
-            now.bad = torch.empty((), dtype=torch.bool, pin_memory=bad.is_cuda).copy_(bad, non_blocking=True)
-            now.arrived = torch.cuda.current_stream().record_event() if bad.is_cuda else None
-            self._read()
-            self._unread = now
-        elif bad:
-            self._stop(now)
+        norms_P = None if finite.norms_P is None else finite.norms_P.clone()  # a recorded step writes them again
+        now.finite = Finite(finite.bad, finite.loss.clone(), norms_P)
+        now.bad = torch.empty((), dtype=torch.bool, pin_memory=finite.bad.is_cuda)
+        now.bad.copy_(finite.bad, non_blocking=True)
+        now.arrived = torch.cuda.current_stream().record_event() if finite.bad.is_cuda else None
+        self._read()
+        self._unread = now
 
     def settle(self) -> None:
         """Reads a flag that is still to be read, and looks at the weights: call it before what is trained is kept.
@@ -147,14 +177,11 @@ class StepGuard:
 
     def _tensors(self) -> dict[str, Tensor]:
         """What a step changes before its flag is read: the same memory in every step after the first."""
-        known = len(self._optimizer.state) if self._late else 0
-        if known == self._known:
-            return self._held
-        self._known = known
-        held = self._method.state_dict(keep_vars=True) if self._late else dict(self._method.named_buffers())
-        for number, entries in enumerate(self._optimizer.state.values() if self._late else ()):
-            held |= {f"optimizer {number} {name}": t for name, t in entries.items() if isinstance(t, Tensor)}
-        self._held = {name: tensor.data for name, tensor in held.items()}
+        known = len(self._optimizer.state) if self.late else 0
+        if known != self._known:
+            self._known = known
+            buffers = {name: buffer.data for name, buffer in self._method.named_buffers()}
+            self._held = changing_tensors(self._method, self._optimizer) if self.late else buffers
         return self._held
 
     def _stop(self, step: _Step) -> None:
@@ -162,7 +189,7 @@ class StepGuard:
         tensors, copy = self._tensors(), self._copies[step.number % len(self._copies)]
         for name, kept in copy.items():
             tensors[name].copy_(kept)
-        if self._late and not any(name.startswith("optimizer ") for name in copy):
+        if self.late and not any(name.startswith("optimizer ") for name in copy):
             self._optimizer.state.clear()  # the first step: there was nothing in it
         try:
             replay = f"replay the step with: python -m tools.replay {self._save(step, reason)}"
@@ -171,11 +198,13 @@ class StepGuard:
         raise Failure(f"{reason} at step {step.number}; lower --lr, or take --precision fp32; {replay}")
 
     def _reason(self, step: _Step) -> str:
-        if step.loss is not None and not step.loss.isfinite():
-            return f"the loss is {float(step.loss)}"
-        if step.norms_P is None:
+        finite = step.finite
+        if finite is not None and not finite.loss.isfinite():
+            return f"the loss is {float(finite.loss)}"
+        if finite is None or finite.norms_P is None:
             return "the gradient overflows at every scale of fp16"
-        bad = [name for name, norm in zip(self._trained, step.norms_P.tolist(), strict=True) if not abs(norm) < 1e39]
+        norms = zip(self._trained, finite.norms_P.tolist(), strict=True)
+        bad = [name for name, norm in norms if not abs(norm) < 1e39]
         return f"the gradient of {len(bad)} of {len(self._trained)} parameters ({', '.join(bad[:1])} ...) is not finite"
 
     def _save(self, step: _Step, reason: str) -> Path:
@@ -204,6 +233,14 @@ class StepGuard:
             (folder / "config.json").write_text(json.dumps(self._config, indent=2) + "\n")
             checkpoint.save(folder / "before", self._method, self._optimizer, step.state)
         return folder
+
+
+def changing_tensors(method: Method, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Everything that a training step changes, by name: weights, teachers, queues, statistics, the optimizer's state."""
+    held = dict(method.state_dict(keep_vars=True))
+    for number, entries in enumerate(optimizer.state.values()):
+        held |= {f"optimizer {number} {name}": value for name, value in entries.items() if isinstance(value, Tensor)}
+    return {name: tensor.data for name, tensor in held.items()}
 
 
 def named(batch: Batch) -> dict[str, Tensor]:
