@@ -30,6 +30,7 @@ from models.evaluation.features import extract_local
 from models.method import Losses
 from models.methods.recipes import Recipe, recipe_for
 from models.training.optim import build_optimizer, cosine_schedule
+from models.training.precision import DTYPES
 from pipelines import Batch, Dataset, open_dataset
 from pipelines.memory import release_memory
 from pipelines.plan.pairing import same_class_rates
@@ -52,9 +53,12 @@ from tools.run.schedule import Schedule
 from tools.run.signals import AgreedStop, Stopped, StopRequest
 from tools.run.state import RunState
 from tools.run.throughput import Throughput
+from tools.run.time_limit import restart, time_limit
 from tools.run.tracker import Tracker
 from tools.run.tracker_pictures import show_pictures
 from tools.run.train_step import TrainStep
+
+PREPARE_SECONDS = 600  # after which a recording that hangs is given up
 
 
 def main() -> int:
@@ -101,7 +105,7 @@ class Trainer:
 
         torch.manual_seed(options.seed)
         self.method = build(recipe.method, recipe).to(memory_format=torch.channels_last)
-        use_compiler(options.compile, self.method, self.accelerator, options.accumulate)
+        use_compiler(options.compile, self.method, self.accelerator)
 
         data = open_data_path(
             options,
@@ -155,7 +159,8 @@ class Trainer:
             self.training,
             self.guard,
             recorder,
-            self.loader.parked,
+            compiles=options.compile and self.accelerator.device.type == "cuda",
+            parked=self.loader.parked,
         )
         self.alarms = Alarms(self.method, state)
         self.coverage = EpochCoverage(self.loader.plan, self.accelerator.device)
@@ -179,6 +184,7 @@ class Trainer:
                     self.notes,
                 )
             )
+            self.prepare()
             try:
                 self.evaluate_if_due()  # the untrained network: every later number is compared with it
                 while self.state.step < self.last_step:
@@ -193,6 +199,16 @@ class Trainer:
             self.write_summary()
         self.accelerator.end_training()
         return 0
+
+    def prepare(self) -> None:
+        """Compiles and records whatever the steps of this run need, before a thread of the loader starts."""
+        line = "preparing the step took too long; training starts again without recording it (--no-record)"
+        with time_limit(PREPARE_SECONDS, lambda: restart(f"train.py: {line}", ["--no-record"])):
+            began = time.perf_counter()
+            self.step.prepare(DTYPES[self.options.precision], self.state.step)
+            seconds = time.perf_counter() - began
+        if seconds > 1:
+            self.display.note(f"prepared every kind of step in {seconds:.1f} s")
 
     def run_epoch(self, epoch: int) -> None:
         """Trains the rest of an epoch. A checkpoint that is due at its end is saved before anything is evaluated."""

@@ -51,6 +51,7 @@ class Method(nn.Module):
     pairing: Pairing | None = None  # partners that the plan draws from; kept in checkpoints
     constant_lr: tuple[str, ...] = ()  # beginnings of parameter names whose learning rate stays at its peak
     soft_label_temperatures: tuple[float, ...] = ()  # of the teacher's relations to each queue, for the monitor
+    mixes = False  # whether some batches have partners
     step = 0  # optimizer steps done
     steps_per_epoch = 1
     total_steps = 1

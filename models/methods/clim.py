@@ -89,6 +89,8 @@ class Settings(QueueSettings):
 class Clim(Method):
     """MoCo v2 with mixed-in partners and several resolutions; views are (query, key) for each resolution in turn."""
 
+    mixes = True
+
     def __init__(self, backbone: Backbone, settings: Settings) -> None:
         super().__init__()
         self.settings = settings

@@ -14,7 +14,7 @@ from pipelines.compiled import compile_hot_path
 from pipelines.printable import printable
 from pipelines.threads import share_of_cores
 from tools.command_line import Failure
-from tools.run.cuda_graphs import compile_backbones
+from tools.run.compiled_backbones import compile_backbones
 from tools.run.options import RunOptions
 from tools.run.recordings import CudaGraphs, Recorder
 
@@ -59,18 +59,16 @@ def make_accelerator(options: RunOptions) -> Accelerator:
     )
 
 
-def use_compiler(enabled: bool, method: Method, accelerator: Accelerator, micro_batches: int) -> None:
+def use_compiler(enabled: bool, method: Method, accelerator: Accelerator) -> None:
     """Compiles what pays on this device at its first use: the one meaning of `--compile`.
 
     Everywhere the hot path, whose reads of a queue become one pass. On CUDA also the backbones of student and teachers,
-    inside DDP: batch norms, activations and sums between convolutions are fused; and a single process that makes its
-    batches whole, of views of one size, starts a pass with one call (`cuda_graphs.py`). A CPU gains a few per cent
-    from that and waits half a minute for it. What is compiled is kept between runs.
+    inside DDP, as far as they train: batch norms, activations and sums between convolutions are fused. A CPU gains a
+    few per cent from that and waits half a minute for it. What is compiled is kept between runs.
     """
     compile_hot_path(enabled, accelerator.process_index)
     if enabled and accelerator.device.type == "cuda":
-        sizes = {view.size for view in method.views}
-        compile_backbones(method, record=accelerator.num_processes == micro_batches == len(sizes) == 1)
+        compile_backbones(method)
 
 
 def recorder_for(options: RunOptions, accelerator: Accelerator) -> Recorder | None:
@@ -79,7 +77,7 @@ def recorder_for(options: RunOptions, accelerator: Accelerator) -> Recorder | No
     Several processes would need collectives in a graph, and fp16's scaler reads the device in each step.
     """
     able = accelerator.device.type == "cuda" and accelerator.num_processes == 1 and options.precision != "fp16"
-    return CudaGraphs() if able and options.compile else None
+    return CudaGraphs() if able and options.compile and options.record else None
 
 
 def use_threads(asked: int) -> int:

@@ -61,6 +61,9 @@ class RunOptions:
         "compilation at the first step of what pays: on a CPU the losses over the queue, on a GPU also backbones and "
         "augmentation; kept between runs in ~/.cache/likeness or $TORCHINDUCTOR_CACHE_DIR",
     )
+    record: bool = option(
+        True, "recording of the whole step as one CUDA graph, on a GPU with one process and without fp16"
+    )
     log_every: int = option(10, "the steps between rows of metrics.jsonl", at_least=1)
     checkpoint_every: int = option(0, "the steps between checkpoints; 0: the end of each epoch", at_least=0)
     keep: int = option(2, "the number of newest checkpoints to keep, beside the one with the best kNN", at_least=1)

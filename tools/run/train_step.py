@@ -4,16 +4,21 @@ The step reads its inputs from fixed memory (`step_inputs.py`) and computes noth
 to step. So it can run as plain Python, as on a CPU or with several processes, or be recorded once for each kind of step
 and replayed: one CUDA graph from the views in memory to the moved teacher. Both compute the same.
 
-    plain       --no-compile; several processes and fp16, with compiled backbones; a CPU
-    recorded    one process on a GPU; also a CPU in tests, with `Tape` in place of CUDA graphs
+    plain       on a CPU; on a GPU with --no-compile
+    compiled    on a GPU: backbones and losses; with several processes, in fp16, and with --no-record
+    recorded    on a GPU otherwise; on a CPU in tests, with `Tape` in place of CUDA graphs
+
+Whatever is compiled or recorded is prepared before the first step, while no thread of the loader works: torch's tracer
+and a CUDA graph in the making do not bear the calls of other threads.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +29,7 @@ from models.method import Losses, Method
 from models.networks.norm import average_running_statistics
 from models.training.config import Training
 from models.training.optim import allocate_state, set_learning_rate
-from pipelines import Batch
+from pipelines import Batch, View
 from tools.run.nonfinite_guard import Finite, StepGuard, changing_tensors
 from tools.run.recordings import Recorder
 from tools.run.step_inputs import StepInputs
@@ -60,8 +65,9 @@ class TrainStep:
         model: the method, inside DDP where there are several processes.
         guard: looks whether a step is finite.
         recorder: records the step; None runs it as it is.
-        parked: a context in which no thread of the loader works; a kind of step that first occurs in the middle of an
-            epoch is recorded in it.
+        compiles: whether the first step of a kind compiles something, so that every kind is prepared.
+        parked: a context in which no thread of the loader works; a kind of step that was not prepared before the first
+            step is prepared in it.
     """
 
     def __init__(
@@ -73,13 +79,16 @@ class TrainStep:
         training: Training,
         guard: StepGuard,
         recorder: Recorder | None = None,
+        compiles: bool = False,
         parked: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self._accelerator, self._model, self._method, self._optimizer = accelerator, model, method, optimizer
         self._training, self._guard, self._recorder, self._parked = training, guard, recorder, parked
+        self._prepares = recorder is not None or compiles
         micro_batch = training.batch_size // accelerator.gradient_accumulation_steps
-        self._inputs = StepInputs(method, micro_batch // accelerator.num_processes, accelerator.device)
-        self._recordings: dict[Kind, tuple[Callable[[], None], Outcome]] = {}
+        self._samples = micro_batch // accelerator.num_processes
+        self._inputs = StepInputs(method, self._samples, accelerator.device)
+        self._prepared: dict[Kind, Callable[[], Outcome]] = {}
         self._accumulates = accelerator.gradient_accumulation_steps > 1
         allocate_state(optimizer)
         set_learning_rate(optimizer, self._inputs.lr)
@@ -101,24 +110,74 @@ class TrainStep:
         self._guard.watch(batch)
         fixed = self._inputs.load(batch, step, lr)
         updates = bool(self._accelerator.sync_gradients)
-        outcome = self._run(Kind(self._method.kind(step), batch.partner is not None, updates), fixed)
+        outcome = self._run(Kind(self._method.kind(step), batch.partner is not None, updates), fixed, step)
         if updates:
             if outcome.finite is not None:
                 self._guard.check_late(outcome.finite)
             self._method.step = step + 1
         return outcome.losses
 
-    def _run(self, kind: Kind, batch: Batch) -> Outcome:
-        if self._recorder is None:
+    def prepare(self, dtype: torch.dtype, first_step: int) -> None:
+        """Compiles and records every kind of step that the run has from `first_step` on, with pictures of noise.
+
+        Leaves the training as it was. Every process calls it.
+
+        Args:
+            dtype: of the views.
+        """
+        if not self._prepares:
+            return
+        for mixed in (False, True) if self._method.mixes else (False,):
+            batch = noise_batch(self._method.views, self._samples, self._accelerator.device, dtype, mixed)
+            for name, step in self._method.kinds(first_step).items():
+                fixed = self._inputs.load(batch, step, 0.0)
+                for updates in (False, True) if self._accumulates else (True,):
+                    self._prepare(Kind(name, mixed, updates), fixed, step)
+
+    def _run(self, kind: Kind, batch: Batch, step: int) -> Outcome:
+        if not self._prepares:
             return self._compute(batch)
-        if kind not in self._recordings:
+        if kind not in self._prepared:
             with self._parked():
-                self.record(kind, batch)
-        if self._recorder is None:  # it could not be recorded
-            return self._compute(batch)
-        replay, outcome = self._recordings[kind]
-        replay()
-        return outcome
+                self._prepare(kind, batch, step)
+        return self._prepared[kind]()
+
+    def _prepare(self, kind: Kind, batch: Batch, step: int) -> None:
+        """Compiles and records a kind of step and leaves the training as it was.
+
+        What cannot be recorded is made from its operations in every step, after a line that says why.
+
+        Args:
+            batch: inputs of such a step, in the fixed memory.
+            step: of the optimizer, from 0.
+        """
+        gradients = {f"gradient {name}": p.grad for name, p in self._method.named_parameters() if p.grad is not None}
+        tensors = changing_tensors(self._method, self._optimizer) | gradients
+        before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        state = self._accelerator.gradient_state
+        synced, was_at = state.sync_gradients, self._method.step
+        state._set_sync_gradients(kind.updates)
+        self._method.step = step
+        run = partial(self._compute, batch)
+        try:
+            if self._recorder is None:
+                run()
+            else:
+                replay, outcome = self._recorder.record(run)
+                run = partial(_replayed, replay, outcome)
+        except RuntimeError as error:
+            if self._recorder is None:
+                raise
+            reason = " ".join(str(error).split())[:200]
+            print(f"the step cannot be recorded, which costs speed and nothing else: {reason}", file=sys.stderr)
+            self._recorder = None
+        finally:
+            state._set_sync_gradients(synced)
+            self._method.step = was_at
+            with torch.no_grad():
+                for name, kept in before.items():
+                    tensors[name].detach().copy_(kept)
+        self._prepared[kind] = run
 
     def _compute(self, batch: Batch) -> Outcome:
         """The step itself, from a batch in fixed memory to the moved teacher."""
@@ -139,22 +198,26 @@ class TrainStep:
         self._method.update_teachers(batch.numbers)
         return Outcome(losses, finite if self._guard.late else None)
 
-    def record(self, kind: Kind, batch: Batch) -> None:
-        """Records a kind of step, and leaves the training as it was. What cannot be recorded runs plain from then on.
 
-        Args:
-            batch: inputs of such a step, in the fixed memory.
-        """
-        assert self._recorder is not None
-        tensors = changing_tensors(self._method, self._optimizer)
-        tensors |= {f"gradient {name}": p.grad for name, p in self._method.named_parameters() if p.grad is not None}
-        before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-        try:
-            self._recordings[kind] = self._recorder.record(lambda: self._compute(batch))
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            print(f"the step is not recorded and runs more slowly: {reason}", file=sys.stderr)
-            self._recorder = None
-        with torch.no_grad():
-            for name, kept in before.items():
-                tensors[name].detach().copy_(kept)
+def _replayed(replay: Callable[[], None], outcome: Outcome) -> Outcome:
+    replay()
+    return outcome
+
+
+def noise_batch(
+    views: Sequence[View], count: int, device: torch.device, dtype: torch.dtype, mixed: bool = False
+) -> Batch:
+    """A batch of noise in the shapes and the memory layout of the loader's, to prepare a step with."""
+    noise = torch.Generator().manual_seed(0)
+    pictures = tuple(
+        torch.randn(count, 3, view.size, view.size, generator=noise)
+        .to(device, dtype)
+        .contiguous(memory_format=torch.channels_last)
+        for view in views
+    )
+    numbers = torch.arange(count, device=device)
+    batch = Batch(pictures, numbers, torch.full_like(numbers, -1), 0)
+    if not mixed:
+        return batch
+    box_B4 = torch.tensor([0.25, 0.25, 0.75, 0.75], device=device).expand(count, 4)
+    return replace(batch, partner=batch, box=box_B4)
