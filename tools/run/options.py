@@ -31,7 +31,7 @@ Values of a recipe that are not given come from it: --method NAME --recipe NAME 
 class RunOptions:
     """What a run was asked to do, apart from its recipe. config.json keeps it under "options"."""
 
-    method: str = option("", "the method to train (required)", choices=tuple(sorted(REGISTRY)))
+    method: str = option("", "the method to train (required)")
     data: str = option("", "the converted training images (required)")
     val_data: str | None = option(
         None, "the converted labelled images of the kNN monitor; none: FILE-test or FILE-val, where it exists"
@@ -122,7 +122,8 @@ def _build(method: str | None, recipe: str | None) -> tuple[OneLineParser, list[
     for item in describe(RunOptions):
         kind = next(kind for kind in (bool, int, str) if kinds[item.name] in (kind, kind | None))
         default = usual_precision() if item.name == "precision" else item.default
-        allowed = ", ".join(str(choice) for choice in item.choices if choice is not None)
+        choices = sorted(REGISTRY) if item.name == "method" else item.choices
+        allowed = ", ".join(str(choice) for choice in choices if choice is not None)
         text = item.help if allowed in item.help or item.name == "precision" else f"{item.help}: {allowed}"
         if default not in (None, "") and "default" not in text:
             text = f"{text} (default: {_text(default)})"
