@@ -25,7 +25,7 @@ from models.storage.atomic_files import sync_file
 from pipelines import Dataset, open_dataset
 from pipelines.plan.pairing import Pairing
 from tools.command_line import Failure, OneLineParser, guarded_main
-from tools.pictures.view_sheets import partners_sheet, some_anchors, views_sheet
+from tools.pictures.view_sheets import choose_anchors, partners_sheet, views_sheet
 from tools.run.record import method_of, read_config
 from tools.staging import Staging
 
@@ -81,7 +81,7 @@ def draw(options: argparse.Namespace) -> None:
     else:
         pairing = newest_with_partners(options.run, dataset)
         query = method_of(read_config(options.run)).views[0]
-        anchors = some_anchors(np.flatnonzero(pairing.count > 0), count, options.seed)
+        anchors = choose_anchors(np.flatnonzero(pairing.count > 0), count, options.seed)
         drawn = partners_sheet(dataset, pairing, query, anchors, options.seed)
     with Staging(options.out) as staging:
         temporary = staging.folder / options.out.name

@@ -85,8 +85,8 @@ def sections(
         features: None if the run has no checkpoint yet.
     """
     from tools.reporting.curves import curve_sections
+    from tools.reporting.embedding_map import map_section
     from tools.reporting.hypercolumns import hypercolumn_section
-    from tools.reporting.map import map_section
     from tools.reporting.neighbors import confusion_section, gallery_section
     from tools.reporting.page import Section
     from tools.reporting.partners import partners_section

@@ -1,7 +1,10 @@
-"""Conversion and random reading of shards beside .beton, from the same JPEGs: encode, copy both ways, read.
+"""Conversion to shards and to .beton from the same JPEGs, and random reading of both.
 
-Encoding reads a folder of files; a copy takes the bytes of a converted set over. Both end with files that are synced,
-so the disk counts. Reading sums every byte of every image through `EncodedImages`, in one random order for both.
+encode    converts a folder of JPEG files
+copy      converts one format into the other, which copies the encoded images as they are
+read      sums every byte of every image through `EncodedImages`, in the same random order for both formats
+
+Encoding and copying end when the files are synced, so that the disk counts.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from tools.conversion.convert import convert
 from tools.conversion.options import parse
 from tools.conversion.synthetic_images import write_jpegs
 
-SIDES = {64: 20_000, 256: 3_000}  # pixels a side -> number of images
+SIDES = {64: 20_000, 256: 3_000}  # side in pixels -> number of images
 
 
 def cases(settings: Settings) -> Iterator[Case]:
@@ -34,7 +37,7 @@ def cases(settings: Settings) -> Iterator[Case]:
 
 
 def measure(name: str, number: int, folder: Path, settings: Settings) -> Iterator[Case]:
-    """Images/s of encoding, of copying from the other format, and of reading."""
+    """Measure the images/s of encoding, of copying from the other format, and of reading."""
     beton, shards = folder / "set.beton", folder / "set"
 
     def rate(source: Path, out: Path) -> Callable[[], float]:
@@ -53,23 +56,16 @@ def measure(name: str, number: int, folder: Path, settings: Settings) -> Iterato
 
 
 def seconds(source: Path, out: Path, workers: int) -> float:
-    """How long one conversion takes."""
-    words = [
-        str(source),
-        str(out),
-        "--format",
-        "beton" if out.suffix else "shards",
-        "--workers",
-        str(workers),
-        "--force",
-    ]
+    """Return how long one conversion takes."""
+    kind = "beton" if out.suffix else "shards"
+    words = [str(source), str(out), "--format", kind, "--workers", str(workers), "--force"]
     started = time.perf_counter()
     convert(parse(words))
     return time.perf_counter() - started
 
 
 def read(dataset: Dataset, order: list[int]) -> Callable[[], float]:
-    """A contender: images/s when the bytes of each are summed."""
+    """Return a contender that reads all images in the given order and returns the images/s."""
 
     def run() -> float:
         started = time.perf_counter()
