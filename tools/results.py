@@ -3,8 +3,8 @@
     python -m tools.results            # redraws every marked table of every Markdown file
     python -m tools.results --check    # changes nothing; exit code 1 if a table is out of date
 
-A table stands between `<!-- drawn: KIND FILE -->` and `<!-- end -->` and is never edited by hand. FILE is relative to
-the folder of the Markdown file, as in its links. KIND says what the JSON file holds and how it is drawn:
+A table stands between the lines `<!-- drawn: KIND FILE -->` and `<!-- end -->` and is never edited by hand. FILE is
+relative to the folder of the Markdown file, as in its links. KIND says what the JSON file holds and how it is drawn:
 
     sweep       the methods of one `tools.sweep`
     seeds       several sweeps of one budget that differ in their seed only, as FILE,FILE,...
@@ -26,8 +26,8 @@ from tools.command_line import OneLineParser, guarded_main
 
 ROOT = Path(__file__).resolve().parent.parent
 _FOLDERS = ("models", "pipelines", "tests", "tools")  # searched with all their subfolders, beside the root itself
-_OPENING = "<!-- drawn:"
-_MARKED = re.compile(rf"({_OPENING} (\S+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_OPENING = re.compile(r"^<!-- drawn:", re.MULTILINE)
+_MARKED = re.compile(r"^(<!-- drawn: (\S+) (\S+) -->\n).*?^(<!-- end -->)", re.DOTALL | re.MULTILINE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +59,7 @@ def draw(arguments: Sequence[str] | None) -> int:
 def marked_files(root: Path) -> list[Path]:
     """Return the project's Markdown files that hold at least one marked table."""
     files = [*root.glob("*.md"), *(path for folder in _FOLDERS for path in (root / folder).rglob("*.md"))]
-    return sorted(path for path in files if _OPENING in path.read_text())
+    return sorted(path for path in files if _OPENING.search(path.read_text()))
 
 
 def draw_all(text: str, path: Path) -> str:
@@ -89,10 +89,9 @@ def draw_all(text: str, path: Path) -> str:
             raise ValueError(f"{path}: {names} holds no table '{kind}' ({reason})") from None
 
     drawn, tables = _MARKED.subn(redraw, text)
-    if tables != text.count(_OPENING):
-        raise ValueError(
-            f"{path}: {text.count(_OPENING)} marks, of which {tables} read `{_OPENING} KIND FILE -->` and end"
-        )
+    marks = len(_OPENING.findall(text))
+    if tables != marks:
+        raise ValueError(f"{path}: {marks} marks, of which {tables} read `<!-- drawn: KIND FILE -->` and have an end")
     return drawn
 
 
