@@ -6,11 +6,13 @@
 
 The cases run in child processes, each case with a limit on memory and time. Its outcome is one of these:
 
-    refused                in one line           accepted unchanged   the damage touched nothing that counts
-    replaced               by grey, counted      accepted, as told    other content, where checking was turned off
-                                                                      or the card was edited to fit
-    CRASH HANG MEMORY      as the names say      WRONG                accepted as sound although it is not
-    LEAK                   memory or the number of open files grew from case to case
+    refused               in one line
+    replaced              the image is shown as grey, and counted
+    accepted unchanged    the damage touched nothing that counts
+    accepted, as told     other content, where checking was turned off or the card was edited to fit
+    CRASH HANG MEMORY     as the names say
+    WRONG                 accepted as sound although it is not
+    LEAK                  memory or the number of open files grew from case to case
 
 Exit code 1 if an outcome in capitals occurred. The damaged files are then kept, and the command that repeats the case
 is printed.

@@ -34,13 +34,13 @@ class RunOptions:
     method: str = option("", "the method to train (required)", choices=tuple(sorted(REGISTRY)))
     data: str = option("", "the converted training images (required)")
     val_data: str | None = option(
-        None, "the converted labelled images of the kNN monitor; none: FILE-test or FILE-val, if it exists"
+        None, "the converted labelled images of the kNN monitor (default: FILE-test or FILE-val, if one exists)"
     )
     verify: str = option("sample", "how many images are compared with their checksums before training", choices=CHECKS)
     recipe: str | None = option(
-        None, "the named set of hyper-parameters; none: chosen by the source and image size of the data set"
+        None, "the named set of hyper-parameters (default: chosen by the source and image size of the data set)"
     )
-    output: str | None = option(None, "the folder of the run; none: runs/METHOD-DATA")
+    output: str | None = option(None, "the folder of the run (default: runs/METHOD-DATA)")
     seed: int = option(0, "the seed of the initial weights, the order, the crops and the colours", at_least=0)
     resume: bool = option(False, "continue the run in the output folder from its newest valid checkpoint")
     force: bool = option(False, "move a run that is in the output folder aside and start a new one")
@@ -82,7 +82,9 @@ class RunOptions:
         300, "the number of seconds after which a process that does not answer ends the run", at_least=1
     )
     log_with: str | None = option(
-        None, "the tracker that gets the metrics too; none: metrics.jsonl only", choices=(None, "tensorboard", "wandb")
+        None,
+        "the tracker that gets the metrics, beside metrics.jsonl: tensorboard, wandb (default: none)",
+        choices=(None, "tensorboard", "wandb"),
     )
     images_every: int = option(10, "the number of epochs between pictures for the tracker; 0: no pictures", at_least=0)
 
