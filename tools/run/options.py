@@ -31,7 +31,7 @@ A value that is not given comes from the recipe; train.py --method NAME --recipe
 class RunOptions:
     """The options of a run, apart from the values of its recipe. config.json holds them under "options"."""
 
-    method: str = option("", "the method to train (required)", choices=tuple(sorted(REGISTRY)))
+    method: str = option("", f"the method to train (required): {', '.join(sorted(REGISTRY))}")
     data: str = option("", "the converted training images (required)")
     val_data: str | None = option(
         None, "the converted labelled images of the kNN monitor (default: FILE-test or FILE-val, if one exists)"
@@ -104,7 +104,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[RunOptions, dict[str,
         Failure: an option does not exist, or has a value that is not allowed.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    first = OneLineParser(add_help=False, allow_abbrev=False)
+    first = OneLineParser(add_help=False, allow_abbrev=False)  # finds out whose options the second parser offers
     first.add_argument("--method", choices=sorted(REGISTRY))
     first.add_argument("--recipe")
     known = first.parse_known_args(arguments)[0]
