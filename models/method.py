@@ -80,7 +80,7 @@ class Method(nn.Module):
         return {}
 
     def shuffle_keys(self, mixed: bool) -> tuple[tuple[int, ...], ...]:
-        """The keys of the permutations that `forward` shuffles teachers' batches by, in the order in which it takes them.
+        """The keys of the permutations that `forward` shuffles teachers' batches by, in the order of their use.
 
         Args:
             mixed: whether the batch has partners.

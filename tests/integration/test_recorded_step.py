@@ -1,7 +1,7 @@
 """A step that is recorded and replayed trains what a plain one does, bit for bit, for every method.
 
-`Tape` stands in for CUDA graphs: a replay runs operations and no Python, so a number or a branch that was baked in while
-recording would show here.
+`Tape` stands in for CUDA graphs: a replay runs operations and no Python, so a number or a branch that was baked in
+while recording would show here.
 """
 
 import pytest

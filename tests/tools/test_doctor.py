@@ -1,4 +1,4 @@
-"""The doctor names the stage that limits and a command that mends it, and looks at what is installed."""
+"""The doctor names the stage that limits and a remedy, and checks what is installed."""
 
 import shutil
 from dataclasses import replace
@@ -10,9 +10,8 @@ import torch
 
 from pipelines.plan.views import View, contrastive
 from tools import doctor
-from tools.diagnosis import bottleneck as probe
-from tools.diagnosis import installation
-from tools.diagnosis.bottleneck import Speeds, verdict, without_colours
+from tools.diagnosis import bottleneck, installation
+from tools.diagnosis.bottleneck import Speeds, verdict
 from tools.diagnosis.installation import Check
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -24,7 +23,7 @@ def images(side, number=1000):
 
 
 @pytest.mark.parametrize(
-    ("speeds", "side", "device", "loader", "stage", "mend"),
+    ("speeds", "side", "device", "loader", "stage", "remedy"),
     [
         (Speeds(900, 800, 100, 97), 64, CPU, "ffcv", "the network", "nothing in the data path"),
         (Speeds(900, 800, 100, 80), 64, CPU, "ffcv", "the cores", "more cores"),
@@ -35,16 +34,16 @@ def images(side, number=1000):
         (Speeds(120, 110, 100, 60), 64, CUDA, "ffcv", "decoding and cropping", "--loader dali"),
     ],
 )
-def test_the_limit_and_what_mends_it(speeds, side, device, loader, stage, mend, monkeypatch):
-    monkeypatch.setattr(probe, "forecast", lambda dataset, device: (2.0 if device.type == "cuda" else 0.1, ""))
+def test_the_limit_and_its_remedy(speeds, side, device, loader, stage, remedy, monkeypatch):
+    monkeypatch.setattr(bottleneck, "forecast", lambda dataset, device: (2.0 if device.type == "cuda" else 0.1, ""))
     found = verdict(speeds, images(side), (View(224),), device, loader)
     assert found.stage == stage
-    assert mend in found.mend
+    assert remedy in found.remedy
 
 
 def test_crops_stay_when_colours_go():
     view = contrastive(32)
-    assert without_colours(view) == replace(view, jitter_p=0, grayscale_p=0, blur_p=0)
+    assert view.without_colours() == replace(view, jitter_p=0, grayscale_p=0, blur_p=0)
 
 
 def test_every_check_answers():
@@ -74,7 +73,7 @@ def test_a_probe_of_real_data(data, capsys):
     assert doctor.main(["--data", str(data.train), "--seconds", "0.4", "--", *words]) == 0
     text = capsys.readouterr().out
     assert "limit: " in text
-    assert "mend: " in text
+    assert "to fix: " in text
     assert "training from the loader" in text
 
 

@@ -1,12 +1,12 @@
-"""A whole training step, data included: beside the same step on batches that are there, and beside plain code.
+"""A complete training step with loading, beside the same step on a batch that is ready, and beside plain code.
 
-    pipeline efficiency   MSVQ and CLIM (32 and 24 px, every step mixed): what the loader leaves of the step's speed.
-                          "ours is better" below the name of the step without data is the efficiency itself.
-    against plain code    MSVQ's step as the paper's code writes it (`paper_msvq.py`), fed by Pillow transforms in a
-                          DataLoader; and forward and backward alone: the four forward passes and one backward pass.
+    pipeline efficiency   MSVQ and CLIM (32 and 24 px, every step mixed): what is left of the speed of the step alone
+                          when the loader feeds it. It is the ratio "ours is better" of "batch already there".
+    a whole step          MSVQ, beside MSVQ in plain PyTorch (`paper_msvq.py`) fed by Pillow transforms in a
+                          DataLoader, and beside its four forward passes and one backward pass alone.
 
-ResNet-18 at 32 px, batch 256, bfloat16 (the plain code float32). Such a step takes seconds on a small CPU: a run is two
-steps. `--data FILE` measures on a converted data set instead of images that are made for the purpose.
+ResNet-18 at 32 px, batch size 256, bfloat16 (the plain code float32). On a small CPU such a step takes seconds, so a
+run is two steps there. `--data FILE` measures on a converted data set instead of generated images.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import torch
 
 from models import build, resolve
 from models.method import Method
-from models.training.optim import build_optimizer
 from pipelines import Batch, Dataset, make_loader, open_dataset
 from pipelines.compiled import compile_hot_path
 from pipelines.plan.pairing import Pairing
@@ -32,12 +31,12 @@ from tools.benchmarks.loader import Images, converted
 from tools.benchmarks.measure import Case, Settings, synchronize, take_turns
 from tools.benchmarks.paper_msvq import PaperMsvq
 from tools.benchmarks.pillow_views import PillowViews, pictures_of, pillow_loader
-from tools.run.cuda_graphs import compile_backbones
+from tools.run.standalone_step import StandaloneStep
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the network and of one run."""
+    """The sizes of the network and of one run."""
 
     width: int = 64
     batch_size: int = 256
@@ -58,11 +57,10 @@ def cases(settings: Settings) -> Iterator[Case]:
 
 
 def efficiency(name: str, dataset: Dataset, sizes: Sizes, settings: Settings) -> Case:
-    """Samples per second with the loader and without."""
-    method = made(name, sizes, settings)
-    batches = fed(method, dataset, sizes, settings)
+    """Measure the samples per second with the loader and on a batch that is ready."""
+    method, train = trainer(name, sizes, settings)
+    batches = endless_batches(method, dataset, sizes, settings)
     ready = next(batches)
-    train = trainer(method, settings.device)
     train(ready)
     values = take_turns(
         {
@@ -78,18 +76,18 @@ def efficiency(name: str, dataset: Dataset, sizes: Sizes, settings: Settings) ->
 
 
 def against_plain_code(dataset: Dataset, sizes: Sizes, settings: Settings) -> Case:
-    """MSVQ's samples per second: ours, the plain code's, and those of forward and backward alone."""
-    method = made("msvq", sizes, settings)
+    """Measure MSVQ's samples per second: ours, the plain code's, and those of forward and backward passes alone."""
+    method, train = trainer("msvq", sizes, settings)
     data = PillowViews(pictures_of(dataset, decoded=True), method.views, dataset.mean, dataset.std)
     pillow = iter_forever(pillow_loader(data, sizes.batch_size, sizes.steps, settings.threads))
     plain = PaperMsvq(sizes.width)
     plain.to(settings.device)
-    plain.step([view.to(settings.device) for view in next(pillow)])  # starts the workers before any thread of ours
+    plain.step([view.to(settings.device) for view in next(pillow)])  # workers must be forked before threads start
     for _ in range(sizes.steps - 1):
-        next(pillow)  # to the end of the epoch, where they rest
-    batches = fed(method, dataset, sizes, settings)
+        next(pillow)  # to the end of the epoch, after which the workers are idle
+    batches = endless_batches(method, dataset, sizes, settings)
     ready = next(batches)
-    train, alone = trainer(method, settings.device), forward_and_backward(method, settings.device)
+    alone = forward_and_backward(method, settings.device)
     train(ready)
 
     def plain_speed() -> float:
@@ -107,30 +105,21 @@ def against_plain_code(dataset: Dataset, sizes: Sizes, settings: Settings) -> Ca
     return Case("msvq: a whole step", "samples/s", values, facts=_facts(sizes))
 
 
-def made(name: str, sizes: Sizes, settings: Settings) -> Method:
-    """The method with its CIFAR-10 recipe, on the device."""
-    torch.manual_seed(0)
-    other: dict[str, Any] = {"resolutions": (32, 24)} if name == "clim" else {}
-    recipe = resolve(name, "cifar10", width=sizes.width, batch_size=sizes.batch_size, **other)
-    method = build(name, recipe)
-    # torch's types do not know this argument
-    method.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    method.begin(0, 1000, 1)
-    if settings.device == "cuda":
-        compile_backbones(method, record=len({view.size for view in method.views}) == 1)  # as train.py does
-    return method
-
-
-def fed(method: Method, dataset: Dataset, sizes: Sizes, settings: Settings) -> Any:
-    """Batches without end; CLIM's with random partners, all of them mixed: the most that a step can ask of a loader."""
+def endless_batches(method: Method, dataset: Dataset, sizes: Sizes, settings: Settings) -> Any:
+    """Yield batches without end. CLIM's have random partners and are all mixed, the most that a loader can be asked."""
     pairing = None
     if len({view.size for view in method.views}) > 1:
         start, pool = np.arange(dataset.number), np.random.default_rng(0).permutation(dataset.number)
         pairing = Pairing(pool.astype(np.int32), start, np.ones(dataset.number, np.int32), 1.0, 1.0)
     loader = make_loader(
-        dataset, method.views, sizes.batch_size, dtype=torch.bfloat16,
-        threads=settings.threads, device=settings.device, compile=settings.device != "cpu",
-    )  # fmt: skip
+        dataset,
+        method.views,
+        sizes.batch_size,
+        dtype=torch.bfloat16,
+        threads=settings.threads,
+        device=settings.device,
+        compile=settings.device != "cpu",
+    )
     with loader:
         epoch = 0
         while True:
@@ -138,24 +127,19 @@ def fed(method: Method, dataset: Dataset, sizes: Sizes, settings: Settings) -> A
             epoch += 1
 
 
-def trainer(method: Method, device: str) -> Callable[[Batch], object]:
-    """One step of the method as train.py makes it."""
-    optimizer = build_optimizer(method.named_parameters(), "sgd", 0.01, 0.9, 5e-4)
-
-    def train(batch: Batch) -> object:
-        with torch.autocast(device, torch.bfloat16):
-            losses = method(batch)
-        torch.autograd.backward(losses.total)
-        optimizer.step()
-        optimizer.zero_grad()
-        method.after_step(0)
-        return losses
-
-    return train
+def trainer(name: str, sizes: Sizes, settings: Settings) -> tuple[Method, StandaloneStep]:
+    """Return a method with its CIFAR-10 recipe, and its step as train.py makes it, compiled and recorded on a GPU."""
+    torch.manual_seed(0)
+    changed: dict[str, Any] = {"resolutions": (32, 24)} if name == "clim" else {}
+    recipe = resolve(name, "cifar10", width=sizes.width, batch_size=sizes.batch_size, **changed)
+    method, on_gpu = build(name, recipe), settings.device == "cuda"
+    step = StandaloneStep(method, recipe, torch.device(settings.device), compiled=on_gpu, recorded=on_gpu)
+    step.prepare()
+    return method, step
 
 
 def forward_and_backward(method: Method, device: str) -> Callable[[Batch], object]:
-    """The student's forward and backward pass and three of a teacher, nothing else."""
+    """Return a function that makes the student's forward and backward pass and three forward passes of a teacher."""
     student = method.get_submodule("student")
 
     def passes(batch: Batch) -> object:
@@ -172,7 +156,7 @@ def forward_and_backward(method: Method, device: str) -> Callable[[Batch], objec
 
 
 def speed(train: Callable[[Any], object], batches: Iterator[Any], sizes: Sizes, device: str) -> float:
-    """Samples per second of one run. A loader has its queue full before and fills it again before it ends."""
+    """Return the samples per second of one run. A loader's prefetch queue is full both before and after it."""
     synchronize(device)
     started = time.perf_counter()
     for batch in islice(batches, sizes.steps):
@@ -182,6 +166,7 @@ def speed(train: Callable[[Any], object], batches: Iterator[Any], sizes: Sizes, 
 
 
 def iter_forever(loader: Any) -> Iterator[Any]:
+    """Yield the batches of endless epochs."""
     while True:
         yield from loader
 

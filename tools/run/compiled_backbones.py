@@ -1,7 +1,7 @@
 """Backbones compiled for training: batch norms, activations and sums between convolutions become few kernels.
 
-Only training passes are compiled. Evaluation looks at batches of other sizes a few times in a run, which would cost more
-to compile than it saves, and would compile while the loader's threads work.
+Only training passes are compiled. Evaluation looks at batches of other sizes a few times in a run, which would cost
+more to compile than it saves, and would compile while the loader's threads work.
 """
 
 from __future__ import annotations

@@ -187,7 +187,7 @@ class TrainStep:
         if not self._accelerator.sync_gradients:
             self._optimizer.step()  # Accelerate waits for the last micro-batch
             return Outcome(losses, None)
-        finite = self._guard.look(losses.total)
+        finite = self._guard.examine(losses.total)
         if not self._guard.late:
             self._guard.check(finite)
         if self._training.clip_norm:
