@@ -77,8 +77,8 @@ def allocate_state(optimizer: Optimizer) -> None:
     order of memory and compare no strides: with state of another layout, as a checkpoint brings it, they would give
     wrong numbers.
     """
-    adaptive = isinstance(optimizer, AdamW)
     for group in optimizer.param_groups:
+        adaptive = "betas" in group  # AdamW, also where Accelerate has wrapped it
         for parameter in group["params"]:
             state = optimizer.state[parameter]
             for name in ("exp_avg", "exp_avg_sq") if adaptive else ("momentum_buffer",):
