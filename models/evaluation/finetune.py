@@ -7,7 +7,8 @@ once in each epoch. Shapes: B images, C classes, D features.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,13 +19,15 @@ from torch.nn import functional as F
 from models.distributed import mean_over_processes, world
 from models.evaluation.feature_extractor import refuse_damaged
 from models.evaluation.features import NotFinite
-from models.evaluation.protocols import FinetuneProtocol
 from models.networks.backbone import Backbone
 from models.networks.backbones import build_backbone
 from models.networks.sync_norm import SyncBatchNorm2d
 from models.training.optim import scheduled
 from models.training.precision import DTYPES
 from pipelines import Dataset, View, make_loader
+
+if TYPE_CHECKING:
+    from models.evaluation.protocols.finetune import FinetuneProtocol
 
 
 class Classifier(nn.Module):
@@ -44,7 +47,7 @@ class Classifier(nn.Module):
 
 def finetune(
     weights: dict[str, Tensor],
-    architecture: dict[str, Any],
+    architecture: Mapping[str, Any],
     dataset: Dataset,
     number_N: NDArray[np.int64],
     size: int,

@@ -13,7 +13,7 @@ from models.distributed import sum_over_processes
 from models.evaluation.features import extract_local
 from models.evaluation.input_settings import input_settings
 from models.evaluation.knn import hits, predict_local
-from models.evaluation.protocols import KnnProtocol
+from models.evaluation.protocols.knn import KnnProtocol
 from pipelines import Dataset, View, make_loader, open_dataset
 
 

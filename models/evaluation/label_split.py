@@ -68,7 +68,7 @@ def held_out_split(labels_N: NDArray[np.int64], share: float, seed: int) -> NDAr
     return balanced_split(spare_N, share, seed, HELD_OUT)
 
 
-def listed(path: Path, names: list[str], labels_N: NDArray[np.int64], source: Path) -> tuple[NDArray[np.int64], str]:
+def read_list(path: Path, names: list[str], labels_N: NDArray[np.int64], source: Path) -> tuple[NDArray[np.int64], str]:
     """The labelled images of a published list: file names, with or without folders and suffix, one a line.
 
     Returns:

@@ -5,8 +5,11 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
-from models.evaluation.protocols import FinetuneProtocol, KnnProtocol, LinearProtocol, RetrieveProtocol
-from models.evaluation.published_linear import LINEAR, published
+from models.evaluation.protocols.finetune import FinetuneProtocol
+from models.evaluation.protocols.knn import KnnProtocol
+from models.evaluation.protocols.linear import LINEAR, LinearProtocol
+from models.evaluation.protocols.retrieve import RetrieveProtocol
+from models.evaluation.published_linear import published
 from models.methods.recipes import names
 from models.methods.registry import REGISTRY
 
