@@ -20,9 +20,9 @@ from torch import nn
 from models.evaluation.input_settings import InputSettings
 from models.evaluation.result import EvaluationResult, metrics
 from models.evaluation.task import LabelledImages, Task
-from models.options import check_options, option
+from models.options import option
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16")  # that eval.py offers; the monitors of a run measure in that of the training
 _DRAWN_LABELS = re.compile(r"-labels-[\d.e-]+%")  # the part of an id that says a seed chose the labels
 
 
@@ -69,9 +69,6 @@ class Protocol:
     labels: str = "all"
     precision: str = option("fp32", "number type of the network's forward passes", choices=PRECISIONS)
     pixels: str = "area"
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     @property
     def id(self) -> str:

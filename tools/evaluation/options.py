@@ -111,7 +111,7 @@ def parse(arguments: Sequence[str] | None = None) -> EvaluationOptions:
     options = EvaluationOptions(protocol, own, **given)
     try:
         check_options(options)
-        protocol(**own)  # refuses values out of range before any file is opened
+        check_options(protocol(**own))
         check_combination(options)
     except ValueError as error:
         raise Failure(str(error)) from None

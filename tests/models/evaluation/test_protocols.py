@@ -28,6 +28,7 @@ def test_every_number_has_a_protocol_id():
     seen = {"precision": "bf16", "pixels": "dali"}
     assert KnnProtocol(**seen).id == "knn-k200-t0.1-cosine-student-bf16-dali"
     assert FinetuneProtocol(**seen).id == "finetune-sgd-lr0.005+0.02-b256-e70-bf16-student-dali"
+    assert KnnProtocol(precision="fp16").id == "knn-k200-t0.1-cosine-student-fp16"  # a monitor's, not eval.py's
     assert RetrieveProtocol(bank="leave-one-out").id == "retrieve-r1,5,10-map-cosine-leave-one-out-student"
 
 
