@@ -11,12 +11,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.search.nearest import PIECE, ROWS, Nearest
+from models.search.nearest import CHUNK, ROWS, Nearest
 from models.search.sharded_features import LocalFeatures, iter_chunks
 
 
 def nearest(
-    query_BD: Tensor, bank_ND: Tensor, k: int, chunk: int = PIECE, query_chunk: int = ROWS
+    query_BD: Tensor, bank_ND: Tensor, k: int, chunk: int = CHUNK, query_chunk: int = ROWS
 ) -> tuple[Tensor, Tensor]:
     """Find the k rows of the bank with the largest cosine to each query, exactly, as `search/nearest.py` does.
 
@@ -28,17 +28,17 @@ def nearest(
     """
     if k < 1 or len(bank_ND) == 0 or query_BD.shape[1] != bank_ND.shape[1]:
         shapes = f"{tuple(query_BD.shape)} and {tuple(bank_ND.shape)}"
-        raise ValueError(f"cannot look for {k} neighbours among queries and bank of shapes {shapes}")
+        raise ValueError(f"cannot search {k} neighbours of queries in a bank, of shapes {shapes}")
     search = Nearest(query_BD, min(k, len(bank_ND)), rows=query_chunk)
     row_N = torch.arange(len(bank_ND), device=bank_ND.device)
     for row_P, bank_PD in zip(torch.split(row_N, chunk), torch.split(bank_ND, chunk), strict=True):
-        search.look_at(row_P, bank_PD)
+        search.update(row_P, bank_PD)
     return search.similarity_Nk, search.number_Nk
 
 
 @torch.no_grad()
 def knn_predict(
-    query_BD: Tensor, bank_ND: Tensor, labels_N: Tensor, k: int, temperature: float, classes: int, chunk: int = PIECE
+    query_BD: Tensor, bank_ND: Tensor, labels_N: Tensor, k: int, temperature: float, classes: int, chunk: int = CHUNK
 ) -> Tensor:
     """Return the weighted vote of the k nearest rows of a labelled bank for each query.
 
@@ -64,7 +64,7 @@ def predict_local(
     k: int,
     temperature: float,
     classes: int,
-    chunk: int = PIECE,
+    chunk: int = CHUNK,
 ) -> Tensor:
     """`knn_predict` of this process's queries over a bank that is spread over the processes, all of which must call it.
 
@@ -75,10 +75,10 @@ def predict_local(
         [M, C] scores of this process's queries.
     """
     if k < 1:
-        raise ValueError(f"cannot look for {k} neighbours")
+        raise ValueError(f"cannot search {k} neighbours; take at least 1")
     search = Nearest(queries.features_MD, min(k, bank.total))
     for number_P, bank_PD in iter_chunks(bank, chunk):
-        search.look_at(number_P, bank_PD)
+        search.update(number_P, bank_PD)
     return vote(search.similarity_Nk, labels_N.to(search.number_Nk.device)[search.number_Nk], temperature, classes)
 
 

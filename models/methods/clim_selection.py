@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from models.distributed import all_gather
-from models.neighbors import central_in_piece, closer_than_average, whiten
+from models.neighbors import central_in_chunk, closer_than_average, whiten
 from models.search.kmeans import lloyd
-from models.search.nearest import PIECE, Nearest
+from models.search.nearest import CHUNK, Nearest
 from models.search.sharded_features import LocalFeatures, all_gather_rows, iter_chunks
 
 
@@ -64,15 +64,15 @@ def select(
     local = replace(local, features_MD=space_MD)
 
     search = Nearest(space_MD, neighbors, local.number_M)
-    for number_P, rows_PD in iter_chunks(local, PIECE):
-        search.look_at(number_P, rows_PD)
+    for number_P, rows_PD in iter_chunks(local, CHUNK):
+        search.update(number_P, rows_PD)
     neighbors_Mk = search.number_Nk
     centroids_CD, assignment_M = lloyd(space_MD, clusters, iterations, all_gather=all_gather)
 
     if rule == "paper":
         mask_Mk = torch.zeros_like(neighbors_Mk, dtype=torch.bool)
-        for number_P, rows_PD in iter_chunks(local, PIECE):
-            mask_Mk |= central_in_piece(space_MD, neighbors_Mk, centroids_CD, assignment_M, number_P, rows_PD)
+        for number_P, rows_PD in iter_chunks(local, CHUNK):
+            mask_Mk |= central_in_chunk(space_MD, neighbors_Mk, centroids_CD, assignment_M, number_P, rows_PD)
         return _central_neighbors(local.number_M, neighbors_Mk, mask_Mk)
     eligible_M = closer_than_average(space_MD, centroids_CD, assignment_M, all_gather)
     return _central_members(local.number_M, neighbors_Mk, assignment_M, eligible_M, clusters)

@@ -139,7 +139,7 @@ def test_partners_are_renewed_on_schedule():
     def extract(network):
         assert network is method.student.backbone
         calls.append(1)
-        return LocalFeatures.whole(torch.randn(60, 32))
+        return LocalFeatures.single_process(torch.randn(60, 32))
 
     renewed = []
     for epoch in range(9):
