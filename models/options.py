@@ -6,6 +6,7 @@ fields (`describe`), and `check_options` refuses a value that its field does not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from types import NoneType, UnionType
@@ -26,6 +27,7 @@ def option(
     *,
     choices: tuple[Any, ...] = (),
     at_least: float | None = None,
+    at_most: float | None = None,
     above: float | None = None,
     metavar: str = "",
     formerly: str = "",
@@ -37,7 +39,8 @@ def option(
     Args:
         help: a noun phrase that says what the value is, with its unit.
         choices: the legal values; empty allows any.
-        at_least, above: inclusive and exclusive lower bounds of a number, or of each number of a tuple.
+        at_least, at_most: inclusive bounds of a number, or of each number of a tuple.
+        above: an exclusive lower bound.
         metavar: the placeholder of the value in the help text, such as FILE; empty takes one for the type.
         formerly: the field's name in earlier versions. Their files hold it, and the command line still takes it.
         instead_of: the name of another option of the same class; at most one of the two may be given.
@@ -49,6 +52,7 @@ def option(
             "help": help,
             "choices": choices,
             "at_least": at_least,
+            "at_most": at_most,
             "above": above,
             "metavar": metavar,
             "formerly": formerly,
@@ -118,11 +122,12 @@ def check_options(instance: Any) -> None:
             raise ValueError(f"{_flag(item.name)} is '{value}'; take one of {names}")
         if value is None:
             continue
-        low, above = allowed.get("at_least"), allowed.get("above")
+        low, high, above = (allowed.get(name) for name in ("at_least", "at_most", "above"))
         numbers = value if isinstance(value, tuple) else (value,)
         given = as_text(value) if isinstance(value, tuple) else value
-        if low is not None and not all(number >= low for number in numbers):
-            raise ValueError(f"{_flag(item.name)} is {given}; give {f'at least {low:g}' if low else '0 or more'}")
+        if low is not None and not all(low <= number <= (math.inf if high is None else high) for number in numbers):
+            legal = f"{low:g} to {high:g}" if high is not None else f"at least {low:g}" if low else "0 or more"
+            raise ValueError(f"{_flag(item.name)} is {given}; give {legal}")
         if above is not None and not all(number > above for number in numbers):
             what = "a number above {:g}"
             if isinstance(value, tuple):

@@ -49,7 +49,7 @@ def lloyd(
     """
     number = int(all_gather(torch.tensor([len(features_MD)], device=features_MD.device)).sum())
     if not 1 <= clusters <= number:
-        raise ValueError(f"{number} samples do not make {clusters} clusters; take 1 to {number}")
+        raise ValueError(f"{clusters} clusters cannot be made of {number} samples; take 1 to {number}")
     centroids_CD = _first_centroids(features_MD, clusters, number, seed, all_gather)
     for _ in range(iterations):
         mean_CD, count_C, distance_M = _means(features_MD, centroids_CD, all_gather)

@@ -131,12 +131,10 @@ def _build(method: str | None, recipe: str | None) -> tuple[OneLineParser, list[
             if item.name in recipe_fields:
                 continue  # two methods share it
             recipe_fields.append(item.name)
-            allowed = ", ".join(map(str, item.choices))
-            help = f"{item.help}: {allowed}" if allowed else item.help
             usual = f"usually {as_text(item.default)}"
             if item.name in row:
                 usual = f"default: {as_text(row[item.name].value)}, {row[item.name].source}"
-            add_option(group, item, f"{help} ({usual})")
+            add_option(group, item, f"{item.help_with(None)} ({usual})")
     if method:
         parser.epilog = f"Recipes of {method}: {', '.join(names(method))}\n\n" + _EPILOG
     return parser, recipe_fields
