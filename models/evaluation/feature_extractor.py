@@ -1,6 +1,6 @@
 """How a network sees labelled images: evaluation passes, and epochs of random crops and flips.
 
-With several processes, each one passes its part of every batch through the network. `extract_local` states the memory.
+With several processes, each one passes its share of every batch through the network. `extract_local` states the memory.
 
 Shapes: M samples of this process, N of all processes, D features, B samples of a global batch.
 """
@@ -40,7 +40,7 @@ class FeatureExtractor:
     loading: Mapping[str, Any]
 
     def local_features(self, network: nn.Module, dataset: Dataset, number_N: NDArray[np.int64]) -> LocalFeatures:
-        """Return this process's part of the features of the images with these numbers.
+        """Return this process's share of the features of the images with these numbers.
 
         Raises:
             ValueError: on every process, if some of the images cannot be decoded.

@@ -1,4 +1,4 @@
-"""Features of a data set from one evaluation pass: each process its part, or all of them in order on every process.
+"""Features of a data set from one evaluation pass: each process its share, or all of them in order on every process.
 
 Shapes: N samples of the data set, M of this process, B samples of a batch or of a process's batches, D features,
 W processes.
@@ -46,7 +46,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 def extract_local(network: nn.Module, loader: Batches, number: int | None = None) -> LocalFeatures:
     """Compute the pooled features of this process's share of a loader's samples, in evaluation mode.
 
-    Every process passes its part of the batches; a sample that the loader repeats counts once. The network computes in
+    Every process passes its share of the batches; a sample that the loader repeats counts once. The network computes in
     the number type of the views. Memory: twice the result on the device, and 8 bytes for each sample of all processes.
 
     Args:

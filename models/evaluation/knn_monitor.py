@@ -20,7 +20,7 @@ from pipelines import Dataset, View, make_loader, open_dataset
 class KnnMonitor:
     """Weighted kNN on the student's pooled features: a labelled bank of training images votes on held-out images.
 
-    Each process classifies its part of the held-out images. Memory of each of W processes: its parts of both sets'
+    Each process classifies its share of the held-out images. Memory of each of W processes: its shares of both sets'
     features in float32, twice (bank + held out) / W x D x 4 bytes while they are computed, and one chunk of the bank.
     All of it is freed after each measurement.
 

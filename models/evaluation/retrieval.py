@@ -5,7 +5,7 @@
     mAP      = mean of AP over the queries; a query whose class the bank lacks counts with 0
 
 The complete ranking is needed, so each chunk of queries is sorted against the whole bank. Images at the same distance
-keep the bank's order. Each process ranks its part of the queries against the whole bank.
+keep the bank's order. Each process ranks its share of the queries against the whole bank.
 
 Memory: the bank once on every process, and about 40 bytes for each pair of a chunk: 350 MiB at most for a bank of up
 to 8 million images.

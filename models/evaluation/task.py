@@ -1,6 +1,6 @@
 """What a protocol measures a network on: labelled images, and how a network sees them.
 
-Every process of several holds an interleaved part of the features; `Task.classification` puts their results together.
+Every process of several holds an interleaved share of the features; `Task.classification` puts their results together.
 Shapes: N images of the bank, M queries of this process, D features, C classes.
 """
 

@@ -57,7 +57,7 @@ class RetrieveProtocol(Protocol):
         return f"retrieve-r{','.join(map(str, self.k))}-map-{self.distance}{alone}-{self._suffix()}"
 
     def measure(self, network: nn.Module, task: Task, seeds: Sequence[int]) -> list[EvaluationResult]:
-        """Each process ranks the whole bank for its part of the queries; every seed has the same result."""
+        """Each process ranks the whole bank for its share of the queries; every seed has the same result."""
         queries, images = task.query_features(network), task.images
         own_M = None
         if self.bank == _LEAVE_ONE_OUT:
