@@ -64,10 +64,10 @@ def option(
 
 @dataclass(frozen=True)
 class Option:
-    """What a parser needs to know about a field that `option` made.
+    """A field that `option` made, described for a parser.
 
     Attributes:
-        kind: the type of the value; `tuple` for several numbers or words.
+        kind: the type of the value; `tuple` for several numbers or names.
         element: the type of each element of a tuple; otherwise `kind`.
     """
 

@@ -1,4 +1,4 @@
-"""How a network sees labelled images: evaluation passes, and epochs of random crops and flips.
+"""Feature extraction from labelled images: evaluation passes, and epochs of random crops and flips.
 
 With several processes, each one passes its share of every batch through the network. `extract_local` states the memory.
 

@@ -1,4 +1,4 @@
-"""How a network sees the images that it is measured on, as far as that changes the numbers.
+"""Precision and resize filter of evaluation passes: the input settings that change the numbers.
 
     precision   number type of the forward passes: fp32, bf16 or fp16
     pixels      whose filter resizes the views: "area" (loaders ffcv and resident, which agree) or "dali"

@@ -1,6 +1,7 @@
-"""What a protocol measures a network on: labelled images, and how a network sees them.
+"""The task that a protocol measures a network on: labelled images, and the extraction of their features.
 
-Every process of several holds an interleaved share of the features; `Task.classification` puts their results together.
+Each of several processes holds an interleaved share of the features; `Task.classification` collects their results.
+
 Shapes: N images of the bank, M queries of this process, D features, C classes.
 """
 

@@ -1,4 +1,4 @@
-"""What MoCo v2, ReSSL, MSVQ and CGH share: a student, a teacher that follows it, and a queue of the teacher's keys.
+"""The base of MoCo v2, ReSSL, MSVQ and CGH: a student, a teacher that follows it, and a queue of the teacher's keys.
 
 Each of them compares a student's view with the teacher's view of the same image over that queue. They differ in the
 views, in the number of teachers and queues, and in the loss.

@@ -23,7 +23,7 @@ from models.recipe_tables.sources import Row
 
 
 class Entry(NamedTuple):
-    """What is known of a method before it is built.
+    """The class, the settings and the recipes of a method.
 
     Attributes:
         make: builds the method from a backbone and its settings.

@@ -1,4 +1,4 @@
-"""What BYOL, SimSiam and ICCL share: each of two views predicts the target embedding of the other.
+"""The base of BYOL, SimSiam and ICCL: each of two views predicts the target embedding of the other.
 
 The targets come from a momentum teacher or, without one, are the network's own embeddings without gradient.
 

@@ -1,4 +1,4 @@
-"""What the baselines' small-data recipes share; none of it was published with the baselines.
+"""Rows that the baselines' small-data recipes share; none of it was published with the baselines.
 
 SGD with the rates of MSVQ's and ReSSL's small-data recipes (lr 0.06 for a batch of 256, weight decay 5e-4, 5 epochs of
 warm-up, 200 epochs), so that methods differ only in how they learn. A baseline's own table adds its heads and momenta,

@@ -1,4 +1,4 @@
-"""What the recipes of several methods share: trunk, optimizer, strong views, head, queue and teacher.
+"""Rows that the recipes of several methods share: trunk, optimizer, strong views, head, queue and teacher.
 
 Small images: MSVQ's code. Its authors also ran ReSSL and MoCo v2 with it, and CGH, which published no recipe for small
 data, inherits it. ImageNet: ReSSL's code, which CGH's follows. Each method names its own source for the shared values.

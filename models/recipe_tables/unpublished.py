@@ -1,4 +1,4 @@
-"""What every method's recipe changes for data that nothing was published on, always this project's choice."""
+"""Changes to every method's recipe for data that nothing was published on, always this project's choice."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _LABEL_OPTIONS = ("labels", "label_list")
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What eval.py was asked to do.
+    """The options of one evaluation.
 
     Attributes:
         protocol: the class of the protocol.
