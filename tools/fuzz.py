@@ -1,7 +1,7 @@
 """Harms images, data sets and checkpoints in every way that is known, and looks whether anything breaks.
 
     python -m tools.fuzz images --number 10000 --seed 1        # through conversion, and through each executor
-    python -m tools.fuzz containers --number 2000 --seed 1     # .beton, shards, index, card, names, checkpoint
+    python -m tools.fuzz containers --number 2000 --seed 1     # data sets of every format, card, names, checkpoint
     python -m tools.fuzz images --seed 1 --case 137            # one case again, in a child process as before
 
 The cases run in child processes with a limit of memory and of time for each. What may become of a case:
@@ -27,7 +27,6 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
@@ -180,7 +179,7 @@ def keep(options: argparse.Namespace, number: int, scratch: Path) -> Path:
 
     kept: Path = options.keep / f"{options.subject}-{options.seed}-{number}"
     scratch.mkdir(exist_ok=True)
-    for name, data in cases(options.subject, scratch, options.seed, ("ffcv",)).case(number):
+    for name, data in cases(options.subject, scratch, options.seed, ()).case(number):
         (kept / name).parent.mkdir(parents=True, exist_ok=True)
         (kept / name).write_bytes(data)
     return kept
@@ -212,8 +211,9 @@ def _options(words: list[str] | None) -> argparse.Namespace:
 
 
 def _installed() -> str:
-    found = ["ffcv"] if find_spec("ffcv") else []
-    return ",".join([*found, "resident", *(["dali"] if find_spec("nvidia") and find_spec("nvidia.dali") else [])])
+    from pipelines.executors.choose import EXECUTORS  # here, because it imports torch
+
+    return ",".join(spec.name for spec in EXECUTORS.values() if spec.installed())
 
 
 if __name__ == "__main__":

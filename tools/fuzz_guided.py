@@ -100,6 +100,7 @@ def seeds(name: str) -> list[bytes]:
 
     from pipelines.formats.beton_writer import BetonWriter
     from pipelines.formats.card import CARD_FORMAT, CARD_VERSION, write_card
+    from pipelines.formats.format import Sample
     from pipelines.formats.image_table import RAW
     from pipelines.formats.shard_format import RECORD, index_bytes
 
@@ -125,7 +126,7 @@ def seeds(name: str) -> list[bytes]:
         if name == "beton":
             with BetonWriter(path, 3, 1 << 12) as writer:
                 for label in range(3):
-                    writer.add(RAW, 2, 2, label, bytes(12))
+                    writer.add(Sample(RAW, 2, 2, label, bytes(12), bytes(16), label))
             return [path.read_bytes()]
         if name == "index":
             return [index_bytes(np.zeros(3, dtype=RECORD), 1)]

@@ -19,8 +19,8 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
-from pipelines.formats.beton_writer import sync_folder
 from pipelines.formats.regular_file import content, regular
+from pipelines.formats.sync import sync_folder
 from pipelines.printable import printable
 
 _LOCK, _UNLOCKED, _COMMIT = "lock", "locking", "commit.json"

@@ -45,6 +45,6 @@ def input_settings(
     Raises:
         ValueError: there is no such loader.
     """
-    cut = (choose(loader, dataset, torch.device(device), shuffle=False)[0] for dataset in datasets)
-    kinds = dict.fromkeys("dali" if name == "dali" else "area" for name in cut)
-    return InputSettings(precision_of(dtype), "+".join(kinds))
+    chosen = (choose(loader, dataset, torch.device(device), shuffle=False)[0] for dataset in datasets)
+    filters = dict.fromkeys(spec.pixels for spec in chosen)
+    return InputSettings(precision_of(dtype), "+".join(filters))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pipelines.formats.beton_writer import sync_folder
+from pipelines.formats.sync import sync_folder
 
 
 def make_folder(path: Path) -> None:

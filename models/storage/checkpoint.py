@@ -49,7 +49,7 @@ from models.storage.manifest import (
     write_manifest,
 )
 from models.storage.snapshot import HostCopy, Snapshot
-from pipelines.formats.beton_writer import sync_folder
+from pipelines.formats.sync import sync_folder
 from pipelines.plan.pairing import Pairing
 
 _BEFORE = "-before"

@@ -19,7 +19,7 @@ from models.search.nearest import CHUNK
 from models.search.nearest import ROWS as QUERIES
 from models.search.sharded_features import LocalFeatures
 from pipelines import Dataset, View, make_loader
-from pipelines.executors.ffcv import BetonExecutor
+from pipelines.executors.ffcv import FfcvExecutor
 from pipelines.executors.resident import DecodedImages
 from pipelines.formats.shard_format import RECORD
 from pipelines.plan.views import evaluation
@@ -75,14 +75,14 @@ def test_a_resident_set_is_its_pixels(dataset: Dataset) -> None:
 
 def test_a_loader_is_at_most_a_few_batches_ahead(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     started = 0
-    start = BetonExecutor.start
+    start = FfcvExecutor.start
 
     def counting(*arguments: Any) -> Any:
         nonlocal started
         started += 1
         return start(*arguments)
 
-    monkeypatch.setattr(BetonExecutor, "start", counting)
+    monkeypatch.setattr(FfcvExecutor, "start", counting)
     with make_loader(dataset, [View(16)], 2, loader="ffcv", threads=1) as loader:
         for consumed, _ in enumerate(loader.epoch(0), 1):
             time.sleep(0.05)  # the loader is faster and would run ahead if it could

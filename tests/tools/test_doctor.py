@@ -12,7 +12,7 @@ from pipelines.plan.views import View, contrastive
 from tools import doctor
 from tools.diagnosis import bottleneck as probe
 from tools.diagnosis import installation
-from tools.diagnosis.bottleneck import Speeds, verdict, without_colours
+from tools.diagnosis.bottleneck import Speeds, verdict
 from tools.diagnosis.installation import Check
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -44,7 +44,7 @@ def test_the_limit_and_what_mends_it(speeds, side, device, loader, stage, mend, 
 
 def test_crops_stay_when_colours_go():
     view = contrastive(32)
-    assert without_colours(view) == replace(view, jitter_p=0, grayscale_p=0, blur_p=0)
+    assert view.without_colours() == replace(view, jitter_p=0, grayscale_p=0, blur_p=0)
 
 
 def test_every_check_answers():

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from pipelines import Dataset, View, make_loader, open_dataset
-from pipelines.executors.choose import make_executor
+from pipelines.executors.choose import EXECUTORS, make_executor
 from pipelines.executors.resident import decoded_bytes
 from pipelines.loader import cut_ahead
 from pipelines.plan.plan import Plan
@@ -73,7 +73,7 @@ def measure(images: Images, dataset: Dataset, settings: Settings) -> Case:
     plan = Plan(dataset.heights, dataset.widths, images.views, images.batch_size)
     size = (images.views, images.batch_size, settings.threads, device)
     makers: dict[str, Callable[[ExitStack], Epochs]] = {
-        **{f"ours, {name}": our_epochs(name, dataset, plan, settings) for name in ("ffcv", "resident", "dali")},
+        **{f"ours, {name}": our_epochs(name, dataset, plan, settings) for name in EXECUTORS},
         "ours, normalised": lambda stack: (
             stack.enter_context(
                 make_loader(

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from pipelines import Dataset as Converted
 from pipelines import View
+from pipelines.formats.encoded import EncodedImages
 
 
 class PillowViews(Dataset[tuple[Tensor, ...]]):
@@ -98,11 +99,9 @@ def jitter(x: Image.Image, strengths: Sequence[float]) -> Image.Image:
 
 
 def pictures_of(dataset: Converted, decoded: bool) -> list[bytes | NDArray[np.uint8]]:
-    """All images of a .beton of JPEGs in memory: as they are stored, or decoded."""
-    data = np.memmap(dataset.path, dtype=np.uint8, mode="r")
-    table = dataset.table
-    spans = zip(table.offset.tolist(), table.size.tolist(), strict=True)
-    stored = [data[offset : offset + size].tobytes() for offset, size in spans]
+    """Return all images of a data set in memory: as files as they are stored, or decoded, [H, W, 3] each."""
+    with EncodedImages(dataset) as images:
+        stored = [images.image_file(number).tobytes() for number in range(len(images))]
     if not decoded:
         return list(stored)
     return [np.array(Image.open(io.BytesIO(one)).convert("RGB")) for one in stored]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
 
@@ -63,7 +63,7 @@ def probe(
     with ExitStack() as open_loaders:
         plain, whole = (
             open_loaders.enter_context(make_loader(dataset, views, batch_size, device=device, **loading))
-            for views in ([without_colours(view) for view in method.views], method.views)
+            for views in ([view.without_colours() for view in method.views], method.views)
         )
         with _forever(whole) as batches:
             ready = next(batches)
@@ -96,11 +96,6 @@ def verdict(speeds: Speeds, dataset: Dataset, views: Iterable[View], device: tor
         return Verdict("the augmentation", why, mend)
     why = f"decoding and cropping take {seconds_cut / (seconds_cut + seconds_colours):.0%} of the loader's time"
     return Verdict("decoding and cropping", why, _decode_less(dataset, views, device, loader))
-
-
-def without_colours(view: View) -> View:
-    """The same crops, and nothing else."""
-    return replace(view, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0, solarize_p=0.0, permute_p=0.0)
 
 
 def _decode_less(dataset: Dataset, views: Iterable[View], device: torch.device, loader: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ Values of a recipe that are not given come from it: --method NAME --recipe NAME 
 class RunOptions:
     """What a run was asked to do, apart from its recipe. config.json keeps it under "options"."""
 
-    method: str = option("", "the method to train (required)", choices=tuple(sorted(REGISTRY)))
+    method: str = option("", "the method to train (required)")
     data: str = option("", "the converted training images (required)")
     val_data: str | None = option(
         None, "the converted labelled images of the kNN monitor; none: FILE-test or FILE-val, where it exists"
@@ -121,6 +121,8 @@ def _build(method: str | None, recipe: str | None) -> tuple[OneLineParser, list[
     group = parser.add_argument_group("run")
     for item in describe(RunOptions):
         default = usual_precision() if item.name == "precision" else item.default
+        if item.name == "method":
+            item = replace(item, choices=tuple(sorted(REGISTRY)))  # also methods that were registered later
         add_option(group, item, item.help_with(default), default)
     row = REGISTRY[method].rows.get(recipe or "", {}) if method else {}
     chosen = [method] if method else sorted(REGISTRY)
