@@ -11,6 +11,11 @@ from __future__ import annotations
 
 import os
 
+from tools.diagnosis.checkout import require_own_packages
+
+if __name__ == "__main__":
+    require_own_packages("tools.doctor")  # the imports below would fail with a traceback
+
 from tools.command_line import guarded_main
 
 os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")  # as train.py, for the same reason

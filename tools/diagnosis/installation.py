@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from pipelines.threads import usable_cores
+from tools.diagnosis.checkout import PACKAGES, ROOT, foreign_packages
 
 SHARED_MEMORY = Path("/dev/shm")
 _GIB = 2**30
@@ -37,8 +38,16 @@ class Check:
 
 def checks() -> Iterator[Check]:
     """All of them, in the order of the report."""
-    for look in (torch_build, ffcv_kernels, jpeg_library, dali, compiler, threads, memory, shared_memory):
+    for look in (own_packages, torch_build, ffcv_kernels, jpeg_library, dali, compiler, threads, memory, shared_memory):
         yield look()
+
+
+def own_packages() -> Check:
+    """The project's packages, which another folder of the same name on Python's path can hide."""
+    if problem := foreign_packages():
+        found, _, fix = problem.partition(": ")
+        return Check("packages", found, "missing", fix)
+    return Check("packages", f"{', '.join(PACKAGES)} of {ROOT}")
 
 
 def torch_build() -> Check:
