@@ -1,4 +1,4 @@
-"""The doctor names the stage that limits and a command that mends it, and looks at what is installed."""
+"""The doctor names the stage that limits and a remedy, and checks what is installed."""
 
 import os
 import shutil
@@ -13,8 +13,7 @@ import torch
 
 from pipelines.plan.views import View, contrastive
 from tools import doctor
-from tools.diagnosis import bottleneck as probe
-from tools.diagnosis import checkout, installation
+from tools.diagnosis import bottleneck, checkout, installation
 from tools.diagnosis.bottleneck import Speeds, verdict
 from tools.diagnosis.installation import Check
 
@@ -27,7 +26,7 @@ def images(side, number=1000):
 
 
 @pytest.mark.parametrize(
-    ("speeds", "side", "device", "loader", "stage", "mend"),
+    ("speeds", "side", "device", "loader", "stage", "remedy"),
     [
         (Speeds(900, 800, 100, 97), 64, CPU, "ffcv", "the network", "nothing in the data path"),
         (Speeds(900, 800, 100, 80), 64, CPU, "ffcv", "the cores", "more cores"),
@@ -38,11 +37,11 @@ def images(side, number=1000):
         (Speeds(120, 110, 100, 60), 64, CUDA, "ffcv", "decoding and cropping", "--loader dali"),
     ],
 )
-def test_the_limit_and_what_mends_it(speeds, side, device, loader, stage, mend, monkeypatch):
-    monkeypatch.setattr(probe, "forecast", lambda dataset, device: (2.0 if device.type == "cuda" else 0.1, ""))
+def test_the_limit_and_its_remedy(speeds, side, device, loader, stage, remedy, monkeypatch):
+    monkeypatch.setattr(bottleneck, "forecast", lambda dataset, device: (2.0 if device.type == "cuda" else 0.1, ""))
     found = verdict(speeds, images(side), (View(224),), device, loader)
     assert found.stage == stage
-    assert mend in found.mend
+    assert remedy in found.remedy
 
 
 def test_crops_stay_when_colours_go():
@@ -102,7 +101,7 @@ def test_a_probe_of_real_data(data, capsys):
     assert doctor.main(["--data", str(data.train), "--seconds", "0.4", "--", *words]) == 0
     text = capsys.readouterr().out
     assert "limit: " in text
-    assert "mend: " in text
+    assert "to fix: " in text
     assert "training from the loader" in text
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 
 import tools.export
 import tools.exporting.onnx_file
+import tools.exporting.verified_export
 from models import load_encoder
 from pipelines import open_dataset
 from tests.support.datasets import photos
@@ -233,16 +234,17 @@ def test_weights_that_compute_something_else_leave_nothing(run, tmp_path, monkey
     def damaged(state, facts):
         return save(state | {"conv1.weight": state["conv1.weight"] * 1.001}, facts)
 
-    monkeypatch.setattr(tools.export, "save", damaged)
+    monkeypatch.setattr(tools.exporting.verified_export, "save", damaged)
     assert main([str(run), str(tmp_path / "out" / "w.safetensors")]) == 2
     assert re.search(
         r"read back differs from the run's backbone by \S+, more than 1e-05; nothing", capsys.readouterr().err
     )
     assert files(tmp_path / "out") == []
 
-    monkeypatch.setattr(
-        tools.export, "save", lambda state, facts: save(state | {"bn1.bias": state["bn1.bias"] * float("nan")}, facts)
-    )
+    def broken(state, facts):
+        return save(state | {"bn1.bias": state["bn1.bias"] * float("nan")}, facts)
+
+    monkeypatch.setattr(tools.exporting.verified_export, "save", broken)
     assert main([str(run), str(tmp_path / "out" / "w.safetensors")]) == 2
     assert "differs from the run's backbone by nan" in capsys.readouterr().err
     assert files(tmp_path / "out") == []

@@ -1,7 +1,10 @@
-"""Conversion and random reading in every on-disk format, from the same JPEGs: encode, copy between formats, read.
+"""Conversion to every on-disk format from the same JPEGs, and random reading of each.
 
-Encoding reads a folder of files; a copy takes over the bytes of a converted data set. Both end with files that are
-synced, so the disk counts. Reading sums every byte of every image through `EncodedImages`, in one random order for all.
+encode    converts a folder of JPEG files
+copy      converts one format into another, which copies the encoded images as they are
+read      sums every byte of every image through `EncodedImages`, in the same random order for all formats
+
+Encoding and copying end when the files are synced, so that the disk counts.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from tools.conversion.convert import convert
 from tools.conversion.options import parse
 from tools.conversion.synthetic_images import write_jpegs
 
-SIDES = {64: 20_000, 256: 3_000}  # pixels a side -> number of images
+SIDES = {64: 20_000, 256: 3_000}  # side in pixels -> number of images
 
 
 def cases(settings: Settings) -> Iterator[Case]:
@@ -67,7 +70,7 @@ def seconds(source: Path, out: Path, form: str, workers: int) -> float:
 
 
 def read(dataset: Dataset, order: list[int]) -> Callable[[], float]:
-    """A contender: images/s when the bytes of each are summed."""
+    """Return a contender that reads all images in the given order and returns the images/s."""
 
     def run() -> float:
         started = time.perf_counter()
