@@ -128,7 +128,7 @@ def show(found: Sequence[Check], console: Console) -> None:
         table.add_column(column)
     for check in found:
         colour = _COLOURS[check.state]
-        table.add_row(Text(check.name, colour), Text(printable(check.found)), Text(check.mend))
+        table.add_row(Text(check.name, colour), Text(printable(check.found)), Text(check.remedy))
     console.print(table)
 
 

@@ -53,7 +53,7 @@ def test_every_check_answers():
     found = list(installation.checks())
     assert {check.name for check in found} >= {"GPU", "ffcv", "DALI", "C++ compiler", "threads", "shared memory"}
     assert all(check.found and check.state in ("ok", "slow", "missing") for check in found)
-    assert all(check.mend for check in found if check.state == "missing")
+    assert all(check.remedy for check in found if check.state == "missing")
 
 
 def test_the_packages_of_this_checkout_are_found():
@@ -65,7 +65,7 @@ def test_the_packages_of_this_checkout_are_found():
 def test_packages_of_another_checkout_are_named_with_the_fix(monkeypatch, tmp_path):
     monkeypatch.setattr(checkout, "ROOT", tmp_path)
     check = installation.own_packages()
-    assert check.state == "missing" and check.mend == f"cd {tmp_path} and run it there"
+    assert check.state == "missing" and check.remedy == f"cd {tmp_path} and run it there"
     assert f"models is {installation.ROOT / 'models'}, pipelines is" in check.found and "\n" not in check.found
 
 
