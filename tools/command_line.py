@@ -10,9 +10,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.printable import printable
+
+if TYPE_CHECKING:
+    from models.options import Option
 
 
 class Failure(Exception):
@@ -37,6 +40,56 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> Any:
         raise Failure(message)
+
+
+def add_option(group: argparse._ActionsContainer, item: Option, help: str, default: Any = None) -> None:
+    """Add an option that is declared as a dataclass field to a parser, or to a group of one.
+
+    Args:
+        help: the whole help text; `item.help` is a part of it.
+        default: what the parsed namespace holds where the option is not given.
+    """
+    if item.kind is bool:
+        reads: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+    elif item.kind is tuple:
+        reads = {"type": _list_of(item.element), "metavar": item.metavar or "A,B,..."}
+    else:
+        reads = {"type": _reader(item.kind), "metavar": item.metavar or _METAVARS.get(item.kind, "TEXT")}
+    group.add_argument(item.flag, default=default, help=help.replace("%", "%%"), **reads)
+    if item.formerly:
+        flag, hidden = f"--{item.formerly.replace('_', '-')}", argparse.SUPPRESS
+        group.add_argument(flag, dest=item.name, default=hidden, help=hidden, **reads)
+    if item.shortcut:
+        flag, value, text = item.shortcut
+        group.add_argument(flag, dest=item.name, action="store_const", const=value, default=default, help=text)
+
+
+_METAVARS = {int: "N", float: "X"}
+_LARGEST = 3.4e38  # the largest number of float32, in which everything is computed
+
+
+def _reader(kind: type) -> Callable[[str], Any]:
+    return _number if kind is float else kind
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not abs(number) < _LARGEST:
+        raise ValueError(text)
+    return number
+
+
+_number.__name__ = "finite float"  # what argparse calls it
+
+
+def _list_of(element: type) -> Callable[[str], tuple[Any, ...]]:
+    reader = _reader(element)
+
+    def read(text: str) -> tuple[Any, ...]:
+        return tuple(reader(word) for word in text.split(","))
+
+    read.__name__ = f"list of {reader.__name__}"
+    return read
 
 
 def own_and_passed_on(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:

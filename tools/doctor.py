@@ -11,6 +11,11 @@ from __future__ import annotations
 
 import os
 
+from tools.diagnosis.checkout import require_own_packages
+
+if __name__ == "__main__":
+    require_own_packages("tools.doctor")  # the imports below would fail with a traceback
+
 from tools.command_line import guarded_main
 
 # Must be set before torch is imported. As in train.py: OpenMP threads that spin would starve the loader's threads.
@@ -122,7 +127,7 @@ def show(found: Sequence[Check], console: Console) -> None:
         table.add_column(column)
     for check in found:
         colour = _COLOURS[check.state]
-        table.add_row(Text(check.name, colour), Text(printable(check.found)), Text(check.mend))
+        table.add_row(Text(check.name, colour), Text(printable(check.found)), Text(check.remedy))
     console.print(table)
 
 

@@ -1,6 +1,6 @@
-"""What BYOL, SimSiam and ICCL share: each of two views predicts the target embedding of the other.
+"""The base of BYOL, SimSiam and ICCL: each of two views predicts the target embedding of the other.
 
-The targets are those of a momentum teacher, or without one, the network's own embeddings without gradient.
+The targets come from a momentum teacher or, without one, are the network's own embeddings without gradient.
 
 Shapes: B samples of this process, D embedding.
 """
@@ -34,8 +34,8 @@ class Siamese(Method):
 
     Args:
         projector: from pooled features to embeddings; the teacher has a copy.
-        predictor: from embeddings to predictions; the student's alone.
-        ema: the teacher's first momentum, which rises to 1 along half a cosine; None for no teacher.
+        predictor: from embeddings to predictions; only the student has one.
+        ema: the teacher's initial momentum, which rises to 1 along half a cosine; None for no teacher.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Siamese(Method):
         self.teacher = None if ema is None else Teacher(self.student)
 
     def outputs(self, batch: Batch) -> Outputs:
-        """Predictions and targets of both views; batch statistics are those of a view, as in the authors' code."""
+        """Return predictions and targets of both views; batch statistics are per view, as in the authors' code."""
         embeddings = forward_views(self.student, batch.views)
         predictions = forward_views(self.predictor, embeddings)
         if self.teacher is None:
@@ -64,10 +64,10 @@ class Siamese(Method):
         return Outputs(*predictions, *targets)
 
     def schedule(self, step: int) -> dict[str, float]:
-        """How far the teacher moves towards the student after this step: one minus its momentum."""
+        """Return the share of its distance to the student that the teacher moves after this step."""
         if self.ema is None:
             return {}
-        # Steps are counted from 1 here, as in ICCL's released code: the last one leaves the teacher where it is.
+        # Steps are counted from 1 here, as in ICCL's published code: the last one does not move the teacher.
         return {"teacher_share": 1 - cosine_momentum(step + 1, self.total_steps, self.ema)}
 
     def update_teachers(self, numbers: Mapping[str, float | Tensor]) -> None:

@@ -15,7 +15,7 @@ from models.evaluation.features import extract_local
 from models.methods.clim_selection import select
 from models.queue import KeyQueue
 from models.search.kmeans import ROWS
-from models.search.nearest import PIECE
+from models.search.nearest import CHUNK
 from models.search.nearest import ROWS as QUERIES
 from models.search.sharded_features import LocalFeatures
 from pipelines import Dataset, View, make_loader
@@ -62,7 +62,7 @@ def test_selection_makes_no_tensor_that_grows_faster_than_its_samples(number: in
     part = LocalFeatures(torch.arange(number), torch.randn(number, 16, generator=generator), number)
     with Largest() as largest:
         select(part, "paper", 8, 5, clusters, 3)
-    fixed = max(QUERIES * PIECE * 4, ROWS * clusters * 4)  # a chunk of scores, of distances to centroids
+    fixed = max(QUERIES * CHUNK * 4, ROWS * clusters * 4)  # a chunk of scores, of distances to centroids
     assert largest.bytes <= min(fixed, QUERIES * (number + 16) * 4)
     assert largest.bytes < number * number * 4 / 2
 

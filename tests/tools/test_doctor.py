@@ -1,6 +1,9 @@
 """The doctor names the stage that limits and a remedy, and checks what is installed."""
 
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,7 +13,7 @@ import torch
 
 from pipelines.plan.views import View, contrastive
 from tools import doctor
-from tools.diagnosis import bottleneck, installation
+from tools.diagnosis import bottleneck, checkout, installation
 from tools.diagnosis.bottleneck import Speeds, verdict
 from tools.diagnosis.installation import Check
 
@@ -50,7 +53,32 @@ def test_every_check_answers():
     found = list(installation.checks())
     assert {check.name for check in found} >= {"GPU", "ffcv", "DALI", "C++ compiler", "threads", "shared memory"}
     assert all(check.found and check.state in ("ok", "slow", "missing") for check in found)
-    assert all(check.mend for check in found if check.state == "missing")
+    assert all(check.remedy for check in found if check.state == "missing")
+
+
+def test_the_packages_of_this_checkout_are_found():
+    assert checkout.foreign_packages() == ""
+    check = installation.own_packages()
+    assert check.state == "ok" and check.found == f"models, pipelines, tools of {checkout.ROOT}"
+
+
+def test_packages_of_another_checkout_are_named_with_the_fix(monkeypatch, tmp_path):
+    monkeypatch.setattr(checkout, "ROOT", tmp_path)
+    check = installation.own_packages()
+    assert check.state == "missing" and check.remedy == f"cd {tmp_path} and run it there"
+    assert f"models is {installation.ROOT / 'models'}, pipelines is" in check.found and "\n" not in check.found
+
+
+@pytest.mark.parametrize("name", ["models", "pipelines"])
+def test_a_package_of_the_same_name_in_the_current_folder_is_one_line(name, tmp_path):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("")
+    environment = os.environ | {"PYTHONPATH": str(checkout.ROOT)}
+    line = [sys.executable, "-m", "tools.doctor"]
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stdout == ""
+    expected = f"{name} is {tmp_path / name}, not of this checkout: cd {checkout.ROOT} and run it there"
+    assert done.stderr == f"tools.doctor: {expected}\n"
 
 
 def test_what_is_absent_is_told_with_its_command(monkeypatch, tmp_path):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from models.search.kmeans import lloyd
-from models.search.nearest import PIECE, Nearest
+from models.search.nearest import CHUNK, Nearest
 from tools.benchmarks.baselines import baselines
 from tools.benchmarks.measure import Case, Settings
 from tools.benchmarks.selection import CLUSTERS, ITERATIONS, NEIGHBORS, REPEATED, measured, mixture
@@ -49,6 +49,6 @@ def measure(number: int, settings: Settings) -> Iterator[Case]:
 def neighbors(features_ND: Tensor, number_N: Tensor) -> Tensor:
     """Return the numbers [Q, k] of the nearest other samples of the first Q samples."""
     found = Nearest(features_ND[:QUERIES], NEIGHBORS, number_N[:QUERIES])
-    for number_P, rows_PD in zip(torch.split(number_N, PIECE), torch.split(features_ND, PIECE), strict=True):
-        found.look_at(number_P, rows_PD)
+    for number_P, rows_PD in zip(torch.split(number_N, CHUNK), torch.split(features_ND, CHUNK), strict=True):
+        found.update(number_P, rows_PD)
     return found.number_Nk

@@ -21,7 +21,7 @@ def neighbors_among(features_ND: Tensor, rows_Q: NDArray[np.int64], k: int) -> t
     """Find the k nearest neighbours of some rows among all other rows: similarities [Q, k] and rows [Q, k]."""
     row_Q = torch.from_numpy(rows_Q).to(features_ND.device)
     search = Nearest(features_ND[row_Q], min(k, len(features_ND) - 1), own_N=row_Q)
-    search.look_at(torch.arange(len(features_ND), device=features_ND.device), features_ND)
+    search.update(torch.arange(len(features_ND), device=features_ND.device), features_ND)
     return search.similarity_Nk, search.number_Nk
 
 

@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from models.evaluation.knn import hits, nearest, vote
-from models.evaluation.protocols import KnnProtocol
+from models.evaluation.protocols.knn import KnnProtocol
 from tools.pictures.gallery import gallery_sheet, neighbors_among
 from tools.reporting.features import RunFeatures
 from tools.reporting.figures import as_png, figure, label, style

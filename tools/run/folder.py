@@ -172,7 +172,7 @@ class RunFolder:
             Failure: the folder cannot be read.
         """
         try:
-            return bool(checkpoint.found(self.checkpoints)) or _has_trained(self._metrics)
+            return bool(checkpoint.list_checkpoints(self.checkpoints)) or _has_trained(self._metrics)
         except OSError as error:
             if force:
                 return True

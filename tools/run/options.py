@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from models.methods.recipes import names
 from models.methods.registry import REGISTRY
-from models.options import Option, check_options, describe, option
+from models.options import as_text, check_options, describe, option
 from models.training.config import Training
 from models.training.precision import DTYPES, usual_precision
 from pipelines.executors.choose import LOADERS
 from pipelines.formats.opening import CHECKS
-from tools.command_line import Failure, OneLineParser
+from tools.command_line import Failure, OneLineParser, add_option
 
 _EPILOG = """\
 A value that is not given comes from the recipe; train.py --method NAME --recipe NAME --help shows the recipe's values.
@@ -53,8 +53,8 @@ class RunOptions:
     )
     precision: str = option(
         "",
-        "the number type of the network's passes: bf16, where the device multiplies it itself; fp16 (GPU only); fp32. "
-        "Similarities and losses are always fp32",
+        "the number type of the network's passes: bf16, fp16, fp32. Usually bf16 where the device multiplies it "
+        "itself; fp16 needs a GPU. Similarities and losses are always computed in fp32",
         choices=tuple(DTYPES),
     )
     accumulate: int = option(
@@ -145,16 +145,12 @@ def _build(method: str | None, recipe: str | None) -> tuple[OneLineParser, list[
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    group, kinds = parser.add_argument_group("run"), get_type_hints(RunOptions)
+    group = parser.add_argument_group("run")
     for item in describe(RunOptions):
-        kind = next(kind for kind in (bool, int, str) if kinds[item.name] in (kind, kind | None))
         default = usual_precision() if item.name == "precision" else item.default
-        choices = sorted(REGISTRY) if item.name == "method" else item.choices
-        allowed = ", ".join(str(choice) for choice in choices if choice is not None)
-        text = item.help if allowed in item.help or item.name == "precision" else f"{item.help}: {allowed}"
-        if default not in (None, "") and "default" not in text:
-            text = f"{text} (default: {_text(default)})"
-        _add(group, item, text, kind, default=default)
+        if item.name == "method":
+            item = replace(item, choices=tuple(sorted(REGISTRY)))  # also methods that were registered later
+        add_option(group, item, item.help_with(default), default)
     row = REGISTRY[method].rows.get(recipe or "", {}) if method else {}
     chosen = [method] if method else sorted(REGISTRY)
     recipe_fields: list[str] = []
@@ -164,55 +160,10 @@ def _build(method: str | None, recipe: str | None) -> tuple[OneLineParser, list[
             if item.name in recipe_fields:
                 continue  # an option that several methods share
             recipe_fields.append(item.name)
-            allowed = ", ".join(map(str, item.choices))
-            help = f"{item.help}: {allowed}" if allowed else item.help
-            usual = f"usually {_text(item.default)}"
+            usual = f"usually {as_text(item.default)}"
             if item.name in row:
-                usual = f"default: {_text(row[item.name].value)}, {row[item.name].source}"
-            _add(group, item, f"{help} ({usual})", type(item.default), like=item.default)
+                usual = f"default: {as_text(row[item.name].value)}, {row[item.name].source}"
+            add_option(group, item, f"{item.help_with(None)} ({usual})")
     if method:
         parser.epilog = f"Recipes of {method}: {', '.join(names(method))}\n\n" + _EPILOG
     return parser, recipe_fields
-
-
-def _add(
-    group: argparse._ArgumentGroup, item: Option, text: str, kind: type, default: Any = None, like: Any = None
-) -> None:
-    if kind is bool:
-        reads: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
-    elif kind is tuple:
-        reads = {"type": _list_of(type(like[0]) if like else int), "metavar": "A,B,..."}
-    else:
-        reads = {"type": _number if kind is float else kind, "metavar": _METAVARS.get(kind, "TEXT")}
-    group.add_argument(item.flag, default=default, help=text.replace("%", "%%"), **reads)
-    if item.formerly:
-        flag, hidden = f"--{item.formerly.replace('_', '-')}", argparse.SUPPRESS
-        group.add_argument(flag, dest=item.name, default=hidden, help=hidden, **reads)
-
-
-_METAVARS = {int: "N", float: "X"}
-_LARGEST = 3.4e38  # the largest number of float32, in which training computes
-
-
-def _number(text: str) -> float:
-    number = float(text)
-    if not abs(number) < _LARGEST:
-        raise ValueError(text)
-    return number
-
-
-_number.__name__ = "finite float"  # what argparse calls it
-
-
-def _list_of(element: type) -> Callable[[str], tuple[Any, ...]]:
-    def read(text: str) -> tuple[Any, ...]:
-        return tuple((_number if element is float else element)(word) for word in text.split(","))
-
-    read.__name__ = f"list of {element.__name__}"
-    return read
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(str(element) for element in value)
-    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)

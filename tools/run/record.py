@@ -144,7 +144,7 @@ def kept_checkpoints(run: Path) -> list[Checkpoint]:
         OSError: the disk cannot be read.
     """
     kept = []
-    for path in reversed(checkpoint.found(run / "checkpoints")):
+    for path in reversed(checkpoint.list_checkpoints(run / "checkpoints")):
         try:
             kept.append(checkpoint.load(path))
         except CorruptCheckpoint:
