@@ -8,6 +8,7 @@ relative to the folder of the Markdown file, as in its links. KIND says what the
 
     sweep       the methods of one `tools.sweep`
     seeds       several sweeps of one budget that differ in their seed only, as FILE,FILE,...
+    ratios      single rows of benchmarks, which the file lists; their files lie beside it
     NAME        the benchmark NAME, as written by `tools.benchmark --json`
 """
 
@@ -77,10 +78,15 @@ def draw_all(text: str, path: Path) -> str:
         opening, kind, names, closing = mark.groups()
         try:
             results = [json.loads((path.parent / name).read_text()) for name in names.split(",")]
-            if kind == "seeds":
-                rows = seed_rows(results)
-            else:
-                rows = sweep_rows(results[0]) if kind == "sweep" else benchmark_rows(results[0], kind)
+            match kind:
+                case "seeds":
+                    rows = seed_rows(results)
+                case "sweep":
+                    rows = sweep_rows(results[0])
+                case "ratios":
+                    rows = ratio_rows(results[0], (path.parent / names).parent)
+                case _:
+                    rows = benchmark_rows(results[0], kind)
             return opening + "".join(f"| {' | '.join(row)} |\n" for row in rows) + closing
         except OSError as error:
             raise ValueError(f"{path}: there is no {error.filename}, from which a table is drawn") from None
@@ -153,6 +159,22 @@ def benchmark_rows(result: dict[str, Any], name: str) -> Iterator[list[str]]:
             ratio = f"{found['ours_is_better']:.2f}x" if number else ""
             title = case["case"] if number == 0 else ""
             yield [title, contender, f"{_short(found['median'])} {case['unit']}", ratio, spread, *peak]
+
+
+def ratio_rows(chosen: dict[str, Any], folder: Path) -> Iterator[list[str]]:
+    """Yield how many times as fast ours is as another contender, for rows of several benchmarks.
+
+    Args:
+        chosen: "rows", each with a title ("stage", "beside") and what it is taken from ("file", "benchmark", "case", the
+            first one if there is none, and "contender").
+        folder: holds the files.
+    """
+    yield ["stage", "beside", "ours is faster"]
+    yield ["---", "---", "---:"]
+    for row in chosen["rows"]:
+        cases = json.loads((folder / row["file"]).read_text())["benchmarks"][row["benchmark"]]
+        case = next(case for case in cases if row.get("case", case["case"]) == case["case"])
+        yield [row["stage"], row["beside"], f"{case['contenders'][row['contender']]['ours_is_better']:.2f}x"]
 
 
 def _short(value: float) -> str:
