@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 import eval as evaluation
 import train

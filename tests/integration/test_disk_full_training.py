@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 import train
 from models.storage import checkpoint

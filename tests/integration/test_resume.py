@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 import train
 from models.methods.registry import REGISTRY

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 import train
 from tests.integration.test_train import LAST, assert_same_run

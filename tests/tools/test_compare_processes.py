@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 from tests.support import runs
 from tools import compare_processes

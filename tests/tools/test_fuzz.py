@@ -45,7 +45,7 @@ def test_it_notices_leaks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("subject", ["images", "containers"])
 def test_a_few_cases(subject: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("ffcv", reason="ffcv is not installed")
+    pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
     words = [subject, "--number", "48", "--seed", "11", "--loaders", "ffcv,resident", "--keep", str(tmp_path)]
     assert fuzz.main(words) == 0, capsys.readouterr().out
     text = capsys.readouterr().out

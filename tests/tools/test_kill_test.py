@@ -7,7 +7,7 @@ import signal
 import pytest
 from safetensors.torch import load_file, save_file
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 from models.storage.checkpoint import write_manifest
 from tests.support import runs

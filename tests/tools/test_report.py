@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 

@@ -9,7 +9,7 @@ from argparse import Namespace
 
 import pytest
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 from tools import sweep
 from tools.run.process_start import STOPPED, WATCHED

@@ -9,7 +9,7 @@ import torch
 
 from tests.support import gloo
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 from models.distributed import world
 from models.evaluation import finetune as module

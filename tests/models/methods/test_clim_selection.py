@@ -160,7 +160,7 @@ def measured(train: str, held_out: str) -> tuple[list[float], list[int]]:
 
 
 def test_processes_share_the_monitors_work(tmp_path: Any) -> None:
-    pytest.importorskip("ffcv", reason="ffcv is not installed")
+    pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
     from tests.support.datasets import photos
 
     paths = str(photos(tmp_path / "train", each=16).path), str(photos(tmp_path / "held_out", each=7).path)

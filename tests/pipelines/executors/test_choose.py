@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 from pipelines import View, make_loader
 from pipelines.executors import choose as executors
