@@ -1,15 +1,20 @@
-"""What several test files share: a tiny data set, a run on it that nothing disturbed, and a small disk."""
+"""What several test files share: a tiny data set, an undisturbed run on it, and a small disk."""
 
 import contextlib
 import io
 import os
 import subprocess
 
+# One thread in each library and no spinning: tests are small, and several pytest processes share the cores. It must be
+# set before numpy and torch are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pytest
 
 
 def pytest_configure(config):
-    """What holds bit for bit holds on a CPU: a GPU is seen by `-m cuda` alone."""
+    """Hide the GPU from all tests but those of `-m cuda`: what holds bit for bit holds on a CPU."""
     if "cuda" not in config.option.markexpr:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
@@ -23,15 +28,31 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
-@pytest.fixture(scope="module")
+@contextlib.contextmanager
+def unchanged(folder):
+    """Fail unless all files of the folder are at the end what they were at the start."""
+
+    def files():
+        return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+    before = files()
+    yield
+    assert files() == before, f"a test changed {folder}, which tests share; let it take a copy"
+
+
+@pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    pytest.importorskip("ffcv", reason="ffcv is not installed")
+    """Images to train on and to evaluate with."""
+    pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
     from tests.support import runs
 
-    return runs.make_data(tmp_path_factory.mktemp("data"))
+    folder = tmp_path_factory.mktemp("data")
+    made = runs.make_data(folder)
+    with unchanged(folder):
+        yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole(data, tmp_path_factory):
     """The folder of an undisturbed run, and what it printed."""
     import train
@@ -41,7 +62,8 @@ def whole(data, tmp_path_factory):
     output = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
         assert runs.in_process(train, patch, *runs.options(data, run)) == 0
-    return run, output.getvalue()
+    with unchanged(run):
+        yield run, output.getvalue()
 
 
 @pytest.fixture
