@@ -120,18 +120,18 @@ def test_a_compiled_backbone_is_whole_and_shared_by_student_and_teachers() -> No
 
 
 def test_every_kind_of_pass_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evaluation comes first and has batches of many sizes; training is compiled after it all the same."""
+    """Evaluation comes first, with batches of more sizes than torch's limit; training is compiled all the same."""
     torch._dynamo.reset()
     method = small("moco")
     counter = CompileCounterWithBackend("eager")
     monkeypatch.setattr(Backbone, "compile", lambda self, **how: nn.Module.compile(self, backend=counter, **how))
-    with torch._dynamo.config.patch(recompile_limit=8):
+    with torch._dynamo.config.patch(recompile_limit=2):
         compile_backbones(method, record=False)
         with torch.no_grad():
-            for count in range(2, 12):
+            for count in range(2, 6):
                 method.encoder()(torch.randn(count, 3, 8, 8))
         method.encoder()(torch.randn(2, 3, 8, 8)).pooled.sum().backward()
-    assert counter.frame_count == 11
+    assert counter.frame_count == 4 + 1
 
 
 @pytest.mark.cuda

@@ -66,12 +66,9 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(case, data, tmp_path, monkey
 
 
 def test_the_program_itself_ends_with_code_2(tmp_path):
-    for words, message in (
-        (("--method", "clim", "--nonsense"), "unrecognized arguments: --nonsense"),
-        (("--method", "clim", "--data", tmp_path / "no.beton"), "there is no data set"),
-    ):
-        done = runs.command("train.py", *words)
-        assert done.returncode == 2 and done.stderr.count("\n") == 1 and message in done.stderr, done.stderr
+    done = runs.command("train.py", "--method", "clim", "--data", tmp_path / "no.beton")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("train.py: there is no data set")
 
 
 def test_data_that_cannot_be_used(data, tmp_path, monkeypatch, capfd):

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from accelerate.state import AcceleratorState
 
+from pipelines.compiled import compile_hot_path
 from tests.support.datasets import photos
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,12 +117,15 @@ def last_step(run: Path) -> int:
 
 def in_process(program: Any, monkeypatch: Any, *words: object) -> int:
     """The `main` of train.py or eval.py, here: quicker by its imports. Process-wide settings are put back."""
-    threads, random = torch.get_num_threads(), torch.get_rng_state()
+    threads, random, environment = torch.get_num_threads(), torch.get_rng_state(), dict(os.environ)
     monkeypatch.setattr(sys, "argv", ["program", *map(str, words)])
     AcceleratorState._reset_state(reset_partial_state=True)
     try:
         return int(program.main())
     finally:
+        compile_hot_path(False)  # which sets a variable, too
+        os.environ.clear()
+        os.environ.update(environment)
         AcceleratorState._reset_state(reset_partial_state=True)
         torch.set_num_threads(threads)
         torch.set_rng_state(random)
