@@ -4,6 +4,8 @@ import contextlib
 import io
 import os
 import subprocess
+import sys
+from pathlib import Path
 
 # One thread in each library and no spinning: tests are small, and several pytest processes share the cores. It must be
 # set before numpy and torch are imported.
@@ -12,20 +14,51 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 
+from tests.support import started
+
+INTEGRATION = Path(__file__).parent / "integration"
+
 
 def pytest_configure(config):
     """Hide the GPU from all tests but those of `-m cuda`: what holds bit for bit holds on a CPU."""
     if "cuda" not in config.option.markexpr:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    sys.addaudithook(started.watch)
 
 
 def pytest_collection_modifyitems(items):
     import torch
 
+    for item in items:
+        if "whole" in item.fixturenames:
+            item.add_marker("whole_run")
+    if "PYTEST_XDIST_WORKER" in os.environ:  # files with long tests come first, so that all processes end together
+        long = {item.path for item in items if left_out(item)}
+        items.sort(key=lambda item: item.path not in long)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("cuda"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def left_out(item):
+    """Whether `make test-quick` leaves a test out."""
+    return INTEGRATION in item.path.parents or any(item.get_closest_marker(mark) for mark in started.LEFT_OUT)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    started.marks.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Fail a test that `make test-quick` would run although it starts processes or whole runs."""
+    result = yield
+    if started.marks and not left_out(item):
+        needed = " and ".join(f"pytest.mark.{mark}" for mark in sorted(started.marks))
+        pytest.fail(f"it needs {needed}, or a place in tests/integration: see tests/README.md", pytrace=False)
+    return result
 
 
 @contextlib.contextmanager

@@ -9,8 +9,8 @@ pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installe
 
 import train
 from models.storage import checkpoint
-from tests.integration.test_train import LAST
 from tests.support import runs
+from tests.support.runs import LAST
 from tools.run.folder import RunFolder
 
 

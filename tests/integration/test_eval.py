@@ -16,7 +16,7 @@ from rich.console import Console
 import eval as program
 from models.storage.encoder import Encoder, from_run
 from pipelines import Dataset
-from tests.models.storage.test_encoder import write_run
+from tests.support.encoder_runs import write_run
 from tools.evaluation.tables import show_classes
 
 CLASSES = ("a", "b", "c")

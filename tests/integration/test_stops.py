@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 import train
-from tests.integration.test_train import LAST, assert_same_run
 from tests.support import runs
+from tests.support.runs import LAST, assert_same_run
 from tools.run.process_start import STOPPED
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
@@ -25,22 +24,8 @@ from models.storage import checkpoint
 from pipelines import View
 from pipelines.formats.opening import open_dataset
 from tests.support import runs
+from tests.support.runs import LAST, assert_same_run, weights
 from tools.run.process_start import STOPPED
-
-LAST = 60  # steps of the tiny run, 3 an epoch
-
-
-def weights(run):
-    return load_file(sorted((run / "checkpoints").iterdir())[-1] / "model.safetensors")
-
-
-def assert_same_run(first, second):
-    """Every row but for the clock, in the same order, and every weight, bit for bit."""
-    assert runs.rows(first) == runs.rows(second)
-    left, right = weights(first), weights(second)
-    assert left.keys() == right.keys()
-    assert all(torch.equal(left[name], right[name]) for name in left)
-
 
 # ---- a whole run --------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,7 @@ pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installe
 import train
 from tests.support import runs
 from tests.support.datasets import photos
-
-LAST = 60  # steps of the tiny run, 3 an epoch
+from tests.support.runs import LAST
 
 
 def flat(folder):

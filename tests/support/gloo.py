@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from tests.support.started import PROCESSES
+
 ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE_S = 240  # a function takes seconds, on a machine under load a minute
 
@@ -66,6 +68,7 @@ def run_program(program: str, *words: Sequence[object]) -> list[subprocess.Compl
 
 def _ended(job: str, folder: Path, processes: int) -> list[int]:
     """Hand a job to the server and wait until its ranks have ended; return their exit codes."""
+    sys.audit(PROCESSES)
     server = _server()
     assert server.stdin and server.stdout
     try:

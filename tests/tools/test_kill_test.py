@@ -21,6 +21,7 @@ def term():
     signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.processes
 def test_a_kill_leaves_the_same_run(data, tmp_path, capsys):
     """With this seed it waits for a checkpoint that is half written."""
     words = runs.options(data, None, checkpoint_every=1, epochs=8, knn_every=0, val_data=None)
@@ -31,6 +32,7 @@ def test_a_kill_leaves_the_same_run(data, tmp_path, capsys):
     assert capsys.readouterr().err == f"tools.kill_test: {tmp_path} holds runs already; give another --out\n"
 
 
+@pytest.mark.processes
 def test_a_run_that_cannot_start_is_told(tmp_path, capsys):
     assert main(["--out", str(tmp_path), "--", "--method", "nonsense"]) == 2
     assert "the run ended with exit code 2; see " in capsys.readouterr().err

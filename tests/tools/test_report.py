@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,54 +17,19 @@ pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installe
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
-import train
 from tests.support import runs
-from tests.support.datasets import converted
-from tests.support.images import encoded, smooth, write
+from tests.support.reported_runs import pictures, trained
 from tools import report
 from tools.reporting.map import tsne
 from tools.reporting.neighbors import confusion
 
-HOSTILE = ("$x_{$", "<img src=x onerror=alert(1)>", "_a & b")  # in the order of their labels
+pytestmark = pytest.mark.whole_run
+
 FEW = ("--queries", "2")  # rows of the gallery: to pack them as PNG takes long
-SMALL = {"knn_every": 2, "epochs": 4, "keep": 10, "refresh_epochs": 1}
 MOMENTUM = {
     "resolutions": None, "neighbors": None, "clusters": None, "whiten": None, "start-epoch": None,
     "refresh-epochs": None, "mix-probability": None, "crop-size": 16, "hidden": 16,
 }  # fmt: skip
-
-
-def pictures(root, each, names=HOSTILE):
-    """Class folders of smooth pictures, or with no names one flat folder, converted."""
-    for label, name in enumerate(names or ("",)):
-        for number in range(each):
-            write(root / "images" / name / f"{number}.jpg", encoded(smooth(40, 50, 100 * label + number), quality=95))
-    return Path(converted(root / "images", root / "images.beton").path)
-
-
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("labelled")
-    return runs.Data(pictures(folder / "train", 16), pictures(folder / "held_out", 5))
-
-
-def trained(run, data, **changed):
-    with pytest.MonkeyPatch.context() as patch:
-        words = runs.arguments(data, output=run, **(SMALL | changed))
-        assert runs.in_process(train, patch, *words) == 0
-    return run
-
-
-@pytest.fixture(scope="module")
-def clim(labelled, tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("clim") / "run", labelled.train, val_data=labelled.held_out)
-
-
-@pytest.fixture(scope="module")
-def reported(clim, tmp_path_factory):
-    out = tmp_path_factory.mktemp("out") / "new" / "report"
-    assert report.main([str(clim), "--out", str(out), "--queries", "4"]) == 0
-    return out
 
 
 def text(out):

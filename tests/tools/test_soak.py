@@ -61,6 +61,7 @@ def test_rates_are_on_the_clock_of_training(tmp_path):
     assert read_rates(tmp_path) == [(2.0, 160), (4.0, 160)]
 
 
+@pytest.mark.processes
 def test_a_short_soak(tmp_path, capsys):
     pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
     data = runs.make_data(tmp_path)

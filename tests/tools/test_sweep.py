@@ -37,6 +37,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.processes
 def test_a_signal_is_passed_on_and_waited_for(tmp_path, monkeypatch, capsys):
     (tmp_path / "train.py").write_text(PROGRAM)
     monkeypatch.setattr(sweep, "ROOT", tmp_path)
@@ -55,6 +56,7 @@ def test_a_signal_is_passed_on_and_waited_for(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "tools.sweep: stopped by a signal; call it again to go on\n"
 
 
+@pytest.mark.whole_run
 def test_a_sweep_goes_on_where_it_stopped(data, tmp_path, monkeypatch, capsys):
     """Its programs run in this process, which has imported them; that `call` starts them is tested above."""
 

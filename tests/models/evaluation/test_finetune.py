@@ -102,6 +102,7 @@ def measured(path):
     return found
 
 
+@pytest.mark.processes
 def test_two_processes_train_what_one_does(train):
     alone = measured(str(train.path))
     for process in gloo.run(measured, 2, str(train.path)):

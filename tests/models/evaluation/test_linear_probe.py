@@ -115,6 +115,7 @@ def measured(bank, queries):
     return found
 
 
+@pytest.mark.processes
 def test_two_processes_train_what_one_does(sets):
     paths = [str(dataset.path) for dataset in sets]
     expected = measured(*paths)

@@ -149,6 +149,7 @@ for number in sys.argv[1:]:
 """
 
 
+@pytest.mark.processes
 def test_memory_grows_with_the_samples_and_not_with_their_square():
     line = [sys.executable, "-c", MEMORY, "6000", "24000"]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
