@@ -11,14 +11,14 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models import build, resolve
+from models import resolve
 from models.method import Method
 from models.methods.registry import REGISTRY
 from models.networks.backbone import Backbone
 from models.networks.norm import forward_views
 from models.training.optim import build_optimizer
 from pipelines.batch import Batch
-from tests.support.small_methods import batch_for, small
+from tests.support.small_methods import batch_for, small, with_partners
 from tools.run.cuda_graphs import compile_backbones
 
 #: Operations whose result the host must see, or whose size depends on values: on a GPU each one waits for it.
@@ -41,12 +41,8 @@ class Spy(TorchDispatchMode):
 
 
 def tiny(name: str) -> Method:
-    known = set(REGISTRY[name].settings.__dataclass_fields__)
-    wanted: dict[str, Any] = {"crop_size": 16, "resolutions": (16, 12), "hidden": 16, "dim": 8, "queue_size": 40}
-    torch.manual_seed(0)
-    method = build(
-        name, resolve(name, "cifar10", width=4, batch_size=16, **{k: v for k, v in wanted.items() if k in known})
-    )
+    """With the groups of batch norm that the recipe has."""
+    method = small(name, batch_size=16, bn_splits=resolve(name, "cifar10").training.bn_splits)
     method.begin(0, 3, 2)
     return method
 
@@ -66,8 +62,7 @@ def test_no_operation_of_a_step_waits_for_the_device(name: str) -> None:
     method = tiny(name)
     batch = batch_for(method, 16)
     if name == "clim":
-        box = torch.tensor([0.1, 0.1, 0.6, 0.6]).expand(16, 4)
-        batch = Batch(batch.views, batch.index, batch.label, batch.seed, batch_for(method, 16, seed=1), box)
+        batch = with_partners(method, batch)
     optimizer = build_optimizer(method.named_parameters(), "sgd", 0.01)
     with Spy() as spy:
         step(method, optimizer, batch)
