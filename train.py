@@ -4,8 +4,7 @@
     torchrun --nproc_per_node 2 train.py --method clim --data data/photos.beton   two processes on a CPU
 
 Writes into the run's folder: config.json, metrics.jsonl (one object per logged step), checkpoints/, summary.json.
-SIGTERM, SIGINT or SIGUSR1 ends the run with a checkpoint and exit code 143; `--resume` continues it,
-bit for bit on a CPU.
+SIGTERM, SIGINT or SIGUSR1 ends it with a checkpoint and exit code 143; --resume continues it, bit for bit on a CPU.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from __future__ import annotations
 from tools.run.process_start import start
 
 if __name__ == "__main__":
-    start()  # before the heavy imports: signals, streams and threads are right from here on
+    start()  # before the heavy imports, which take seconds, so that signals and output are handled from here on
 
 import sys
 import time
@@ -30,7 +29,7 @@ from models.evaluation.features import extract_local
 from models.method import Losses
 from models.methods.recipes import Recipe, recipe_for
 from models.networks.norm import average_running_statistics
-from models.training.optim import build_optimizer, cosine_schedule, set_learning_rate
+from models.training.optim import set_learning_rate
 from pipelines import Batch, Dataset, open_dataset
 from pipelines.memory import release_memory
 from pipelines.plan.pairing import same_class_rates
@@ -44,6 +43,7 @@ from tools.run.data_path import open_data_path
 from tools.run.epoch_audit import EpochCoverage
 from tools.run.folder import RunFolder
 from tools.run.nonfinite_guard import StepGuard
+from tools.run.optimizer import learning_rate, make_optimizer
 from tools.run.options import RunOptions, parse
 from tools.run.process_group import check_agreement, detect_lost_peers, run_facts
 from tools.run.process_start import STOPPED
@@ -62,24 +62,23 @@ def main() -> int:
 
 
 def train() -> int:
-    """Trains what the command line asks for; returns the exit code."""
-    options, overrides = parse()
+    """Train what the command line asks for; return the exit code."""
+    options, given_values = parse()
     dataset = open_dataset(options.data, options.verify)
     name = options.recipe or recipe_for(options.method, dataset.name, float(np.median(dataset.widths)))
-    recipe = resolve(options.method, name, **overrides)
+    recipe = resolve(options.method, name, **given_values)
     state = RunState(options.method, options.seed, options.accumulate, dataset.checksum, recipe.values)
-    with ExitStack() as resources, StopRequest() as stop, detect_lost_peers(state, options.peer_timeout):
-        trainer = Trainer(options, recipe, dataset, state, stop, resources)
+    with ExitStack() as resources, StopRequest() as signals, detect_lost_peers(state, options.peer_timeout):
+        trainer = Trainer(options, recipe, dataset, state, signals, resources)
         return exit_process(trainer.run())
 
 
 class Trainer:
-    """A run: what it trains with, and how far it is. `run` reads like the algorithm.
+    """One run. The constructor sets it up, in the order in which errors should be found; `run` trains.
 
     Args:
-        state: how far the run is; changed from step to step, and kept in checkpoints.
-        stop: the signals that this process gets.
-        resources: closes what the run opens.
+        state: how far the run is; it changes with every step and is part of every checkpoint.
+        signals, resources: the signals that this process gets, and the stack that closes what the run opens.
     """
 
     def __init__(
@@ -88,46 +87,31 @@ class Trainer:
         recipe: Recipe,
         dataset: Dataset,
         state: RunState,
-        stop: StopRequest,
+        signals: StopRequest,
         resources: ExitStack,
     ) -> None:
-        self.options, self.recipe, self.training, self.dataset = options, recipe, recipe.training, dataset
-        self.state = state
+        self.options, self.state, self.dataset = options, state, dataset
+        self.recipe, self.training = recipe, recipe.training
         self.accelerator = make_accelerator(options)
         self.is_main = self.accelerator.is_main_process
         check_agreement(run_facts(options, recipe, dataset))
-        self.stop = AgreedStop(stop, options.peer_timeout)
-        threads = use_threads(options.threads)
+        self.stop = AgreedStop(signals, options.peer_timeout)
+        use_threads(options.threads)
 
         torch.manual_seed(options.seed)
         self.method = build(recipe.method, recipe).to(memory_format=torch.channels_last)
         use_compiler(options.compile, self.method, self.accelerator, options.accumulate)
 
         data = open_data_path(
-            options,
-            self.training,
-            dataset,
-            self.method,
-            self.accelerator,
-            threads=threads,
-            resources=resources,
-            on_batch=self.stop.check,
+            options, self.training, dataset, self.method, self.accelerator, resources, on_batch=self.stop.check
         )
-        self.loader, self.whole_set, self.monitors = data.loader, data.whole_set, data.monitors
-        self.steps_per_epoch, self.total_steps = data.steps_per_epoch, data.steps_per_epoch * self.training.epochs
-        self.last_step = min(self.total_steps, options.max_steps or self.total_steps)
+        self.loader, self.full_pass, self.monitors = data.loader, data.full_pass, data.monitors
+        total_steps = data.steps_per_epoch * self.training.epochs
+        self.steps_per_epoch, self.last_step = data.steps_per_epoch, min(total_steps, options.max_steps or total_steps)
         self.schedule = Schedule.of(options, self.steps_per_epoch, self.last_step)
 
-        self.learning_rate(0)  # a warm-up that does not fit is refused before anything is trained
-        optimizer = build_optimizer(
-            self.method.named_parameters(),
-            self.training.optimizer,
-            self.training.lr,
-            self.training.momentum,
-            self.training.weight_decay,
-            exclude_norm_and_bias=not self.training.decay_norm_and_bias,
-            constant=self.method.constant_lr,
-        )
+        learning_rate(self.training, self.steps_per_epoch, 0)  # refuses a warm-up as long as the run
+        optimizer = make_optimizer(self.training, self.method)
         self.model, self.optimizer = self.accelerator.prepare(self.method, optimizer)
 
         self.folder = RunFolder(options.folder, options.resume, self.is_main, options.force)
@@ -135,11 +119,11 @@ class Trainer:
         self.config = run_config(options, recipe, dataset, self.accelerator)
         self.writer = CheckpointWriter(self.folder.checkpoints, options.keep, self.is_main)
         resources.callback(self.writer.wait)
-        self.notes = [self.loader.note, self.folder.note, *self.monitors.notes]
+        notes = [self.loader.note, self.folder.note, *self.monitors.notes]
         if options.resume:
-            self.notes += resume(self.folder, self.method, self.optimizer, self.accelerator.scaler, state)
+            notes += resume(self.folder, self.method, self.optimizer, self.accelerator.scaler, state)
         check_agreement({"checkpoint": f"step {state.step}"})
-        self.notes += self.folder.write_config(self.config, state.step)
+        self.notes = [*notes, *self.folder.write_config(self.config, state.step)]
 
         on_gpu = self.accelerator.device.type == "cuda"
         self.guard = StepGuard(self.method, optimizer, on_gpu, options.folder, self.config, state)
@@ -150,23 +134,15 @@ class Trainer:
         resources.enter_context(self.tracker)
 
     def run(self) -> int:
-        """Trains to the last step, or until a signal; returns the exit code."""
+        """Train to the last step, or until a signal; return the exit code."""
         self.throughput = Throughput()
         self.started = time.perf_counter() - self.state.seconds
         with Display(self.last_step, self.state.step, self.is_main) as self.display:
-            self.display.note(
-                banner(
-                    self.recipe,
-                    self.dataset,
-                    self.method.encoder(),
-                    self.steps_per_epoch,
-                    self.accelerator,
-                    self.options,
-                    self.notes,
-                )
-            )
+            encoder = self.method.encoder()
+            lines = banner(self.recipe, self.dataset, encoder, self.steps_per_epoch, self.accelerator, self.options)
+            self.display.note("\n".join(filter(None, [*lines, *self.notes])))
             try:
-                self.evaluate_if_due()  # the untrained network: every later number is compared with it
+                self.evaluate_if_due()  # the untrained network, with which every later number is compared
                 while self.state.step < self.last_step:
                     self.run_epoch(self.state.step // self.steps_per_epoch)
                     self.evaluate_if_due()
@@ -181,7 +157,7 @@ class Trainer:
         return 0
 
     def run_epoch(self, epoch: int) -> None:
-        """Trains the rest of an epoch. A checkpoint that is due at its end is saved before anything is evaluated."""
+        """Train the rest of an epoch, and save the checkpoint that may be due at its end before any evaluation."""
         micro_batches, first_step = self.options.accumulate, self.state.step % self.steps_per_epoch
         if first_step == 0:
             self.refresh_partners(epoch)
@@ -207,20 +183,22 @@ class Trainer:
                 break
             if self.schedule.checkpoint_due(self.state.step):
                 self.save()
-        self.check_epoch_coverage(epoch, ended or stopping)
+        if not (ended or stopping):
+            raise Failure(f"the loader ended epoch {epoch} too early, at step {self.state.step}; report this as a bug")
+        self.coverage.check(self.state.step)
         if stopping:
             raise Stopped
         if self.schedule.checkpoint_due(self.state.step):
             self.save()
 
     def train_on(self, batch: Batch) -> Losses:
-        """Forward and backward; after the last micro-batch of a step, its update."""
+        """Make the forward and backward passes of a micro-batch and, after the last one of a step, the update."""
         self.guard.watch(batch)
         losses: Losses = self.model(batch)
         self.accelerator.backward(losses.total)
         if self.accelerator.sync_gradients:
             self.guard.check(losses.total, gradients=self.accelerator.scaler is None)
-            set_learning_rate(self.optimizer, self.learning_rate(self.state.step))
+            set_learning_rate(self.optimizer, learning_rate(self.training, self.steps_per_epoch, self.state.step))
             if self.training.clip_norm:
                 self.accelerator.clip_grad_norm_(self.model.parameters(), self.training.clip_norm)
         self.optimizer.step()
@@ -234,16 +212,10 @@ class Trainer:
         self.throughput.add(len(batch.index) * self.accelerator.num_processes)
         return losses
 
-    def learning_rate(self, step: int) -> float:
-        """The learning rate of an optimizer step; `step` counts from 0."""
-        return self.training.lr * cosine_schedule(
-            step, self.steps_per_epoch, self.training.epochs, self.training.warmup_epochs, self.training.lr_per_epoch
-        )
-
     def refresh_partners(self, epoch: int) -> None:
-        """Lets the method look at the whole data set, and logs how many partners share a class, where labels exist."""
+        """Let the method select partners over the complete data set, and log how many share a class, if labelled."""
         before = self.method.pairing
-        self.method.before_epoch(epoch, lambda network: extract_local(network, self.whole_set))
+        self.method.before_epoch(epoch, lambda network: extract_local(network, self.full_pass))
         if self.method.pairing is None or self.method.pairing is before:
             return
         if self.dataset.classes:
@@ -252,18 +224,18 @@ class Trainer:
         release_memory()
 
     def evaluate_if_due(self) -> None:
-        """Measures and shows what is due at this step. A signal ends it; the resumed run repeats it."""
+        """Run the evaluation and show the pictures that are due. If a signal ends this, a resumed run repeats it."""
         step = self.state.step
         eval_due = self.schedule.eval_due(step) and self.state.knn_step != step
-        best_so_far = eval_due and self.measure()
+        is_best = eval_due and self.measure()
         if self.schedule.images_due(step) and self.state.shown_step != step:
             show_pictures(self.tracker, self.dataset, self.method, self.monitors.quality, step, self.is_main)
             self.state.shown_step = step
-        if best_so_far or (eval_due and self.schedule.checkpoint_due(step)):
+        if is_best or (eval_due and self.schedule.checkpoint_due(step)):
             self.save()
 
     def measure(self) -> bool:
-        """Measures the student's features and kNN accuracy; returns whether a trained network was never better."""
+        """Measure and log feature quality and kNN; return whether kNN is the best of the training so far."""
         row = self.monitors.measure(self.method, self.training.batch_size)
         top1, state = row.get("knn_top1"), self.state
         state.knn_top1, state.knn_step = top1, state.step
@@ -277,7 +249,7 @@ class Trainer:
         return True
 
     def log_step(self, total: Tensor, terms: dict[str, Tensor]) -> None:
-        """Logs a row of metrics. Nowhere else does the loop wait for the device."""
+        """Log a row of metrics of this step. Only here does the loop wait for the device."""
         loss = self.state.loss = float(mean_over_processes(total))
         row: dict[str, Any] = {"loss": loss, "lr": self.optimizer.param_groups[0]["lr"]}
         row |= {name: float(mean_over_processes(value)) for name, value in terms.items()}
@@ -292,23 +264,15 @@ class Trainer:
             raise Failure(f"the loss is {loss} at step {self.state.step}; lower --lr, or take --precision fp32")
 
     def log(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Appends a row to metrics.jsonl, which holds no NaN, and to the tracker; adds how far the run is."""
+        """Add the step to a row and send it to metrics.jsonl, with null for NaN, and to the tracker; return the row."""
         step = self.state.step
         row = {"step": step, "epoch": step // self.steps_per_epoch, "samples_seen": self.state.samples_seen, **row}
         self.folder.log(row | {name: None for name, v in row.items() if isinstance(v, float) and not np.isfinite(v)})
         self.tracker.log(row)
         return row
 
-    def check_epoch_coverage(self, epoch: int, complete: bool) -> None:
-        """Proves that the steps of this epoch, since its start or the resume, had exactly the images of the plan."""
-        step = self.state.step
-        if not complete:
-            raise Failure(f"epoch {epoch} ended at step {step}, not {(epoch + 1) * self.steps_per_epoch}; report this")
-        if not self.coverage.right():
-            raise Failure(f"up to step {step}, epoch {epoch} had not every image of its plan just once; report this")
-
     def save(self) -> None:
-        """Starts to write a checkpoint of this step."""
+        """Start to write a checkpoint of this step."""
         self.guard.settle()
         self.state.seconds, self.state.rows = time.perf_counter() - self.started, self.folder.rows
         if self.accelerator.scaler is not None:
@@ -316,7 +280,7 @@ class Trainer:
         self.writer.save(self.method, self.optimizer, self.state.as_dict())
 
     def finish_writing(self) -> None:
-        """Waits until the last checkpoint is complete, on every process: none may exit before it is."""
+        """Wait, on every process, until the last checkpoint is on the disk; no process may exit earlier."""
         self.stop.settle()
         self.tracker.finish()
         written = self.writer.wait()
@@ -325,11 +289,11 @@ class Trainer:
             raise Failure(f"the last checkpoint is missing: {self.writer.warnings()[-1]}; go on with --resume")
 
     def write_summary(self) -> None:
-        """Writes summary.json."""
+        """Write summary.json, and say where the results are."""
         protocol = self.monitors.knn.protocol.id if self.monitors.knn else None
         self.folder.write_summary(self.state.summary(self.config, protocol))
-        seen, seconds = self.state.samples_seen, self.state.seconds
-        self.display.note(f"done: {seen:,} images in {seconds:.0f} s; results in {self.folder.path}")
+        duration = f"{self.state.samples_seen:,} images in {self.state.seconds:.0f} s"
+        self.display.note(f"done: {duration}; results in {self.folder.path}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Everything that learns, and the equations it learns by.
+"""Everything that learns, and the equations that it learns by.
 
-`build` makes a method from a recipe, `load_encoder` a trained encoder from a file or a run.
+`build` makes a method from a recipe; `load_encoder` loads a trained encoder from a file or a run. README.md in this
+folder is the map.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ __all__ = ["FrozenEncoder", "Method", "backbone_of", "build", "load_encoder", "r
 
 
 def build(method: str, recipe: str | Recipe = "cifar10", **overrides: Any) -> Method:
-    """A freshly initialised method.
+    """Return a freshly initialised method.
 
     Args:
-        method: its name, as in `REGISTRY`.
-        recipe: a data set's name, as in the method's table, or a resolved recipe.
+        method: the method's name, as in `REGISTRY`.
+        recipe: the name of a data set in the method's recipe table, or a resolved recipe.
         overrides: fields of the recipe with other values, e.g. backbone="resnet18", width=16.
 
     Raises:
-        ValueError: an unknown name or field, or a value that does not make sense.
+        ValueError: an unknown name or field, or an illegal value.
     """
     row = recipe if isinstance(recipe, Recipe) else resolve(method, recipe, **overrides)
     return REGISTRY[row.method].make(backbone_of(row.training), row.settings)
 
 
 def backbone_of(training: Training) -> Backbone:
-    """The recipe's network, with batch statistics in groups of the *global* batch, whatever the number of processes.
+    """Return the recipe's network, with batch statistics over groups of the *global* batch for any number of processes.
 
     Raises:
         ValueError: the groups do not divide over the processes.
@@ -48,7 +49,7 @@ def backbone_of(training: Training) -> Backbone:
     _, processes = world()
     check_global_batch(training.batch_size, processes=processes, norm_groups=training.bn_splits)
     splits = max(1, training.bn_splits // processes)
-    # Split ones even for one group: they keep several views of one pass apart.
+    # Split batch norms even for one group, because they keep the statistics of joint views apart (`forward_views`).
     norm = SyncBatchNorm2d if training.sync_bn and processes > 1 else partial(SplitBatchNorm2d, splits=splits)
     return build_backbone(
         training.backbone,

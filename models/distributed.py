@@ -1,8 +1,8 @@
-"""Collectives with one order: results come in the order of the global batch, whatever the number of processes.
+"""Collectives whose results are in the order of the global batch, whatever the number of processes.
 
-The processes hold interleaved parts of a global batch: sample n = m * W + r is the m-th of rank r. A split batch norm
-with interleaved groups, a shuffle, and a queue then see the same samples in the same places with 1 or W processes.
-Everything is the identity where torch.distributed is not initialised or has one process.
+The processes hold interleaved shares of a global batch: sample n = m * W + r is the m-th of rank r. A split batch norm
+with interleaved groups, a shuffle and a queue then see the same samples in the same order with 1 or W processes. Every
+function is the identity where torch.distributed is not initialised or has one process.
 
 Shapes: W processes, B samples of this process, N = W * B samples of all, D features; `...` any further dimensions.
 """
@@ -15,34 +15,34 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-# Newer versions of torch have another name for it, and warn about the older one.
+# Newer versions of torch have renamed this collective and warn about the old name.
 _all_gather = getattr(dist, "all_gather_single", None) or getattr(dist, "all_gather_into_tensor", None)
 
 
 def world() -> tuple[int, int]:
-    """(rank, number of processes); (0, 1) outside torch.distributed."""
+    """Return (rank, number of processes); (0, 1) outside torch.distributed."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
 
 def local_rows(global_N: Tensor) -> Tensor:
-    """This process's samples [B, ...] of a global batch [N, ...]; the inverse of `gather`. A view."""
+    """Return this process's samples [B, ...] of a global batch [N, ...], as a view; the inverse of `gather`."""
     rank, processes = world()
     return global_N[rank::processes]
 
 
 def positions(count: int, device: torch.device | str | None = None) -> Tensor:
-    """[B] int64: the numbers in the global batch of this process's `count` samples."""
+    """Return [B] int64, the positions in the global batch of this process's `count` samples."""
     rank, processes = world()
     return torch.arange(count, device=device) * processes + rank
 
 
 @torch.no_grad()
 def gather(local_B: Tensor) -> Tensor:
-    """[B, ...] of every process to [N, ...] in the order of the global batch, without gradient.
+    """Gather [B, ...] from every process to [N, ...] in the order of the global batch, without gradient.
 
-    Every process must bring the same B; row m * W + r of the result is rank r's row m.
+    Every process must bring the same B; row m * W + r of the result is row m of rank r.
     """
     _, processes = world()
     if processes == 1:
@@ -51,7 +51,7 @@ def gather(local_B: Tensor) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """`gather` whose backward adds up what all processes want of this process's rows."""
+    """`gather` whose backward pass sums the gradients that all processes have for this process's rows."""
 
     @staticmethod
     def forward(ctx: Any, local_B: Tensor) -> Tensor:
@@ -65,10 +65,10 @@ class _Gather(torch.autograd.Function):
 
 
 def gather_with_gradient(local_B: Tensor) -> Tensor:
-    """`gather` that passes gradients: each row's gradient is the sum over processes of what they ask of it.
+    """`gather` that passes gradients: each row's gradient is the sum over processes of their gradients for it.
 
-    Where the loss is a mean over each process's own rows, or one and the same loss of the whole batch on every process,
-    the gradient that DDP averages over processes equals that of one process with the whole batch.
+    Where the loss is a mean over each process's own rows, or the same loss of the global batch on every process, the
+    gradient that DDP averages over processes equals that of one process with the whole batch.
     """
     if world()[1] == 1:
         return local_B
@@ -78,7 +78,7 @@ def gather_with_gradient(local_B: Tensor) -> Tensor:
 
 @torch.no_grad()
 def all_gather(own: Tensor) -> Tensor:
-    """[...] of one shape on every process to [W, ...], in the order of the ranks and bit for bit the same on all."""
+    """Stack tensors [...] of one shape from all processes to [W, ...], by rank, bit for bit equal on all of them."""
     processes = world()[1]
     if processes == 1 or _all_gather is None:
         return own.detach()[None]
@@ -89,7 +89,7 @@ def all_gather(own: Tensor) -> Tensor:
 
 @torch.no_grad()
 def broadcast(own: Tensor, source: int) -> Tensor:
-    """What process `source` brings, on every process; the others bring memory of its shape, which is filled."""
+    """Return the tensor of process `source` on all processes; the others pass memory of its shape to be filled."""
     if world()[1] > 1:
         own = own.detach().contiguous()
         dist.broadcast(own, source)
@@ -98,7 +98,7 @@ def broadcast(own: Tensor, source: int) -> Tensor:
 
 @torch.no_grad()
 def sum_over_processes(value: Tensor) -> Tensor:
-    """The elementwise sum over processes, a new tensor without gradient."""
+    """Return the elementwise sum over processes, a new tensor without gradient."""
     total = value.detach().clone()
     if world()[1] > 1:
         dist.all_reduce(total)
@@ -106,5 +106,5 @@ def sum_over_processes(value: Tensor) -> Tensor:
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
-    """The elementwise mean over processes, a new tensor without gradient; for logs and running statistics."""
+    """Return the elementwise mean over processes, a new tensor without gradient; for logs and running statistics."""
     return sum_over_processes(value) / world()[1]

@@ -1,8 +1,7 @@
-"""The interface that every method implements and the loop drives.
+"""The interface that every method implements and the training loop calls.
 
-Data flows one way: `views` tells the pipeline what to make, `forward` turns a batch into a loss (inside DDP),
-`after_step` moves what follows the weights (teachers, schedules), `before_epoch` looks at the whole data set
-where a method needs that.
+`views` says which views the pipeline must make, `forward` turns a batch into a loss (inside DDP), `after_step` updates
+what follows the weights (teachers, schedules), and `before_epoch` lets a method use features of the whole data set.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from pipelines.batch import Batch
 from pipelines.plan.pairing import Pairing
 from pipelines.plan.views import View
 
-#: This process's part of the data set's pooled features, from an evaluation pass of the given network.
+#: Returns this process's share of the data set's pooled features, from an evaluation pass of the given network.
 Extract = Callable[[nn.Module], LocalFeatures]
 
 
 @dataclass(frozen=True)
 class Losses:
-    """A step's scalar loss, and its named parts (detached scalars) for the log."""
+    """A step's scalar loss, and its named terms (detached scalars) for the log."""
 
     total: Tensor
     terms: dict[str, Tensor] = field(default_factory=dict)
@@ -43,31 +42,44 @@ class Embedding(nn.Module):
 
 
 class Method(nn.Module):
-    """A self-supervised method: student, whatever else it trains with, and its loss."""
+    """A self-supervised method: the student, everything else that it trains with, and its loss.
+
+    Attributes:
+        views: the views that the pipeline makes of every image, in the order of `Batch.views`.
+        pairing: the partners that the plan draws from, or None; kept in checkpoints.
+        constant_lr: prefixes of names of parameters whose learning rate stays at its peak.
+        soft_label_temperatures: temperatures of the teacher's relations to each queue, for the quality monitor.
+        step: the number of optimizer steps done.
+        steps_per_epoch, total_steps: the length of the training in optimizer steps.
+    """
 
     views: tuple[View, ...]
-    pairing: Pairing | None = None  # partners that the plan draws from; kept in checkpoints
-    constant_lr: tuple[str, ...] = ()  # beginnings of parameter names whose learning rate stays at its peak
-    soft_label_temperatures: tuple[float, ...] = ()  # of the teacher's relations to each queue, for the monitor
-    step = 0  # optimizer steps done
+    pairing: Pairing | None = None
+    constant_lr: tuple[str, ...] = ()
+    soft_label_temperatures: tuple[float, ...] = ()
+    step = 0
     steps_per_epoch = 1
     total_steps = 1
 
     def begin(self, step: int, steps_per_epoch: int, epochs: int) -> None:
-        """Called once before training, at step 0 or where a run resumes: for schedules of the method's own."""
+        """Set the length of the training; called once before it starts, at step 0 or at the step of a resumed run."""
         self.step, self.steps_per_epoch, self.total_steps = step, steps_per_epoch, steps_per_epoch * epochs
 
     def forward(self, batch: Batch) -> Losses:
-        """The loss of one batch of this process; runs inside DDP, gathers over processes what the method shares."""
+        """Return the loss of this process's batch; runs inside DDP and gathers what the processes must share."""
         raise NotImplementedError
 
     def after_step(self, step: int) -> None:
-        """Called once after optimizer step `step` (from 0): the teacher follows. Overriders call this one too."""
+        """Update what follows the weights, after optimizer step `step` (from 0). Overriding methods call it too."""
         self.step = step + 1
 
     def before_epoch(self, epoch: int, extract: Extract) -> None:
-        """Called before each epoch, for what looks at the whole data set (CLIM renews `pairing`); most do nothing."""
+        """Prepare an epoch where a method needs features of the whole data set (CLIM renews `pairing`).
+
+        Args:
+            extract: returns this process's share of the data set's pooled features of a network, in evaluation mode.
+        """
 
     def encoder(self) -> Backbone:
-        """The trained backbone: what evaluation and export use."""
+        """Return the trained backbone, which evaluation and export use."""
         raise NotImplementedError

@@ -1,8 +1,8 @@
 """A ring buffer of keys: the negatives of MoCo and CLIM, the anchors of soft labels, the support set of NNCLR.
 
-Any batch size, also one that does not divide the queue or is larger than it; wraps around; part of the state dict;
-without host synchronisation. It gathers nothing: push what `distributed.gather` returns, and all processes hold the
-same queue.
+It takes batches of any size, also one that does not divide the queue or is larger than it, and wraps around. It is part
+of the state dict and never synchronises with the host. It gathers nothing: push what `distributed.gather` returns, and
+all processes hold the same queue.
 
 Shapes: Q aligned queues, K keys in each, D features, B keys of a (global) batch.
 """
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 
 class QueueSettings:
-    """What the settings of every method with a queue refuse; the dataclass beside it has the field."""
+    """The check that the settings of every method with a queue share; the settings class declares the field."""
 
     queue_size: int
 
     def check(self, training: Training) -> None:
-        """A queue must hold a whole batch, or a step's keys push each other out.
+        """Refuse a queue that is smaller than a batch, in which a step's keys would push each other out.
 
         Raises:
-            ValueError: it does not.
+            ValueError: the queue does not hold a whole batch.
         """
         if self.queue_size < training.batch_size:
             raise ValueError(
@@ -46,13 +46,13 @@ class KeyQueue(nn.Module):
         size: K, keys in each queue.
         dim: D, width of a key.
         count: number of queues.
-        normalize: store L2-normalised keys (MNCL keeps raw ones).
-        seed: of the random unit vectors that fill the queues at first; the same on every process.
+        normalize: store L2-normalised keys (MNCL keeps them as they are).
+        seed: of the random unit vectors that fill the queues at first, the same on every process.
 
     Attributes:
         rows: [Q, K, D] float32, the keys. In the state dict.
-        pointer: int64 scalar tensor, the row that the next key takes. In the state dict.
-        filled: int64 scalar tensor, keys pushed so far, at most K; the rest are still random. In the state dict.
+        pointer: int64 scalar tensor, the row that the next key is written to. In the state dict.
+        filled: int64 scalar tensor, keys pushed so far, at most K; the other rows are still random. In the state dict.
 
     Raises:
         ValueError: a size, width or count below 1.
@@ -76,10 +76,10 @@ class KeyQueue(nn.Module):
 
     @torch.no_grad()
     def push(self, *keys_BD: Tensor) -> None:
-        """Write one batch [B, D] into each queue, over the oldest keys, as if pushed one by one.
+        """Write one batch [B, D] into each queue, over the oldest keys, as if the keys were pushed one by one.
 
         Raises:
-            ValueError: not one batch per queue, or batches of different or wrong shapes.
+            ValueError: not one batch for each queue, or batches of different or wrong shapes.
         """
         dim = self.rows.shape[2]
         if len(keys_BD) != self.count or any(k.shape != (len(keys_BD[0]), dim) for k in keys_BD):
@@ -91,21 +91,22 @@ class KeyQueue(nn.Module):
         _write(self.rows, self.pointer, self.filled, keys_QBD, skipped, self.normalize)
 
     def live(self, i: int = 0) -> Tensor:
-        """Queue `i` itself, [K, D]: costs nothing, and changes with the next push.
+        """Return queue `i` itself, [K, D], without a copy; the next push changes it.
 
-        For `models.relations`, which keeps nothing of a queue for backward. Whoever keeps it takes `keys`.
+        For `models.relations`, which keeps nothing of a queue for the backward pass. Use `keys` to keep it.
         """
         return self.rows[i]
 
     def keys(self, i: int = 0) -> Tensor:
-        """A snapshot [K, D] of queue `i`: a copy, which no later push changes."""
+        """Return a copy [K, D] of queue `i`, which no later push changes."""
         return self.rows[i].clone()
 
     @torch.no_grad()
     def mean_cosine(self) -> float:
-        """Mean cosine of two different keys of a queue, over all pairs, of the queue where it is largest.
+        """Return the mean cosine over all pairs of different keys of a queue, of the queue where it is largest.
 
-        0 for independent keys, 1 where all are one vector; 0 too before the queue is full. Waits for the device.
+        It is 0 for independent keys and 1 where all are one vector; also 0 before the queue is full. Synchronises with
+        the device.
         """
         if self.size < 2 or int(self.filled) < self.size:
             return 0.0
@@ -119,13 +120,13 @@ class KeyQueue(nn.Module):
 
 @hot
 def _write(rows_QKD: Tensor, pointer: Tensor, filled: Tensor, keys_QBD: Tensor, skipped: int, normalize: bool) -> None:
-    """Writes keys from the pointer on, after `skipped` places, and moves the pointer. All in place."""
+    """Write keys from the pointer on, after skipping `skipped` rows, and advance the pointer, all in place."""
     size, batch = rows_QKD.shape[1], skipped + keys_QBD.shape[1]
     keys_QBD = keys_QBD.float()
     if normalize:
         keys_QBD = F.normalize(keys_QBD, dim=-1)
-    # The pointer stays on the device: reading it here would make the host wait for every step.
-    places_B = (pointer + torch.arange(skipped, batch, device=rows_QKD.device)) % size
-    rows_QKD.index_copy_(1, places_B, keys_QBD.to(rows_QKD.dtype))
+    # The pointer stays on the device: reading it here would synchronise with the host in every step.
+    row_B = (pointer + torch.arange(skipped, batch, device=rows_QKD.device)) % size
+    rows_QKD.index_copy_(1, row_B, keys_QBD.to(rows_QKD.dtype))
     pointer.add_(batch).remainder_(size)
     filled.add_(batch).clamp_(max=size)

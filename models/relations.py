@@ -1,14 +1,14 @@
-"""The equations on similarities: what a query says about keys, and how far that is from what it should say.
+"""Losses on similarities: what a query's similarities to keys are, and how far they are from a target.
 
-Pure functions: they gather nothing, hold nothing, and compute in float32 whatever the autocast type (float64 where
-the query or student is). All rows are L2-normalised inside. No gradient reaches teachers, keys or queues. What reads a
-queue is streamed over it (models/losses/streaming.py): no B x K matrix exists, and backward does not need the
-queue any more.
+All functions are pure: they gather nothing, hold nothing, and compute in float32 whatever the autocast type (in float64
+where the query or student is float64). All rows are L2-normalised inside. No gradient reaches teachers, keys or queues.
+Queues are streamed (models/losses/streaming.py): no B x K matrix is built, and the backward pass does not need the
+queue.
 
 Students, teachers, queries and keys may have dimensions before B, which broadcast as in arithmetic: two teachers
-[2, B, D] of one student [B, D] cost [2, B]. Each of their rows meets the queue once, in one pass for all of them.
+[2, B, D] of one student [B, D] give losses [2, B]. One pass over the queue serves all their rows.
 
-Shapes: B samples, K keys of a queue, D features, N samples of the global batch.
+Shapes: B samples, K keys of a queue, D features, N samples of the global batch, M rows of all leading dimensions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from models.losses.streaming import attend, nearest
 
 
 def _unit(rows_BD: Tensor, trained_BD: Tensor) -> Tensor:
-    """L2-normalised rows in float32, or in float64 where the side that is trained comes so."""
+    """Return L2-normalised rows in float32, or in float64 where the trained side is float64."""
     return F.normalize(rows_BD.to(torch.float64 if trained_BD.dtype == torch.float64 else torch.float32), dim=-1)
 
 
@@ -31,7 +31,7 @@ def _check_temperature(*temperatures: float) -> None:
 
 
 def info_nce(query_BD: Tensor, key_BD: Tensor, queue_KD: Tensor, temperature: float) -> Tensor:
-    """MoCo's loss (arXiv 1911.05722, equation 1): find one's own key among those of a queue.
+    """Return MoCo's loss (arXiv 1911.05722, equation 1): find the query's own key among those of a queue.
 
         loss = -log( exp(q.k / t) / (exp(q.k / t) + sum over the queue of exp(q.n / t)) )
 
@@ -59,13 +59,16 @@ def soft_label_cross_entropy(
     teacher_temperature: float,
     teacher_queue_KD: Tensor | None = None,
 ) -> Tensor:
-    """The cross-entropy of a student's relations to a queue against its teacher's (ReSSL, arXiv 2107.09282).
+    """Return the cross-entropy of a student's relations to a queue against its teacher's (ReSSL, arXiv 2107.09282).
 
         p = softmax(teacher . queue / t_t), s = softmax(student . queue / t_s), loss = -sum over K of p log s
 
     There is no column for the sample's own key: its identity enters through the teacher's relations. MSVQ averages
-    three of these; CGH lets the teacher look at another, aligned queue (`teacher_queue_KD`: row j of both from the
-    same sample). Gradient flows to the student only.
+    three of these losses; in CGH the teacher relates to another, aligned queue. Gradient flows to the student only.
+
+    Args:
+        teacher_queue_KD: the queue of the teacher's relations, if it is another one: row j of both from the same
+            sample.
 
     Returns:
         [B] float32, the loss of each sample, in nats.
@@ -79,16 +82,16 @@ def soft_label_cross_entropy(
     with torch.autocast(student_BD.device.type, enabled=False):
         student_BD = _unit(student_BD, student_BD) / student_temperature
         teacher_BD = _unit(teacher_BD.detach(), student_BD) / teacher_temperature
-        learning_MD, told_MD = student_BD.flatten(0, -2), teacher_BD.flatten(0, -2)
+        student_MD, teacher_MD = student_BD.flatten(0, -2), teacher_BD.flatten(0, -2)
         if teacher_queue_KD is None:
-            normalizer_M, looked_at_MD = attend(torch.cat([learning_MD, told_MD]), queue_KD)
-            normalizer_M, looked_at_MD = normalizer_M[: len(learning_MD)], looked_at_MD[len(learning_MD) :]
+            normalizer_M, mean_key_MD = attend(torch.cat([student_MD, teacher_MD]), queue_KD)
+            normalizer_M, mean_key_MD = normalizer_M[: len(student_MD)], mean_key_MD[len(student_MD) :]
         else:
-            normalizer_M, _ = attend(learning_MD, queue_KD)
-            _, looked_at_MD = attend(told_MD, teacher_queue_KD, queue_KD)
-        # The targets of a row sum to one, so the log of the student's normaliser can be taken out of the sum; and the
-        # mean of its logits under the targets is its logit of the mean key.
-        return normalizer_M.view(student_BD.shape[:-1]) - (student_BD * looked_at_MD.view_as(teacher_BD)).sum(-1)
+            normalizer_M, _ = attend(student_MD, queue_KD)
+            _, mean_key_MD = attend(teacher_MD, teacher_queue_KD, queue_KD)
+        # The targets of a row sum to one, so the log of the student's normaliser leaves the sum; and the mean of the
+        # student's logits under the targets is its logit for the mean key.
+        return normalizer_M.view(student_BD.shape[:-1]) - (student_BD * mean_key_MD.view_as(teacher_BD)).sum(-1)
 
 
 def nt_xent(
@@ -99,22 +102,22 @@ def nt_xent(
     all_second_ND: Tensor | None = None,
     position_B: Tensor | None = None,
 ) -> Tensor:
-    """SimCLR's loss (arXiv 2002.05709, equation 1): 2B rows, each finds the other view of its image among 2B - 1.
+    """Return SimCLR's loss (arXiv 2002.05709, equation 1): each of 2B rows must find the other view of its image.
 
-    With several processes the columns come from all of them: pass both views gathered with gradient
-    (`distributed.gather_with_gradient`) and where this process's rows stand in them (`distributed.positions`). The
-    mean over processes of the result, and of its gradients, is then that of one process with the whole batch.
+    With several processes the 2N - 1 columns come from all of them: pass both views gathered with gradient
+    (`distributed.gather_with_gradient`), and the positions of this process's rows in them (`distributed.positions`).
+    The mean over processes of the result, and of its gradients, is then that of one process with the whole batch.
 
     Args:
         first_BD, second_BD: two views of the same images, rows of this process.
-        all_first_ND, all_second_ND: the same of the global batch; both and `position_B`, or none of the three.
-        position_B: the numbers in the global batch of this process's rows.
+        all_first_ND, all_second_ND: both views of the global batch; give these and `position_B`, or none of the three.
+        position_B: the positions in the global batch of this process's rows.
 
     Returns:
         The mean over the 2B rows, a scalar in nats.
 
     Raises:
-        ValueError: the temperature is not above 0, or the global batch is given in part.
+        ValueError: the temperature is not above 0, or only some of the three are given.
     """
     _check_temperature(temperature)
     if all_first_ND is None and all_second_ND is None and position_B is None:
@@ -133,10 +136,10 @@ def nt_xent(
 
 @torch.no_grad()
 def nearest_keys(query_BD: Tensor, queue_KD: Tensor) -> tuple[Tensor, Tensor]:
-    """The key of the queue with the largest cosine to each query (NNCLR, arXiv 2104.14548).
+    """Return the key of the queue with the largest cosine to each query (NNCLR, arXiv 2104.14548), without gradient.
 
     Returns:
-        [B, D] unit keys, and [B] their rows in the queue. No gradient.
+        [B, D] unit keys, and [B] their rows in the queue.
     """
     row_B = nearest(_unit(query_BD, query_BD), queue_KD)
     return _unit(queue_KD.index_select(0, row_B), query_BD), row_B

@@ -1,6 +1,6 @@
-"""From files to a batch of views on the device: files -> plan -> executor -> augmentation -> batch.
+"""The data path: from files to batches of views on the device (files -> plan -> views). Start with README.md.
 
-Names are imported when they are first used, so that conversion's workers start without torch.
+Names are imported when they are first used, so that conversion's worker processes start without torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What leaves a loader: the views of a batch of samples, and where CLIM asks for them, those of their partners."""
+"""A batch as a loader hands it out: the views of its samples and, in CLIM's mixing steps, those of their partners."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch on the device, owned by whoever received it.
+    """One batch on the device; it belongs to whoever received it.
 
     Attributes:
         views: one tensor [B, 3, size, size] for each `View`, normalised, channels-last in memory.
-        index: [B] int64, the samples' numbers in the data set.
+        index: [B] int64, the samples' indices in the data set.
         label: [B] int64, -1 where unlabelled.
-        seed: a number that only this global batch has, the same on every process; seeds what a method draws for itself.
-        partner: the same views of the sample that each one is paired with (a sample paired with itself has none), or
-            None where this step mixes nothing.
-        box: [B, 4] float32, the CutMix rectangle (top, left, bottom, right) as shares of the side; no area where a
-            sample has no partner. None where this step mixes nothing.
+        seed: a number of this global batch alone, the same on every process; seeds random numbers of the methods.
+        partner: the same views of each sample's partner; a sample without candidates is its own partner. None where
+            this step mixes nothing.
+        box: [B, 4] float32, the CutMix rectangle (top, left, bottom, right) in shares of the side; its area is 0 where
+            a sample has no partner. None where this step mixes nothing.
     """
 
     views: tuple[Tensor, ...]

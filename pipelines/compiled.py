@@ -1,8 +1,8 @@
-"""What is compiled, when, and what happens where nothing can be.
+"""torch.compile for the project: which functions are compiled, when, and what happens where nothing can be compiled.
 
-`compiled` turns a function into one fused graph at its first call. `hot` marks the functions that the methods run at
-every step: they are written in plain torch, and one switch for the whole process, off until `compile_hot_path` turns it
-on, decides how they run. Both modes compute the same, in the same memory.
+`compiled` turns a function into one fused graph at its first call. `hot` marks the functions that the methods run in
+every step. They are written in plain torch. One switch for the process, `compile_hot_path`, decides whether they are
+compiled; it is off at first. Both ways compute the same with the same memory.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ _hot_path_is_compiled = False
 
 
 def compile_hot_path(enabled: bool, rank: int = 0) -> None:
-    """Sets how every `hot` function of this process runs from now on; call it once, before the first step.
+    """Set whether every `hot` function of this process is compiled; call it once, before the first step.
 
-    What is compiled is kept between runs, in a folder of its own for each rank, because two processes that write one
-    cache at once can disturb each other: `$TORCHINDUCTOR_CACHE_DIR/rank-N`, or in `~/.cache/likeness` where that is not
-    set.
+    Machine code is kept between runs, in one folder for each rank, because two processes that write to one cache can
+    disturb each other: `$TORCHINDUCTOR_CACHE_DIR/rank-N`, or `~/.cache/likeness/rank-N` where that is not set.
+
+    Args:
+        enabled: whether to compile.
+        rank: number of this process.
     """
     global _hot_path_is_compiled
     _hot_path_is_compiled = enabled
@@ -39,13 +42,13 @@ def compile_hot_path(enabled: bool, rank: int = 0) -> None:
 
 
 def hot(function: Callable[P, R]) -> Callable[P, R]:
-    """Marks a function of the hot path: pure torch, no host synchronisation, all sizes free to change."""
-    # Sizes are symbols from the start: a short last batch or another queue meets a graph that exists.
+    """Mark a function of the hot path: plain torch, no host synchronisation, sizes that may change between calls."""
+    # Sizes are symbols from the start, so a short last batch or another queue needs no new graph.
     fused = compiled(function, "a part of the hot path", dynamic=True)
 
     @functools.wraps(function)
     def call(*arguments: P.args, **keywords: P.kwargs) -> R:
-        if _hot_path_is_compiled and not torch.compiler.is_compiling():  # inside another graph it becomes part of it
+        if _hot_path_is_compiled and not torch.compiler.is_compiling():  # another graph includes it
             return fused(*arguments, **keywords)
         return function(*arguments, **keywords)
 
@@ -53,11 +56,11 @@ def hot(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def compiled(function: Callable[P, R], name: str, dynamic: bool | None = None) -> Callable[P, R]:
-    """The compiled function, or after one line of explanation the plain one where nothing can be compiled.
+    """Return the compiled function; where it cannot be compiled it prints one line and runs as plain torch.
 
     Args:
-        function: its graph must have no breaks.
-        name: what the explanation calls it.
+        function: the function; its graph must have no breaks.
+        name: what the line calls it.
         dynamic: as in torch.compile.
     """
     fused = torch.compile(function, fullgraph=True, dynamic=dynamic)

@@ -1,4 +1,4 @@
-"""The loader: plan -> executor -> augmentation -> batch, with the next batches made while the current one is used."""
+"""The loader: plan -> executor -> augmentation -> batch. The next batches are made while the current one is used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from pipelines.augmentation.augment import Augment
 from pipelines.batch import Batch
-from pipelines.executors.choose import Executor, make_executor
+from pipelines.executors.choose import make_executor
+from pipelines.executors.executor import Executor
 from pipelines.formats.dataset import Dataset
 from pipelines.plan.pairing import Pairing
 from pipelines.plan.plan import BatchPlan, Plan
@@ -24,29 +25,46 @@ from pipelines.prefetch import Prefetch
 from pipelines.threads import share_of_cores
 from pipelines.transfer import to_device
 
-_DEPTH = 2  # finished batches that wait; one more is made, one is cut ahead, one is the consumer's
+_DEPTH = 2  # finished batches that wait; besides them one is augmented, one is cut ahead, and one is in use
 
 
 class Loader:
-    """Batches of views, epoch by epoch; a context manager. Made by `make_loader`.
+    """Batches of views, epoch by epoch; a context manager. `make_loader` makes it.
 
     Attributes:
-        steps: batches of an epoch.
-        plan: what is in them.
-        note: which executor makes them, and why.
-        between: called before each batch is handed out; what it raises ends the epoch there.
+        dataset: the data set.
+        steps: number of batches of an epoch.
+        plan: which samples and random numbers the batches have.
+        note: one line that says which executor was chosen, and why.
+        on_batch: called before each batch is handed out; an exception that it raises ends the epoch there.
     """
 
     def __init__(
-        self, dataset: Dataset, plan: Plan, executor: Executor, augment: Augment, device: torch.device, note: str = "",
+        self,
+        dataset: Dataset,
+        plan: Plan,
+        executor: Executor,
+        augment: Augment,
+        device: torch.device,
+        note: str = "",
         on_batch: Callable[[], object] = lambda: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.dataset, self.steps, self.note, self.on_batch = dataset, plan.steps, note, on_batch
         self.plan, self._executor, self._augment, self._device = plan, executor, augment, device
         self._running: list[Prefetch[Batch]] = []
 
     def epoch(self, epoch: int, start_step: int = 0, pairing: Pairing | None = None) -> Iterator[Batch]:
-        """The batches of an epoch from `start_step` on, with partners drawn from `pairing` where it is given."""
+        """Yield the batches of an epoch.
+
+        Args:
+            epoch: number of the epoch, which seeds all random decisions.
+            start_step: the first batch to make, for a run that resumes inside an epoch.
+            pairing: the candidates for partners; None = batches without partners.
+
+        Raises:
+            DecodeError: every image of a batch is damaged.
+            RuntimeError: the loader was closed meanwhile.
+        """
         count = max(0, self.steps - start_step)
         cut = cut_ahead(self._executor, lambda number: self.plan.batch(epoch, start_step + number, pairing), count)
         running = Prefetch(lambda number: self._make(*next(cut)), count, _DEPTH, self._device, _tensors)
@@ -61,12 +79,12 @@ class Loader:
 
     @property
     def replaced(self) -> int:
-        """Damaged images that this process has met, in whose place came grey ones."""
+        """Number of damaged images that this process has met and replaced by grey ones."""
         return len(self._executor.damage.numbers)
 
     @property
     def counts(self) -> dict[str, int]:
-        """What a row of metrics should tell: nothing as long as all is well."""
+        """Counts for the metrics of a step; empty while no image is damaged."""
         return {"replaced_images": self.replaced} if self.replaced else {}
 
     def _make(self, plan: BatchPlan, images: list[Tensor]) -> Batch:
@@ -82,7 +100,7 @@ class Loader:
         return replace(batch, partner=partner, box=to_device(plan.box_B4, self._device))
 
     def close(self) -> None:
-        """Ends all threads, also of an epoch that was left early."""
+        """End all threads, also those of an epoch that was left early."""
         for running in list(self._running):
             running.close()
         self._augment.close()
@@ -103,7 +121,11 @@ class Loader:
 def cut_ahead(
     executor: Executor, plan_of: Callable[[int], BatchPlan], count: int
 ) -> Iterator[tuple[BatchPlan, list[Tensor]]]:
-    """Cuts batches 0 to `count` - 1; while one is waited for, the next one is planned and already at work."""
+    """Yield plan and uint8 views of batches 0 to `count` - 1; each is started before the one before it is waited for.
+
+    Args:
+        plan_of: returns the plan of a batch, given its number.
+    """
     started: deque[tuple[BatchPlan, Callable[[], list[Tensor]]]] = deque()
     for number in range(count + 1):
         if number < count:
@@ -132,29 +154,38 @@ def make_loader(
     compile: bool = False,
     on_batch: Callable[[], object] = lambda: None,
 ) -> Loader:
-    """A loader of `views` of `dataset`.
+    """Make a loader of `views` of `dataset`.
 
     Args:
-        batch_size: samples of a global batch, over all processes.
-        seed: with the epoch, fixes every random number of the data path.
-        loader: "ffcv", "dali", "resident", or "auto", which `executors.choose` explains.
+        batch_size: number of samples of a global batch, over all processes.
+        seed: together with the epoch it fixes every random number of the data path.
+        loader: "ffcv", "dali", "resident", or "auto"; see `executors/choose.py`.
         device: where the batches go.
-        rank, world: which part of each global batch this process makes.
+        rank, world: this process is number `rank` of `world`; each makes its share of every global batch.
         shuffle, drop_last, subset: as in `Plan`.
         dtype: of the normalised views.
-        threads: decoding threads; all that this process may use where None.
-        compile: compile the photometric part (worth it for long runs; costs seconds at the start).
-        between: as in `Loader`; every process of several calls it equally often.
+        threads: decoding threads; None = all cores that this process may use.
+        compile: whether torch.compile compiles the augmentation, on a GPU; it takes seconds at the start.
+        on_batch: as in `Loader`; every one of several processes calls it equally often.
 
     Raises:
-        ValueError: a bad option, a batch that does not fit data or processes, or a set that does not fit memory.
-        ModuleNotFoundError: the executor's library is not installed.
+        ValueError: an option is wrong, the batch does not fit the data or the processes, or the data set does not fit
+            into memory.
+        ModuleNotFoundError: the executor's package is not installed.
     """
     device = torch.device(device)
     plan = Plan(
-        dataset.heights, dataset.widths, views, batch_size,
-        seed=seed, subset=subset, rank=rank, world=world, shuffle=shuffle, drop_last=drop_last,
-    )  # fmt: skip
+        dataset.heights,
+        dataset.widths,
+        views,
+        batch_size,
+        seed=seed,
+        subset=subset,
+        rank=rank,
+        world=world,
+        shuffle=shuffle,
+        drop_last=drop_last,
+    )
     threads = share_of_cores(threads or 0)
     executor, note = make_executor(loader, dataset, plan, device, threads)
     augment = Augment(plan.views, dataset.mean, dataset.std, device, dtype, compile=compile, threads=threads)
@@ -162,6 +193,6 @@ def make_loader(
 
 
 def _tensors(batch: Batch) -> Iterator[Tensor]:
-    """All tensors of a batch, its partner's too."""
+    """Yield all tensors of a batch, those of its partner included."""
     own = (tensor for tensor in (*batch.views, batch.index, batch.label, batch.box) if tensor is not None)
     return own if batch.partner is None else chain(own, _tensors(batch.partner))

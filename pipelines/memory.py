@@ -1,4 +1,4 @@
-"""How much memory is free for this process, on the host or on a GPU, and giving back what it has freed itself."""
+"""Free memory on the host or on a GPU, and the return of freed memory to the system."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes. Of the host's, this process's equal part where a launcher started several on it; a GPU has one process."""
+    """Return the free memory of a device, in bytes.
+
+    Processes that a launcher started on one host (LOCAL_WORLD_SIZE) each get an equal share of the host's memory. A GPU
+    is assumed to have one process.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return int(min(_available(), _left_in_container())) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -23,11 +27,11 @@ def _available() -> int:
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
-    raise OSError("/proc/meminfo does not tell how much memory is available")
+    raise OSError("/proc/meminfo does not say how much memory is available")
 
 
 def _left_in_container() -> float:
-    """What the container's limit leaves; infinite where there is none."""
+    """Return the bytes that are left of the container's limit; infinity where there is no limit."""
     try:
         limit, used = ((_CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
     except OSError:
@@ -36,9 +40,10 @@ def _left_in_container() -> float:
 
 
 def release_memory() -> None:
-    """Gives the memory that this process has freed back to the system.
+    """Return memory that this process has freed to the system.
 
-    glibc keeps it in pieces, and a pass over a data set finds them too small: training grew by 35 MiB an epoch.
+    glibc keeps freed memory in pieces, which are too small for a pass over a data set: without this call, training grew
+    by 35 MiB an epoch.
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library has no such function
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,7 +1,7 @@
-"""The next batches are made in a thread while the current one is used.
+"""Make the next batches in a thread while the current one is used.
 
-An error in the thread is raised where the consumer waits; leaving early stops the thread and waits for its end.
-On a GPU the thread works on its own stream and hands each batch over with an event.
+An error in the thread is raised where the consumer waits. Leaving the iteration early stops the thread and waits for
+its end. On a GPU the thread works on a stream of its own and hands each batch over with an event.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 import torch
 
 T = TypeVar("T")
-_POLL_S = 0.1  # how often a blocked thread looks whether it shall stop
+_POLL_S = 0.1  # seconds after which a blocked thread checks whether it has to stop
 
 
 class Prefetch(Generic[T]):
@@ -23,9 +23,9 @@ class Prefetch(Generic[T]):
     Args:
         produce: makes item i; called in the thread, in order.
         count: number of items.
-        depth: finished items that may wait; memory is bounded by depth + 2 items.
-        device: where the items live; on CUDA they are made on a stream of their own.
-        tensors: the tensors of an item, for the hand-over between streams.
+        depth: number of finished items that may wait; at most depth + 2 items are in memory.
+        device: where the items live; on CUDA they are made on a separate stream.
+        tensors: yields the tensors of an item, for the hand-over between streams.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class Prefetch(Generic[T]):
                     consumer = torch.cuda.current_stream(self._device)
                     consumer.wait_event(event)
                     for tensor in self._tensors(item):
-                        tensor.record_stream(consumer)  # its memory is not reused while the consumer still reads it
+                        tensor.record_stream(consumer)  # keeps its memory while the consumer reads it
                 yield item
         finally:
             self.close()
 
     def close(self) -> None:
-        """Stops the thread and waits for it; safe to call twice, and from any thread but its own."""
+        """Stop the thread and wait for it; safe to call twice, and from any thread but its own."""
         self._stop.set()
         self._thread.join()
         while not self._ready.empty():
@@ -74,9 +74,8 @@ class Prefetch(Generic[T]):
         raise RuntimeError("the loader was closed while a batch was awaited")
 
     def _run(self) -> None:
-        # torch has no types for its streams
         on_gpu = self._device.type == "cuda"
-        stream = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]  # torch has no types for streams
         try:
             for number in range(self._count):
                 if self._stop.is_set():

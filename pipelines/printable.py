@@ -1,12 +1,12 @@
-"""Names that others chose - of files, classes and sources - as text that can be shown."""
+"""Names from outside - of files, classes and sources - as text that is safe to print."""
 
 from __future__ import annotations
 
 
 def printable(name: str) -> str:
-    """A name as it can be printed on any terminal, on one line.
+    """Return a name as one line that any terminal can print.
 
-    Escaped are bytes that are no UTF-8 (surrogates), control characters, line breaks, and what turns the direction of
-    writing or has no width.
+    Escaped are bytes that are not UTF-8 (surrogates), control characters, line breaks, characters that change the
+    direction of text (bidirectional controls), and characters without width.
     """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)

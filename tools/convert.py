@@ -1,6 +1,6 @@
-"""Converts images to the files that training reads: python -m tools.convert SOURCE OUT; its --help says all."""
+"""Converts images to the files that training reads: `python -m tools.convert SOURCE OUT`; see its --help."""
 
-# Every worker process imports this file once more, so what is heavy is imported in the functions.
+# Every worker process imports this file again, so heavy imports are inside the functions.
 from __future__ import annotations
 
 import contextlib
@@ -19,11 +19,12 @@ from tools.staging import TargetError
 
 
 def _terminated(number: int, frame: object) -> NoReturn:
+    """Handle SIGTERM: raise, so that staging folders and worker processes are cleaned up."""
     raise SystemExit(128 + number)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The program; returns its exit code: 0 done, 1 not done, 2 wrong usage."""
+    """Run the program; return 0 if the data set was written, 1 if it was not, 2 for wrong usage."""
     return guarded_main("tools.convert", lambda: _convert_or_merge(argv))
 
 
@@ -34,7 +35,7 @@ def _convert_or_merge(argv: list[str] | None) -> int:
 
     arguments = parse(argv)
     out = printable(str(arguments.out or arguments.merge))
-    with contextlib.suppress(ValueError):  # not in the main thread
+    with contextlib.suppress(ValueError):  # raised outside the main thread, where no handler can be set
         signal.signal(signal.SIGTERM, _terminated)
     started = time.perf_counter()
     try:
@@ -58,16 +59,17 @@ def _convert_or_merge(argv: list[str] | None) -> int:
         raise Failure(_disk_error(error, out), code=1) from None
     except (SourceError, TargetError, WorkerError) as error:
         raise Failure(str(error), code=1) from None
-    with contextlib.suppress(BrokenPipeError):  # the files are there, whoever stopped reading
+    with contextlib.suppress(BrokenPipeError):  # the files are written, even if nobody reads the summary
         summarise(source, written, time.perf_counter() - started)
     return 0
 
 
 def _disk_error(error: OSError, out: str) -> str:
+    """Return an operating-system error in words that say what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk of {out} is full; nothing was written. Free some space, or give another target"
+        return f"the disk of {out} is full; nothing was written. Free some space or give another target"
     if error.errno == errno.EFBIG:
-        return f"{out} would be larger than a file may be here (ulimit -f); nothing was written"
+        return f"{out} would exceed the largest file size allowed here (ulimit -f); nothing was written"
     return f"{error}; nothing was written"
 
 

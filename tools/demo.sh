@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole road on handwritten digits, in minutes on two cores: convert, train CLIM, evaluate, draw. Called by `make demo`.
+# The complete way on handwritten digits, in minutes on two cores: convert, train CLIM, evaluate, draw. Called by `make demo`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 DATA=data/digits.beton RUN=runs/demo
@@ -13,7 +13,7 @@ accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dyna
 echo "== evaluate: kNN beside the untrained network and raw pixels, and a linear probe"
 python eval.py knn --run $RUN --data $DATA --val-data data/digits-test.beton --baselines
 python eval.py linear --run $RUN --data $DATA --val-data data/digits-test.beton
-echo "== draw: what the method sees, and whom it pairs"
+echo "== draw: the views of the recipe, and anchors beside their partners"
 python -m tools.preview views $DATA $RUN/views.png
 python -m tools.preview partners $RUN $DATA $RUN/partners.png
 echo "== done; look at $RUN/views.png and $RUN/partners.png, the checkpoint is in $RUN/checkpoints"

@@ -1,20 +1,27 @@
-"""What is installed, what works, which stage limits training on your data, and what mends it.
+"""Says what is installed and works, which stage limits training on your data, and how to fix what is wrong.
 
-    python -m tools.doctor                                                     # the installation
-    python -m tools.doctor --data data/photos.beton --verify   # every image against its checksum
-    python -m tools.doctor --data data/photos.beton -- --method clim --width 64   # and 30 seconds of each stage
+    python -m tools.doctor                                                        # the installation
+    python -m tools.doctor --data data/photos.beton --verify                      # every image against its checksum
+    python -m tools.doctor --data data/photos.beton -- --method clim --width 64   # 30 seconds of measuring each stage
 
-What follows `--` are options of train.py, so that what is probed is what will be trained.
+Options after `--` are those of train.py, so that the doctor measures exactly what you are going to train.
 """
 
 from __future__ import annotations
 
 import os
 
+from tools.diagnosis.checkout import require_own_packages
+
+if __name__ == "__main__":
+    require_own_packages("tools.doctor")  # the imports below would fail with a traceback
+
 from tools.command_line import guarded_main
 
-os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")  # as train.py, for the same reason
+# Must be set before torch is imported. As in train.py: OpenMP threads that spin would starve the loader's threads.
+os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +40,7 @@ from pipelines import open_dataset
 from pipelines.compiled import compile_hot_path
 from pipelines.printable import printable
 from tools.command_line import Failure, OneLineParser, own_and_passed_on
-from tools.diagnosis.bottleneck import Speeds, Verdict, probe, verdict
+from tools.diagnosis.bottleneck import Speeds, Verdict, measure_stages, verdict
 from tools.diagnosis.installation import Check, checks, file_cache
 from tools.run.accelerator import use_threads
 from tools.run.options import parse
@@ -46,13 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def diagnose(arguments: Sequence[str] | None) -> int:
+    """Check the installation and, with --data, the data set and the speed of each stage; return the exit code."""
     own, passed_on = own_and_passed_on(arguments)
-    parser = OneLineParser(prog="tools.doctor", description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, metavar="FILE", help="a converted data set to probe")
-    parser.add_argument("--seconds", type=float, default=30, help="of the probe, over all stages (default: 30)")
-    parser.add_argument("--verify", action="store_true", help="compare every image of --data with its checksum first")
-    console = Console()
-    options = parser.parse_args(own)
+    options, console = parse_own(own), Console()
     found = [*checks(), *([file_cache(options.data)] if options.data and options.data.exists() else [])]
     show(found, console)
     if not 0 < options.seconds < float("inf"):
@@ -61,62 +64,89 @@ def diagnose(arguments: Sequence[str] | None) -> int:
         raise Failure("--verify needs --data FILE")
     if options.verify:
         dataset = open_dataset(options.data, check="full")
-        told = f"all {dataset.number:,} images of {printable(str(dataset.path))} are those of its card"
-        console.print(told, highlight=False, markup=False)
+        line = f"all {dataset.number:,} images of {printable(str(dataset.path))} match the checksums in its card"
+        console.print(line, highlight=False, markup=False)
     if options.data is not None:
-        speeds, why, note = examine(options.data, passed_on, options.seconds)
-        report(speeds, why, note, console)
+        speeds, limit, note = examine(options.data, passed_on, options.seconds)
+        report(speeds, limit, note, console)
     return int(any(check.state == "missing" for check in found))
 
 
-def examine(data: Path, words: Sequence[str], seconds: float) -> tuple[Speeds, Verdict, str]:
-    """Probes the method that these options of train.py would train; also says which loader was taken.
+def parse_own(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = OneLineParser(
+        prog="tools.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, metavar="FILE", help="a converted data set to measure the speed on")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=30,
+        metavar="X",
+        help="the duration of the measurement of all stages together (default: %(default)s)",
+    )
+    parser.add_argument("--verify", action="store_true", help="first compare every image of --data with its checksum")
+    return parser.parse_args(arguments)
+
+
+def examine(data: Path, train_options: Sequence[str], seconds: float) -> tuple[Speeds, Verdict, str]:
+    """Measure the stages of the training that these options of train.py ask for; the method is CLIM by default.
+
+    Returns:
+        The speed of each stage, which one limits, and the loader's note, which says what it chose.
 
     Raises:
-        Failure, ValueError: options or data that cannot be used.
+        Failure, ValueError: options or data cannot be used.
     """
-    default = [] if "--method" in words else ["--method", "clim"]
-    options, overrides = parse(["--data", str(data), *default, *words])
+    default = [] if "--method" in train_options else ["--method", "clim"]
+    options, given_values = parse(["--data", str(data), *default, *train_options])
     dataset = open_dataset(data)
     name = options.recipe or recipe_for(options.method, dataset.name, float(np.median(dataset.widths)))
-    recipe = resolve(options.method, name, **overrides)
+    recipe = resolve(options.method, name, **given_values)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     threads = use_threads(options.threads)
     compile_hot_path(options.compile)
     method = build(recipe.method, recipe)
-    speeds, note = probe(
-        method, dataset, recipe.training.batch_size, seconds, device,
-        loader=options.loader, threads=threads, dtype=DTYPES[options.precision], compile=options.compile,
-    )  # fmt: skip
-    return speeds, verdict(speeds, dataset, method.views, device, note.split()[1].rstrip(":,")), note
+    speeds, note = measure_stages(
+        method,
+        dataset,
+        recipe.training.batch_size,
+        seconds,
+        device,
+        loader=options.loader,
+        threads=threads,
+        dtype=DTYPES[options.precision],
+        compile=options.compile,
+    )
+    loader = note.split()[1].rstrip(":,")  # the note starts with "loader NAME"
+    return speeds, verdict(speeds, dataset, method.views, device, loader), note
 
 
 def show(found: Sequence[Check], console: Console) -> None:
-    """Prints the checks as a table."""
+    """Print the checks of the installation as a table."""
     table = Table(title="installation", title_justify="left")
-    for column in ("", "found", "mend with"):
+    for column in ("", "found", "fix with"):
         table.add_column(column)
     for check in found:
         colour = _COLOURS[check.state]
-        table.add_row(Text(check.name, colour), Text(printable(check.found)), Text(check.mend))
+        table.add_row(Text(check.name, colour), Text(printable(check.found)), Text(check.remedy))
     console.print(table)
 
 
-def report(speeds: Speeds, why: Verdict, note: str, console: Console) -> None:
-    """Prints the stages, and the one that limits."""
+def report(speeds: Speeds, limit: Verdict, note: str, console: Console) -> None:
+    """Print the speed of each stage, and which one limits."""
     table = Table(title="samples/s of each stage", title_justify="left")
     table.add_column("stage")
     table.add_column("samples/s", justify="right")
     for stage, speed in (
         ("decode and crop", speeds.cut),
-        ("whole loader", speeds.loaded),
-        ("step, batch already there", speeds.trained),
+        ("complete loader", speeds.loaded),
+        ("step on a ready batch", speeds.trained),
         ("training from the loader", speeds.together),
     ):
         table.add_row(stage, f"{speed:,.0f}")
     console.print(table)
-    limit = f"[bold]limit: {escape(why.stage)}[/] ({escape(why.why)})\nmend: {escape(why.mend)}"
-    console.print(f"{escape(note)}\n{limit}", highlight=False)
+    text = f"[bold]limit: {escape(limit.stage)}[/] ({escape(limit.reason)})\nto fix: {escape(limit.remedy)}"
+    console.print(f"{escape(note)}\n{text}", highlight=False)
 
 
 if __name__ == "__main__":

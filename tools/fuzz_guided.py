@@ -1,9 +1,9 @@
-"""Coverage-guided fuzzing of the parsers that are ours: inputs that reach new lines are kept and changed further.
+"""Fuzzes one of the project's own parsers, guided by coverage: inputs that reach new lines of code are mutated further.
 
     python -m tools.fuzz_guided pickle --seconds 60        # or card, beton, index, names, tar, zip, jpeg
 
-A parser may read its input or refuse it in one line; any other exception ends the run with exit code 77, and the input
-is kept as crash-... in the folder given with --keep. `tools.fuzz` tries whole files without guidance.
+A parser may accept its input or refuse it in one line. Any other exception ends the run with exit code 77, and the
+input is kept as crash-... in the folder that --keep names. `tools.fuzz` damages complete files, without guidance.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Parser = Callable[[bytes], None]
 
 
 def _bytes(read: Callable[[bytes], object]) -> Parser:
-    """Parses bytes as they are."""
+    """Return the fuzz target of a parser of bytes."""
 
     def parse(data: bytes) -> None:
         try:
@@ -42,7 +42,7 @@ def _bytes(read: Callable[[bytes], object]) -> Parser:
 
 
 def _file(name: str, read: Callable[[Path], object]) -> Parser:
-    """Parses files: the input is written to one first."""
+    """Return the fuzz target of a parser of files: each input is first written to a file of this name."""
     path = Path(tempfile.mkdtemp(prefix="guided-")) / name
 
     def parse(data: bytes) -> None:
@@ -56,12 +56,13 @@ def _file(name: str, read: Callable[[Path], object]) -> Parser:
 
 
 def _one_line(error: ValueError) -> None:
+    """Require that the message with which an input was refused is one printable line."""
     if not str(error).isprintable():
         raise RuntimeError(f"more than one printable line: {error!r}")
 
 
 def parser_of(name: str) -> Parser:
-    """What is fuzzed under a name."""
+    """Return the fuzz target of a name."""
     from pipelines.formats.beton_format import read_table
     from pipelines.formats.card import check_card, read_card, read_names
     from pipelines.formats.inspection import jpeg_sides
@@ -95,11 +96,12 @@ NAMES = ("pickle", "jpeg", "card", "beton", "index", "names", "tar", "zip")
 
 
 def seeds(name: str) -> list[bytes]:
-    """Sound inputs to start from."""
+    """Return valid inputs, from which fuzzing starts."""
     from PIL import Image
 
     from pipelines.formats.beton_writer import BetonWriter
     from pipelines.formats.card import CARD_FORMAT, CARD_VERSION, write_card
+    from pipelines.formats.format import Sample
     from pipelines.formats.image_table import RAW
     from pipelines.formats.shard_format import RECORD, index_bytes
 
@@ -113,19 +115,23 @@ def seeds(name: str) -> list[bytes]:
         if name == "jpeg":
             return [picture.getvalue()]
         if name == "card":
-            facts = {
+            card = {
                 "format": CARD_FORMAT,
                 "version": CARD_VERSION,
                 "number": 1,
                 "classes": ["a"],
                 "checksum": "0" * 32,
+                "mean": [0.5] * 3,
+                "std": [0.2] * 3,
+                "source": "s",
+                "file": {"bytes": 1},
             }
-            write_card(path, facts | {"mean": [0.5] * 3, "std": [0.2] * 3, "source": "s", "file": {"bytes": 1}})
+            write_card(path, card)
             return [Path(f"{path}.json").read_bytes()]
         if name == "beton":
             with BetonWriter(path, 3, 1 << 12) as writer:
                 for label in range(3):
-                    writer.add(RAW, 2, 2, label, bytes(12))
+                    writer.add(Sample(RAW, 2, 2, label, bytes(12), bytes(16), label))
             return [path.read_bytes()]
         if name == "index":
             return [index_bytes(np.zeros(3, dtype=RECORD), 1)]
@@ -148,14 +154,31 @@ def main() -> int:
 
 
 def fuzz() -> None:
+    """Fuzz the parser that the command line names until the time or the number of inputs is used up."""
     parser = OneLineParser(
         prog="tools.fuzz_guided", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("parser", choices=NAMES)
-    parser.add_argument("--seconds", type=int, default=60, metavar="T", help="how long (default: %(default)s)")
-    parser.add_argument("--number", type=int, default=-1, metavar="N", help="inputs to stop at, if that comes first")
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the changes (default: %(default)s)")
-    parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"), metavar="FOLDER", help="for crashes")
+    parser.add_argument("parser", choices=NAMES, help="the parser to fuzz")
+    parser.add_argument(
+        "--seconds", type=int, default=60, metavar="N", help="the time after which to stop (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--number",
+        type=int,
+        default=-1,
+        metavar="N",
+        help="the number of inputs after which to stop (default: none)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="the seed of the mutations (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        default=Path("fuzz-findings"),
+        metavar="DIR",
+        help="the folder for inputs that crash the parser (default: %(default)s)",
+    )
     options = parser.parse_args()
     if find_spec("atheris") is None:
         raise Failure("atheris is not installed (it has no build for every Python): pip install atheris")
@@ -166,10 +189,18 @@ def fuzz() -> None:
     corpus = Path(tempfile.mkdtemp(prefix="corpus-"))
     for number, data in enumerate(seeds(options.parser)):
         (corpus / str(number)).write_bytes(data)
-    words = [f"-max_total_time={options.seconds}", f"-runs={options.number}", f"-seed={options.seed}"]
-    words += ["-rss_limit_mb=2048", "-timeout=20"]
-    words += [f"-artifact_prefix={options.keep}{os.sep}", "-max_len=20000", "-print_final_stats=1", str(corpus)]
-    atheris.Setup([sys.argv[0], *words], parse)
+    libfuzzer_options = [
+        f"-max_total_time={options.seconds}",
+        f"-runs={options.number}",
+        f"-seed={options.seed}",
+        "-rss_limit_mb=2048",
+        "-timeout=20",
+        f"-artifact_prefix={options.keep}{os.sep}",
+        "-max_len=20000",
+        "-print_final_stats=1",
+        str(corpus),
+    ]
+    atheris.Setup([sys.argv[0], *libfuzzer_options], parse)
     atheris.Fuzz()
 
 

@@ -1,4 +1,4 @@
-"""Text of any origin in a Markdown document: it is shown as it is and means nothing there."""
+"""Writes text of any origin into Markdown so that it is displayed literally and never taken for markup."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterable, Sequence
 
 from pipelines.printable import printable
 
-# What can begin something inside a line, and addresses, which become links by themselves.
-_MEANT = re.compile(r"[\\`*_\[\]<>#|~$&@]|:(?=//)|(?<=\bwww)\.")
+# Characters that can start inline markup, and the parts of an address that Markdown would turn into a link.
+_MARKUP = re.compile(r"[\\`*_\[\]<>#|~$&@]|:(?=//)|(?<=\bwww)\.")
 
 
 def escaped(value: object) -> str:
-    """A value within a line of text, not at its start, or in a cell of a table."""
-    return _MEANT.sub(r"\\\g<0>", printable(str(value)).strip())
+    """Return a value as literal text for the inside of a line or for a table cell, but not for the start of a line."""
+    return _MARKUP.sub(r"\\\g<0>", printable(str(value)).strip())
 
 
 def code(value: object) -> str:
-    """A value as code, between backticks that it cannot end; also in a cell of a table."""
+    """Return a value as inline code, also for a table cell; backticks in the value cannot end the code."""
     text = printable(str(value)).replace("|", "\\|")
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     pad = " " if text.startswith("`") or text.endswith("`") else ""
@@ -25,6 +25,6 @@ def code(value: object) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Rows of cells that are Markdown already; all but the first column are set to the right."""
+    """Return a table whose cells are already Markdown; all columns but the first are right-aligned."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,12 +1,13 @@
-"""Replays the step at which a run stopped because something was not finite, and shows where that begins.
+"""Repeats the step at which a run stopped because something was not finite, and shows where that begins.
 
     python -m tools.replay runs/clim-photos/nonfinite-step-00000123
 
-Exit code 0: it happens here too. 1: all is finite here. 2: the folder cannot be used.
+Exit code 0: it happens here too. 1: everything is finite here. 2: the folder cannot be used.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,23 +17,27 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor, nn
 
-from models import build, resolve
 from models.method import Method
-from models.storage import checkpoint
-from models.training.config import with_current_names
 from models.training.precision import DTYPES
 from pipelines import Batch
 from pipelines.printable import printable
 from tools.command_line import Failure, OneLineParser, guarded_main
 from tools.run.accelerator import device_of
-from tools.run.nonfinite_guard import unnamed
+from tools.run.nonfinite_files import read_batches, read_method
 
+#: What reading a folder raises that was edited or is damaged.
 _UNUSABLE = (
-    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, SafetensorError,
-)  # fmt: skip
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    RuntimeError,
+    SafetensorError,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,93 +45,86 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def replay_folder(arguments: Sequence[str] | None) -> int:
-    """Restores what a run saved of its step and makes the step again; 0 if it is finite now."""
-    parser = OneLineParser(prog="tools.replay", description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="RUN/nonfinite-step-...")
-    parser.add_argument("--device", help="cpu or cuda (default: a GPU where there is one)")
-    options = parser.parse_args(arguments)
+    """Restore the state before the step and repeat the step; return the exit code."""
+    options = parse(arguments)
     device = device_of(options.device).type
     try:
         facts, config = (json.loads((options.folder / name).read_text()) for name in ("step.json", "config.json"))
-        method = restored(options.folder, facts, config)
-        batches = saved_batches(options.folder, facts)
+        method = read_method(options.folder, facts, config)
+        batches = read_batches(options.folder, facts)
         precision = DTYPES[facts["precision"]]
-        told = f"step {facts['step']} of {config['method']}, in the run: {facts['reason']}"
+        title = f"step {facts['step']} of {config['method']}, in the run: {facts['reason']}"
     except _UNUSABLE as error:
         reason = " ".join(str(error).split())[:300]
         raise Failure(f"{options.folder} cannot be replayed ({type(error).__name__}: {reason})") from None
-    print(printable(told))
+    print(printable(title))
     return int(not replay(method.to(device), batches, precision, device))
 
 
-def restored(folder: Path, facts: Mapping[str, Any], config: Mapping[str, Any]) -> Method:
-    """The method as it was before the step."""
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in with_current_names(config["recipe"]).items()}
-    method = build(config["method"], resolve(config["method"], config["recipe_name"], **values))
-    method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types do not know it alone
-    saved = checkpoint.load(folder / "before" / f"step-{facts['step'] - 1:08d}")
-    method.load_state_dict(saved.model)
-    method.begin(facts["step"] - 1, facts["steps_per_epoch"], config["recipe"]["epochs"])
-    return method.train()
-
-
-def saved_batches(folder: Path, facts: Mapping[str, Any]) -> list[Batch]:
-    """The parts of the step's global batch: sample m of process r of W is its sample m W + r."""
-    files = [load((folder / f"batch-process-{rank}.safetensors").read_bytes()) for rank in range(facts["processes"])]
-    parts = []
-    for number, seed in enumerate(facts["seeds"]):
-        names = [name for name in files[0] if name.startswith(f"{number} ")]
-        joined = {name.split(" ", 1)[1]: torch.stack([f[name] for f in files], 1).flatten(0, 1) for name in names}
-        parts.append(unnamed(joined, seed))
-    return parts
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = OneLineParser(
+        prog="tools.replay", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="the folder RUN/nonfinite-step-N")
+    parser.add_argument(
+        "--device", metavar="NAME", help="the device to compute on, cpu or cuda (default: a GPU, if there is one)"
+    )
+    return parser.parse_args(arguments)
 
 
 def replay(method: Method, batches: Sequence[Batch], precision: torch.dtype, device: str) -> bool:
-    """Forward and backward of one step; prints what is not finite and returns whether anything is."""
-    show("before the step, of the tensors of the state", method.state_dict())
-    show(
-        "of the batch", {f"view {n} of part {p}": v for p, part in enumerate(batches) for n, v in enumerate(part.views)}
-    )
+    """Make the forward and backward passes of a step, and print what is not finite.
+
+    Returns:
+        Whether anything was not finite.
+    """
+    report("before the step, of the tensors of the state", method.state_dict())
+    views = {
+        f"view {number} of micro-batch {micro_batch}": view
+        for micro_batch, batch in enumerate(batches)
+        for number, view in enumerate(batch.views)
+    }
+    report("of the batch", views)
     autocast = torch.autocast(device, precision, enabled=precision != torch.float32)
     found = False
     for batch in batches:
-        with first_outputs(method) as first, autocast:
-            losses = method(moved(batch, device))
-        if first:
-            print(f"forward: {first[0]} is the first whose output is not finite")
-        parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.terms.items())
-        print(f"loss: {float(losses.total.detach()):g}{f' ({parts})' if parts else ''}")
+        with nonfinite_modules(method) as modules, autocast:
+            losses = method(on_device(batch, device))
+        if modules:
+            print(f"forward: {modules[0]} is the first whose output is not finite")
+        terms = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.terms.items())
+        print(f"loss: {float(losses.total.detach()):g}{f' ({terms})' if terms else ''}")
         torch.autograd.backward(losses.total)
-        found = found or bool(first) or not bool(losses.total.isfinite())
+        found = found or bool(modules) or not bool(losses.total.isfinite())
     gradients = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
-    return show("of the gradients", gradients) or found
+    return report("of the gradients", gradients) or found
 
 
-def show(what: str, tensors: Mapping[str, Tensor]) -> bool:
-    """A line for each tensor with values that are not finite, at most ten; whether there is one."""
-    wrong = {name: int((~tensor.isfinite()).sum()) for name, tensor in tensors.items() if tensor.is_floating_point()}
-    wrong = {name: count for name, count in wrong.items() if count}
-    print(f"{what}: {len(wrong)} of {len(tensors)} are not finite" if wrong else f"{what}: all are finite")
-    for name, count in list(wrong.items())[:10]:
+def report(title: str, tensors: Mapping[str, Tensor]) -> bool:
+    """Print how many tensors are not finite, and a line for each of the first ten; return whether there is one."""
+    counts = {name: int((~tensor.isfinite()).sum()) for name, tensor in tensors.items() if tensor.is_floating_point()}
+    counts = {name: count for name, count in counts.items() if count}
+    print(f"{title}: {len(counts)} of {len(tensors)} are not finite" if counts else f"{title}: all are finite")
+    for name, count in list(counts.items())[:10]:
         print(f"    {name}: {count} of {tensors[name].numel()} values")
-    return bool(wrong)
+    return bool(counts)
 
 
 @contextmanager
-def first_outputs(method: nn.Module) -> Iterator[list[str]]:
-    """Collects the innermost modules whose output is not finite, in the order in which they ran."""
+def nonfinite_modules(method: nn.Module) -> Iterator[list[str]]:
+    """Collect the innermost modules whose output is not finite, in the order in which they run within the context."""
     found: list[str] = []
 
-    def looker(name: str) -> Any:
+    def hook_of(name: str) -> Any:
         def check_output(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             if isinstance(output, Tensor) and not bool(output.isfinite().all()):
-                came = all(bool(x.isfinite().all()) for x in inputs if isinstance(x, Tensor))
-                found.append(f"{name} ({type(module).__name__}; its input is {'' if came else 'not '}finite)")
+                finite_input = all(bool(x.isfinite().all()) for x in inputs if isinstance(x, Tensor))
+                found.append(f"{name} ({type(module).__name__}; its input is {'' if finite_input else 'not '}finite)")
 
         return check_output
 
     leaves = [(name, module) for name, module in method.named_modules() if not any(module.children())]
-    handles = [module.register_forward_hook(looker(name)) for name, module in leaves]
+    handles = [module.register_forward_hook(hook_of(name)) for name, module in leaves]
     try:
         yield found
     finally:
@@ -134,10 +132,10 @@ def first_outputs(method: nn.Module) -> Iterator[list[str]]:
             handle.remove()
 
 
-def moved(batch: Batch, device: str) -> Batch:
-    """The batch on a device, its views channels-last as the loader makes them."""
+def on_device(batch: Batch, device: str) -> Batch:
+    """Return the batch on a device, its views channels-last as the loader makes them."""
     views = tuple(view.to(device, memory_format=torch.channels_last) for view in batch.views)
-    partner = None if batch.partner is None else moved(batch.partner, device)
+    partner = None if batch.partner is None else on_device(batch.partner, device)
     box = None if batch.box is None else batch.box.to(device)
     return Batch(views, batch.index.to(device), batch.label.to(device), batch.seed, partner, box)
 

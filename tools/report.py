@@ -1,11 +1,12 @@
-"""A run in pictures: PNG files, and one HTML page that holds them all and needs nothing else.
+"""Draws a run: PNG files, and one HTML page that contains them all and needs nothing else.
 
     python -m tools.report runs/clim-photos                              into runs/clim-photos/report
     python -m tools.report runs/clim-photos --data photos.beton --out clim-report
     python -m tools.report compare runs/clim-photos runs/msvq-photos     one table of several runs
 
-Curves of everything that was logged, a map of the features, nearest neighbours, confusion of classes; for CLIM its
-partners, for CGH its hypercolumns. Labels are optional: what takes them is left out with a sentence.
+The report shows curves of everything that was logged, a map of the features, nearest neighbours and the confusion of
+classes; for CLIM also its partners, for CGH its hypercolumns. Labels are optional: instead of a section that needs them
+there is a sentence that says so.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(given: Sequence[str]) -> None:
-    """Draws the report of a run and puts it in its folder."""
+    """Draw the report of a run and write it."""
     for package, name in (("matplotlib", "matplotlib"), ("sklearn", "scikit-learn")):
         if find_spec(package) is None:
             raise Failure(f"pictures need {name}: pip install {name}")
@@ -52,33 +53,40 @@ def report(given: Sequence[str]) -> None:
     record = read_run(options.run)
     train = training_images(record, options.data)
     held_out = held_out_images(record, train, options.val_data)
-    files = make(record, train, held_out, options)
+    files = draw_files(record, train, held_out, options)
     publish(out, files)
     size = len(files[PAGE]) / 1e6
     print(f"{printable(str(out / PAGE))}: {size:.1f} MB, and {len(files) - 1} pictures beside it")
 
 
-def make(record: RunRecord, train: Dataset, held_out: Dataset | None, options: argparse.Namespace) -> dict[str, bytes]:
-    """The files of the report, by name."""
+def draw_files(
+    record: RunRecord, train: Dataset, held_out: Dataset | None, options: argparse.Namespace
+) -> dict[str, bytes]:
+    """Return the contents of the report's files, by name."""
     from tools.reporting.page import page
 
     features = extract_features(record, train, held_out, options.bank, options.bank, device_of(options.device))
-    made = list(sections(record, train, features, options))
+    chapters = list(sections(record, train, features, options))
     config = record.config
     title = f"{config['method']} on {train.name}"
     step, seen = record.rows[-1]["step"], record.rows[-1].get("samples_seen", 0)
     subtitle = f"{record.path.name}: recipe {config['recipe_name']}, step {step:,}, {seen:,} images seen"
-    files = {picture.name: picture.png for section in made for picture in section.pictures}
-    return files | {PAGE: page(title, subtitle, made).encode()}
+    files = {picture.name: picture.png for section in chapters for picture in section.pictures}
+    return files | {PAGE: page(title, subtitle, chapters).encode()}
 
 
 def sections(
     record: RunRecord, train: Dataset, features: RunFeatures | None, options: argparse.Namespace
 ) -> Iterator[Section]:
-    """The chapters of the page, in its order."""
+    """Yield the sections of the page, in order.
+
+    Args:
+        train: the run's training images.
+        features: None if the run has no checkpoint yet.
+    """
     from tools.reporting.curves import curve_sections
+    from tools.reporting.embedding_map import map_section
     from tools.reporting.hypercolumns import hypercolumn_section
-    from tools.reporting.map import map_section
     from tools.reporting.neighbors import confusion_section, gallery_section
     from tools.reporting.page import Section
     from tools.reporting.partners import partners_section
@@ -86,7 +94,7 @@ def sections(
     yield from number_sections(record)
     yield from curve_sections(record)
     if features is None:
-        yield Section("Features", "Left out with all that needs them: the run has no checkpoint yet.")
+        yield Section("Features", "Left out, with everything that needs features: the run has no checkpoint yet.")
         return
     seen = features.held_out or features.bank
     rows_N = spread_over(torch.arange(len(seen.number_N)).numpy(), options.images)
@@ -102,20 +110,39 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = OneLineParser(
         prog="tools.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run of train.py")
-    parser.add_argument("--data", metavar="FILE", help="the run's training images (default: where they were)")
-    parser.add_argument("--val-data", metavar="FILE", help="held-out images (default: the run's, or a split beside)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the report (default: RUN/report)")
-    parser.add_argument("--images", type=_positive, default=2000, help="images of the map (default: %(default)s)")
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run of train.py")
+    parser.add_argument(
+        "--data", metavar="FILE", help="the run's training images (default: the file that the run was trained on)"
+    )
+    parser.add_argument(
+        "--val-data",
+        metavar="FILE",
+        help="the held-out images (default: those of the run, or the -val or -test file beside the training images)",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder of the report (default: RUN/report)")
+    parser.add_argument(
+        "--images", type=_positive, default=2000, metavar="N", help="the number of images of the map (default: 2000)"
+    )
     parser.add_argument(
         "--bank",
         type=_positive,
         default=10_000,
-        help="training, and held-out images looked at (default: %(default)s)",
+        metavar="N",
+        help="the largest number of training images, and of held-out images, whose features are used (default: 10000)",
     )
-    parser.add_argument("--queries", type=_positive, default=10, help="rows of the gallery (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn at random (default: %(default)s)")
-    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    parser.add_argument(
+        "--queries",
+        type=_positive,
+        default=10,
+        metavar="N",
+        help="the number of rows of the nearest-neighbour gallery (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="the seed of every random choice (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--device", metavar="NAME", help="the device to compute on, cpu or cuda (default: a GPU, if there is one)"
+    )
     return parser.parse_args(arguments)
 
 
@@ -124,6 +151,9 @@ def _positive(text: str) -> int:
     if number < 1:
         raise ValueError
     return number
+
+
+_positive.__name__ = "positive int"  # what argparse calls it in an error message
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
-"""Draws the README's tables from the measurements in tools/results/.
+"""Draws the tables in the project's Markdown files from the measurements in tools/results/.
 
-    python -m tools.results            # rewrites the tables between their marks
-    python -m tools.results --check    # says whether they are what the files hold
+    python -m tools.results            # redraws every marked table of every Markdown file
+    python -m tools.results --check    # changes nothing; exit code 1 if a table is out of date
 
-A table stands between `<!-- drawn: KIND FILE -->` and `<!-- end -->`. KIND is `sweep` for what tools.sweep wrote,
-`seeds` for several such files of one budget and different seeds (FILE,FILE,...), or the name of a benchmark for what
-`tools.benchmark --json` wrote. Nobody edits what is between the marks.
+A table stands between the lines `<!-- drawn: KIND FILE -->` and `<!-- end -->` and is never edited by hand. FILE is
+relative to the folder of the Markdown file, as in its links. KIND says what the JSON file holds and how it is drawn:
+
+    sweep       the methods of one `tools.sweep`
+    seeds       several sweeps of one budget that differ in their seed only, as FILE,FILE,...
+    NAME        the benchmark NAME, as written by `tools.benchmark --json`
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
@@ -21,7 +25,9 @@ from typing import Any
 from tools.command_line import OneLineParser, guarded_main
 
 ROOT = Path(__file__).resolve().parent.parent
-MARKED = re.compile(r"(<!-- drawn: (\S+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_FOLDERS = ("models", "pipelines", "tests", "tools")  # searched with all their subfolders, beside the root itself
+_OPENING = re.compile(r"^<!-- drawn:", re.MULTILINE)
+_MARKED = re.compile(r"^(<!-- drawn: (\S+) (\S+) -->\n).*?^(<!-- end -->)", re.DOTALL | re.MULTILINE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,90 +35,113 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def draw(arguments: Sequence[str] | None) -> int:
-    parser = OneLineParser(prog="tools.results", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--check", action="store_true", help="change nothing; exit code 1 where a table is not up to date"
+    """Redraw or check the tables that the command line asks for; return the exit code."""
+    parser = OneLineParser(
+        prog="tools.results", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="the file to draw into")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if a table is out of date")
+    parser.add_argument(
+        "--readme", type=Path, metavar="FILE", help="the only Markdown file to draw into (default: all of the project)"
+    )
     options = parser.parse_args(arguments)
-    text = options.readme.read_text()
-    drawn = draw_all(text, options.readme.parent)
-    if options.check:
-        if text != drawn:
-            print(
-                f"{options.readme}: a table is not what its file holds; run: python -m tools.results", file=sys.stderr
-            )
-        return int(text != drawn)
-    options.readme.write_text(drawn)
-    return 0
+    outdated = False
+    for path in [options.readme] if options.readme else marked_files(ROOT):
+        text = path.read_text()
+        drawn = draw_all(text, path)
+        if options.check and text != drawn:
+            outdated = True
+            print(f"{path}: a table is out of date; run: python -m tools.results", file=sys.stderr)
+        elif text != drawn:
+            path.write_text(drawn)
+    return int(outdated)
 
 
-def draw_all(text: str, folder: Path) -> str:
-    """`text` with every marked table made anew.
+def marked_files(root: Path) -> list[Path]:
+    """Return the project's Markdown files that hold at least one marked table."""
+    files = [*root.glob("*.md"), *(path for folder in _FOLDERS for path in (root / folder).rglob("*.md"))]
+    return sorted(path for path in files if _OPENING.search(path.read_text()))
+
+
+def draw_all(text: str, path: Path) -> str:
+    """Return the text of a Markdown file with every marked table redrawn.
+
+    Args:
+        text: the current text.
+        path: the Markdown file; the files that the marks name are relative to its folder.
 
     Raises:
-        ValueError: a file is missing, is not JSON, or holds no such table.
+        ValueError: a mark is incomplete, or its file is missing, is not JSON or holds no such table.
     """
 
-    def table(mark: re.Match[str]) -> str:
-        kind, name = mark[2], mark[3]
+    def redraw(mark: re.Match[str]) -> str:
+        opening, kind, names, closing = mark.groups()
         try:
-            results = [json.loads((folder / part).read_text()) for part in name.split(",")]
+            results = [json.loads((path.parent / name).read_text()) for name in names.split(",")]
             if kind == "seeds":
                 rows = seed_rows(results)
             else:
                 rows = sweep_rows(results[0]) if kind == "sweep" else benchmark_rows(results[0], kind)
-            return mark[1] + "".join(f"| {' | '.join(row)} |\n" for row in rows) + mark[4]
+            return opening + "".join(f"| {' | '.join(row)} |\n" for row in rows) + closing
         except OSError as error:
-            raise ValueError(f"there is no {error.filename}, from which a table is to be drawn") from None
+            raise ValueError(f"{path}: there is no {error.filename}, from which a table is drawn") from None
         except (KeyError, ValueError) as error:
-            raise ValueError(f"{folder / name} holds no table '{kind}' ({type(error).__name__}: {error})") from None
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{path}: {names} holds no table '{kind}' ({reason})") from None
 
-    return MARKED.sub(table, text)
+    drawn, tables = _MARKED.subn(redraw, text)
+    marks = len(_OPENING.findall(text))
+    if tables != marks:
+        raise ValueError(f"{path}: {marks} marks, of which {tables} read `<!-- drawn: KIND FILE -->` and have an end")
+    return drawn
 
 
 def sweep_rows(result: dict[str, Any]) -> Iterator[list[str]]:
-    """Methods under one budget, the best kNN first."""
+    """Yield the cells of a sweep: one row a method, the best kNN accuracy first, then the two baselines."""
     rows = sorted(result["rows"], key=lambda row: -row["knn"])
     yield ["method", "kNN %", "linear %", "loss, first to last", "feature spread", "effective rank", "images seen"]
     yield ["---", *["---:"] * 6]
     for row in rows:
         yield [
-            row["method"], f"**{row['knn']:.2f}**", f"{row['linear']:.2f}",
-            f"{row['first_loss']:.3f} to {row['last_loss']:.3f}", f"{row['spread']:.2f}", f"{row['rank']:.1f}",
+            row["method"],
+            f"**{row['knn']:.2f}**",
+            f"{row['linear']:.2f}",
+            f"{row['first_loss']:.3f} to {row['last_loss']:.3f}",
+            f"{row['spread']:.2f}",
+            f"{row['rank']:.1f}",
             f"{row['images_seen']:,}",
-        ]  # fmt: skip
+        ]
     for name, title in (("untrained", "*untrained*"), ("pixels", "*raw pixels*")):
         yield [title, *(f"{rows[0][f'{protocol}_{name}']:.2f}" for protocol in ("knn", "linear")), *[""] * 4]
 
 
 def seed_rows(results: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
-    """Mean and standard deviation over the seeds of each method that every result has, the best kNN first.
+    """Yield mean and standard deviation over the seeds, for each method that every sweep has, the best kNN first.
 
     Raises:
-        ValueError: the results differ in more than the seed.
+        ValueError: the sweeps differ in more than the seed.
     """
     budgets = [(result["data"], without_seed(result["options"]), result["own_options"]) for result in results]
     if any(budget != budgets[0] for budget in budgets):
         raise ValueError("the sweeps differ in more than --seed")
-    found = [{row["method"]: row for row in result["rows"]} for result in results]
+    sweeps = [{row["method"]: row for row in result["rows"]} for result in results]
     yield ["method", "seeds", "kNN %", "linear %"]
     yield ["---", *["---:"] * 3]
-    rows = []
-    for method in set.intersection(*(set(rows) for rows in found)):
-        columns = ([rows[method][name] for rows in found] for name in ("knn", "linear"))
-        rows.append([method, str(len(found)), *(f"{mean(values):.2f} ± {stdev(values):.2f}" for values in columns)])
-    yield from sorted(rows, key=lambda row: row[2], reverse=True)
+    values = {
+        method: [[rows[method][name] for rows in sweeps] for name in ("knn", "linear")]
+        for method in set.intersection(*(set(rows) for rows in sweeps))
+    }
+    for method, columns in sorted(values.items(), key=lambda item: -mean(item[1][0])):
+        yield [method, str(len(sweeps)), *(f"{mean(column):.2f} ± {stdev(column):.2f}" for column in columns)]
 
 
 def without_seed(options: Sequence[str]) -> list[str]:
-    """Options of train.py but for `--seed N`."""
-    place = list(options).index("--seed") if "--seed" in options else len(options)
-    return [*options[:place], *options[place + 2 :]]
+    """Return options of train.py without `--seed N`."""
+    index = list(options).index("--seed") if "--seed" in options else len(options)
+    return [*options[:index], *options[index + 2 :]]
 
 
 def benchmark_rows(result: dict[str, Any], name: str) -> Iterator[list[str]]:
-    """Every contender of every case of a benchmark."""
+    """Yield the cells of a benchmark: one row for each contender of each case."""
     cases = result["benchmarks"][name]
     memory = any("peak_mib" in found for case in cases for found in case["contenders"].values())
     yield ["case", "contender", "median", "ours is better", "spread", *(["peak MiB"] if memory else [])]
@@ -122,11 +151,12 @@ def benchmark_rows(result: dict[str, Any], name: str) -> Iterator[list[str]]:
             spread = f"{found['spread']:.0%}{' (noisy)' if found['noisy'] else ''}"
             peak = [f"{max(0, found['peak_mib']):,.0f}" if "peak_mib" in found else ""] if memory else []
             ratio = f"{found['ours_is_better']:.2f}x" if number else ""
-            first = case["case"] if number == 0 else ""
-            yield [first, contender, f"{_short(found['median'])} {case['unit']}", ratio, spread, *peak]
+            title = case["case"] if number == 0 else ""
+            yield [title, contender, f"{_short(found['median'])} {case['unit']}", ratio, spread, *peak]
 
 
 def _short(value: float) -> str:
+    """Return a number with three significant digits, or all its integer digits if it has more."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3g}"
 
 

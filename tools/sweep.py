@@ -1,12 +1,12 @@
-"""Trains several methods under one budget, one after the other, and tells what came out.
+"""Trains several methods under one budget, one after the other, evaluates them, and puts the results in one table.
 
     python -m tools.sweep --data data/cifar10.beton --val-data data/cifar10-test.beton --out runs/sweep \\
         --methods moco,clim,msvq -- --width 16 --max-steps 200
 
-Whatever follows `--` goes to train.py for every method; `--set clim:start-epoch=0` adds an option for one. A sweep that
-was interrupted goes on where it stopped: finished methods are skipped, an unfinished one resumes. The table and
-`sweep.json` hold, for each method, kNN of the untrained and the trained student, a linear probe, and two signs of
-collapse: the spread of the features and their effective rank.
+Options after `--` go to train.py for every method; `--set clim:start-epoch=0` adds an option for one method. Calling an
+interrupted sweep again continues it: finished methods are skipped, an unfinished one resumes. The table and
+OUT/sweep.json hold, for each method, the accuracy of kNN and of a linear probe on the trained network, on the untrained
+network and on raw pixels, and two signs of collapse: the spread of the features and their effective rank.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from tools.run.environment import machine, versions
 from tools.run.process_start import STOPPED, WATCHED
 
 ROOT = Path(__file__).resolve().parent.parent
+_FEATURE_BATCH = 512
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,47 +43,67 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def sweep(arguments: Sequence[str] | None) -> None:
-    words, passed_on = own_and_passed_on(arguments)
-    parser = OneLineParser(prog="tools.sweep", description="Train several methods under one budget.")
-    parser.add_argument("--data", required=True, help="converted training images")
-    parser.add_argument("--val-data", required=True, help="converted labelled images to classify")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--methods", default=",".join(sorted(REGISTRY)), help="names, by commas (default: all)")
-    parser.add_argument("--set", action="append", default=[], metavar="METHOD:OPTION=VALUE", help="for one method")
-    options = parser.parse_args(words)
+    """Train and evaluate every method, and write sweep.json after each of them."""
+    own, passed_on = own_and_passed_on(arguments)
+    options = parse(own)
     methods = options.methods.split(",")
     for number in WATCHED:
         signal.signal(number, _stop)
     for method in methods:
         if method not in REGISTRY:
-            raise Failure(f"unknown method '{method}'; take of {', '.join(sorted(REGISTRY))}")
-    own = {method: own_options(method, options.set) for method in methods}
-    asked = {
+            raise Failure(f"unknown method '{method}'; take one of {', '.join(sorted(REGISTRY))}")
+    options_of = {method: own_options(method, options.set) for method in methods}
+    settings = {
         "data": [describe_data(options.data), describe_data(options.val_data)],
-        "options": passed_on, "own_options": options.set,
-    }  # fmt: skip
+        "options": passed_on,
+        "own_options": options.set,
+    }
     rows = []
     for method in methods:
-        train(method, options, [*passed_on, *own[method]])
+        train(method, options, [*passed_on, *options_of[method]])
         rows.append(describe(method, options))
-        result = {"rows": rows, "machine": machine(), "versions": versions(), **asked}
+        result = {"rows": rows, "machine": machine(), "versions": versions(), **settings}
         (options.out / "sweep.json").write_text(json.dumps(result, indent=2) + "\n")
     show(rows, Console())
 
 
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = OneLineParser(
+        prog="tools.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True, metavar="FILE", help="the converted training images")
+    parser.add_argument("--val-data", required=True, metavar="FILE", help="the converted labelled images to classify")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of the runs")
+    parser.add_argument(
+        "--methods",
+        default=",".join(sorted(REGISTRY)),
+        metavar="NAME,NAME,...",
+        help="the methods to train (default: all)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="METHOD:OPTION=VALUE",
+        help="an option of train.py for one method; may be given several times",
+    )
+    return parser.parse_args(arguments)
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
+    """Handle a signal: say how to continue, and exit with the code of a stopped run."""
     print("tools.sweep: stopped by a signal; call it again to go on", file=sys.stderr)
     sys.exit(STOPPED)
 
 
 def describe_data(path: str) -> dict[str, Any]:
-    """Which images these are, wherever they lie."""
+    """Return what identifies a data set wherever its file lies: source, number of images and checksum."""
     dataset = open_dataset(path)
     return {"source": dataset.name, "images": dataset.number, "checksum": dataset.checksum}
 
 
 def own_options(method: str, settings: Sequence[str]) -> list[str]:
-    """The options of `--set` that are for this method, as train.py takes them.
+    """Return the options of `--set` that are for one method, as train.py takes them.
 
     Raises:
         Failure: one of them is not METHOD:OPTION=VALUE.
@@ -97,32 +118,37 @@ def own_options(method: str, settings: Sequence[str]) -> list[str]:
     return own
 
 
-def train(method: str, options: argparse.Namespace, rest: Sequence[str]) -> None:
-    """Trains and evaluates one method, or what of it is left to do.
+def train(method: str, options: argparse.Namespace, train_options: Sequence[str]) -> None:
+    """Train and evaluate one method, leaving out whatever an earlier call has finished.
 
     Raises:
-        Failure: a program failed; it has said why.
+        Failure: a program failed; it has printed why.
     """
     run = options.out / method
     data = ["--data", options.data, "--val-data", options.val_data]
     if not (run / "summary.json").exists():
         resume = ["--resume"] if (run / "config.json").exists() else []
-        call(["train.py", "--method", method, *data, "--output", str(run), *rest, *resume])
+        call(["train.py", "--method", method, *data, "--output", str(run), *train_options, *resume])
     for name in ("knn", "linear"):
         if not has_baselines(run / f"eval-{name}.json"):
             call(["eval.py", name, "--run", str(run), *data, "--baselines"])
 
 
 def has_baselines(evaluation: Path) -> bool:
-    """Whether an evaluation is there and holds what the table needs; one that somebody made without is made anew."""
+    """Return whether an evaluation exists and has both baselines; one that was made without them is repeated."""
     return evaluation.exists() and len(json.loads(evaluation.read_text()).get("baselines", {})) == 2
 
 
 def call(command: Sequence[str]) -> None:
+    """Run a program of the project to its end; a signal is passed on to it, and its end is waited for.
+
+    Raises:
+        Failure: the program failed.
+    """
     process = subprocess.Popen([sys.executable, str(ROOT / command[0]), *command[1:]])
     try:
         code = process.wait()
-    except BaseException:  # a signal: the program writes its checkpoint before this one ends
+    except BaseException:  # raised by `_stop`: the program must have time to write its checkpoint
         process.terminate()
         process.wait()
         raise
@@ -131,43 +157,56 @@ def call(command: Sequence[str]) -> None:
 
 
 def describe(method: str, options: argparse.Namespace) -> dict[str, Any]:
-    """A method's row: what it saw, and what came out."""
+    """Return a method's row of sweep.json."""
     run = options.out / method
     knn, linear, summary = (
         json.loads((run / name).read_text()) for name in ("eval-knn.json", "eval-linear.json", "summary.json")
     )
     encoder, held_out = from_run(run), open_dataset(options.val_data)
     view = evaluation(encoder.image_size, encoder.crop_ratio)
-    with make_loader(held_out, [view], 512, shuffle=False, drop_last=False) as loader:
+    with make_loader(held_out, [view], _FEATURE_BATCH, shuffle=False, drop_last=False) as loader:
         features_ND = extract(encoder.backbone, loader)
-    losses = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    losses = [row["loss"] for row in losses if "loss" in row]
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
     baselines = {
         f"{name}_{short}": found["baselines"][long]["top1"]
         for name, found in (("knn", knn), ("linear", linear))
         for short, long in (("untrained", "untrained network"), ("pixels", "raw pixels"))
     }
     return {
-        "method": method, "steps": summary["step"], "images_seen": summary["samples_seen"],
-        "seconds": summary["seconds"], "first_loss": losses[0], "last_loss": losses[-1],
-        "knn_protocol": knn["protocol"]["id"], "knn": knn["top1"],
-        "linear_protocol": linear["protocol"]["id"], "linear": linear["top1"],
+        "method": method,
+        "steps": summary["step"],
+        "images_seen": summary["samples_seen"],
+        "seconds": summary["seconds"],
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "knn_protocol": knn["protocol"]["id"],
+        "knn": knn["top1"],
+        "linear_protocol": linear["protocol"]["id"],
+        "linear": linear["top1"],
         **baselines,
-        "spread": round(feature_spread(features_ND), 4), "rank": round(effective_rank(features_ND), 1),
-    }  # fmt: skip
+        "spread": round(feature_spread(features_ND), 4),
+        "rank": round(effective_rank(features_ND), 1),
+    }
 
 
 def show(rows: Sequence[dict[str, Any]], console: Console) -> None:
-    """Prints the rows as a table."""
+    """Print the rows as a table."""
     table = Table(title=f"{rows[0]['knn_protocol']}, {rows[0]['linear_protocol']}")
     for column in ("method", "images seen", "loss", "kNN %", "untrained %", "linear %", "spread", "rank", "seconds"):
         table.add_column(column, justify="left" if column == "method" else "right")
     for row in rows:
         table.add_row(
-            row["method"], f"{row['images_seen']:,}", f"{row['first_loss']:.2f} to {row['last_loss']:.2f}",
-            f"{row['knn']:.2f}", f"{row['knn_untrained']:.2f}", f"{row['linear']:.2f}", f"{row['spread']:.2f}",
-            f"{row['rank']:.1f}", f"{row['seconds']:.0f}",
-        )  # fmt: skip
+            row["method"],
+            f"{row['images_seen']:,}",
+            f"{row['first_loss']:.2f} to {row['last_loss']:.2f}",
+            f"{row['knn']:.2f}",
+            f"{row['knn_untrained']:.2f}",
+            f"{row['linear']:.2f}",
+            f"{row['spread']:.2f}",
+            f"{row['rank']:.1f}",
+            f"{row['seconds']:.0f}",
+        )
     console.print(table)
 
 

@@ -1,7 +1,8 @@
-"""How a network sees labelled images: evaluation passes over some of them, and epochs of random crops and flips.
+"""Feature extraction from labelled images: evaluation passes, and epochs of random crops and flips.
 
-Every process of several brings its part of each batch to the network. Memory: what `extract_local` says.
-Shapes: M samples of this process, N of all, D features, B samples of a global batch.
+With several processes, each one passes its share of every batch through the network. `extract_local` states the memory.
+
+Shapes: M samples of this process, N of all processes, D features, B samples of a global batch.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ from pipelines.loader import Loader
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """Attributes:
-    view: of evaluation.
-    batch_size: images of an evaluation batch, over all processes.
-    loading: keywords of `make_loader` (device, dtype, rank, world, threads, loader).
+    """Computes features of data sets, always with the same view and the same loader.
+
+    Attributes:
+        view: the evaluation view.
+        batch_size: images of an evaluation batch, over all processes.
+        loading: keyword arguments of `make_loader` (device, dtype, rank, world, threads, loader).
     """
 
     view: View
@@ -37,10 +40,10 @@ class FeatureExtractor:
     loading: Mapping[str, Any]
 
     def local_features(self, network: nn.Module, dataset: Dataset, number_N: NDArray[np.int64]) -> LocalFeatures:
-        """This process's part of the features of the images with these numbers.
+        """Return this process's share of the features of the images with these numbers.
 
         Raises:
-            ValueError: some of them cannot be decoded; on every process.
+            ValueError: on every process, if some of the images cannot be decoded.
         """
         with make_loader(
             dataset, [self.view], self.batch_size, subset=number_N, shuffle=False, drop_last=False, **self.loading
@@ -50,7 +53,7 @@ class FeatureExtractor:
         return local
 
     def all_features(self, network: nn.Module, dataset: Dataset, number_N: NDArray[np.int64]) -> Tensor:
-        """[N, D] features of the images with these ascending numbers, on every process."""
+        """Return the features [N, D] of the images with these ascending numbers, on every process."""
         local = self.local_features(network, dataset, number_N)
         return all_gather_rows(local.number_M, local.features_MD)[1]
 
@@ -58,17 +61,21 @@ class FeatureExtractor:
     def augmented(
         self, dataset: Dataset, number_N: NDArray[np.int64], size: int, scale: tuple[float, float], seed: int
     ) -> Iterator[Loader]:
-        """A loader of random crops and flips of these images in global batches of `size`, the last one smaller."""
+        """Open a loader of random crops and flips of these images, in global batches of at most `size`.
+
+        Args:
+            scale: the smallest and largest share of an image that a crop shows.
+        """
         view = View(self.view.size, scale=scale, flip=0.5)
         with make_loader(dataset, [view], size, subset=number_N, drop_last=False, seed=seed, **self.loading) as loader:
             yield loader
 
 
 def refuse_damaged(loader: Loader, device: torch.device) -> None:
-    """Ends an evaluation some of whose images were grey ones in place of damaged ones, on all processes together.
+    """Stop all processes together if the loader replaced damaged images by grey ones.
 
     Raises:
-        ValueError: how many, and of which data set.
+        ValueError: says how many images of which data set.
     """
     replaced = int(sum_over_processes(torch.tensor(loader.replaced, device=device)))
     if replaced:
@@ -78,7 +85,12 @@ def refuse_damaged(loader: Loader, device: torch.device) -> None:
 
 @torch.no_grad()
 def features_of(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Pooled features [B, D] float32, labels [B] and numbers [B] of a global batch, in its order, on every process."""
+    """Pass a global batch through a network.
+
+    Returns:
+        Pooled features [B, D] float32, labels [B] and image numbers [B] of the global batch, in its order, on every
+        process.
+    """
     images = batch.views[0]
     with torch.autocast(images.device.type, images.dtype, enabled=images.dtype != torch.float32):
         output = network(images)

@@ -1,7 +1,7 @@
-"""Features of a whole data set from one evaluation pass, each process for its part, or all of them in order.
+"""Features of a data set from one evaluation pass: each process its share, or all of them in order on every process.
 
-Shapes: N samples of the data set, M of this process, B samples of a batch or of a process's batches, D features, W
-processes.
+Shapes: N samples of the data set, M of this process, B samples of a batch or of a process's batches, D features,
+W processes.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from pipelines.batch import Batch
 
 
 class NotFinite(ValueError):
-    """Features that are no numbers: one line; whatever they were measured by would be wrong."""
+    """Features are infinite or not a number, so nothing can be measured with them. The message is one line."""
 
 
 class Batches(Protocol):
-    """What of a loader is used here: one pass over its samples."""
+    """The part of a loader's interface that an evaluation pass needs: one pass over its samples."""
 
     def epoch(self, epoch: int) -> Iterator[Batch]: ...
 
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Every module of `network` in evaluation mode, and afterwards each as it was."""
+    """Put every module of `network` into evaluation mode, and restore the mode of each one on exit."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
@@ -44,19 +44,19 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def extract_local(network: nn.Module, loader: Batches, number: int | None = None) -> LocalFeatures:
-    """Pooled features of this process's share of the samples that the loader goes through, in evaluation mode.
+    """Compute the pooled features of this process's share of a loader's samples, in evaluation mode.
 
-    Every process runs its part of the batches; a sample that the loader repeats counts once. The network runs in the
-    precision of the views. Memory: twice the result, on the device, and 8 bytes for each sample of all processes.
+    Every process passes its share of the batches; a sample that the loader repeats counts once. The network computes in
+    the number type of the views. Memory: twice the result on the device, and 8 bytes for each sample of all processes.
 
     Args:
         network: a backbone, or any module from images [B, 3, s, s] to features [B, D].
-        loader: of one view, in any order, the whole data set or a subset of it.
-        number: how many samples must come out on all processes, or None.
+        loader: yields one view, in any order, of a whole data set or of a subset.
+        number: how many samples all processes together must have; None does not check.
 
     Raises:
-        RuntimeError: the loader gave nothing, or another number of samples.
-        NotFinite: there are features that are not finite; on every process.
+        RuntimeError: the loader gave no samples, or another number of them.
+        NotFinite: on every process, if some features are not finite.
     """
     index, features = [], []
     with evaluating(network):
@@ -75,17 +75,20 @@ def extract_local(network: nn.Module, loader: Batches, number: int | None = None
     total = int(first_N.sum())
     if number is not None and total != number:
         raise RuntimeError(f"the loader gave {total} samples of {number} to the evaluation pass")
-    own_B = first_N[rank_N == world()[0]]  # not one of an earlier row or process
+    own_B = first_N[rank_N == world()[0]]  # false for a repetition of an earlier row, or of another process's
     features_MD = torch.cat(features)[order_B[own_B]]
     refuse_broken(features_MD, total)
     return LocalFeatures(index_B[own_B], features_MD, total)
 
 
 def refuse_broken(features_MD: Tensor, total: int) -> None:
-    """Ends what would be measured by features that are not finite, on all processes together.
+    """Stop all processes together if some features are not finite.
+
+    Args:
+        total: the number of samples of all processes, for the message.
 
     Raises:
-        NotFinite: how many of the `total` samples have such features.
+        NotFinite: says how many samples have such features.
     """
     broken = int(sum_over_processes((~torch.isfinite(features_MD).all(1)).sum()))
     if broken:
@@ -96,7 +99,7 @@ def refuse_broken(features_MD: Tensor, total: int) -> None:
 
 
 def extract(network: nn.Module, loader: Batches, number: int | None = None) -> Tensor:
-    """`extract_local` of all processes, on each of them.
+    """Return the features of `extract_local` from all processes, on every process.
 
     Returns:
         [N, D] float32 on the device of the views, in ascending order of the samples' numbers in the data set.
@@ -106,9 +109,9 @@ def extract(network: nn.Module, loader: Batches, number: int | None = None) -> T
 
 
 def _of_all_processes(index_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Who has which sample: ranks [N] and numbers [N], ascending by number and then by rank, in the order of each."""
+    """Return ranks [N] and numbers [N] of all samples, ascending by number, then rank, then each rank's order."""
     longest = int(all_gather(torch.tensor(len(index_B), device=index_B.device)).max())
     index_WB = all_gather(F.pad(index_B, (0, longest - len(index_B)), value=-1))
-    rank_N, place_N = (index_WB >= 0).nonzero(as_tuple=True)
-    index_N, order_N = index_WB[rank_N, place_N].sort(stable=True)
+    rank_N, column_N = (index_WB >= 0).nonzero(as_tuple=True)
+    index_N, order_N = index_WB[rank_N, column_N].sort(stable=True)
     return rank_N[order_N], index_N

@@ -1,13 +1,16 @@
-"""Fine-tuning: the backbone and a linear classifier trained end to end on labelled images, in several processes or one.
+"""Fine-tuning: the backbone and a linear classifier trained end to end on labelled images, in one process or several.
 
-The student backbone alone, from its checkpoint; crops and flips come from the plan, so a step of N processes has the
-batch of one, however unevenly they share it, and their batch norms share its statistics. Every labelled image is seen
-once in each epoch. Shapes: B images, C classes, D features.
+It starts from the student backbone of a checkpoint. Crops and flips come from the plan, so a step of N processes sees
+the batch of one, however unevenly they share it, and their batch norms share its statistics. Every labelled image is
+seen once in each epoch.
+
+Shapes: B images, C classes, D features.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,7 +21,6 @@ from torch.nn import functional as F
 from models.distributed import mean_over_processes, world
 from models.evaluation.feature_extractor import refuse_damaged
 from models.evaluation.features import NotFinite
-from models.evaluation.protocols import FinetuneProtocol
 from models.networks.backbone import Backbone
 from models.networks.backbones import build_backbone
 from models.networks.sync_norm import SyncBatchNorm2d
@@ -26,9 +28,15 @@ from models.training.optim import scheduled
 from models.training.precision import DTYPES
 from pipelines import Dataset, View, make_loader
 
+if TYPE_CHECKING:
+    from models.evaluation.protocols.finetune import FinetuneProtocol
+
 
 class Classifier(nn.Module):
-    """Logits [B, C] of images: a backbone and a linear layer, which starts at N(0, 0.01) with zero biases."""
+    """A backbone and a linear layer: images [B, 3, s, s] to logits [B, C].
+
+    The layer is initialised from N(0, 0.01), with zero biases.
+    """
 
     def __init__(self, backbone: Backbone, classes: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -44,7 +52,7 @@ class Classifier(nn.Module):
 
 def finetune(
     weights: dict[str, Tensor],
-    architecture: dict[str, Any],
+    architecture: Mapping[str, Any],
     dataset: Dataset,
     number_N: NDArray[np.int64],
     size: int,
@@ -52,17 +60,20 @@ def finetune(
     seed: int,
     loading: dict[str, Any],
 ) -> tuple[Classifier, dict[str, Any]]:
-    """A classifier of the images with these numbers, trained by `protocol`, and facts of its training.
+    """Train a classifier on the images with these numbers.
 
     Args:
-        weights: of the backbone that it starts from; they stay as they are.
+        weights: state dict of the backbone to start from; it is not changed.
         architecture: arguments of `build_backbone`.
         size: side of the views in pixels.
-        loading: keywords of `make_loader` (device, rank, world, threads, loader).
+        loading: keyword arguments of `make_loader` (device, rank, world, threads, loader).
+
+    Returns:
+        The trained network, and facts about its training as JSON.
 
     Raises:
-        ValueError: too few images for so many processes, damaged ones among them, or weights that are not finite.
-        FloatingPointError: the classifier diverged.
+        ValueError: too few images for so many processes, damaged images among them, or weights that are not finite.
+        FloatingPointError: the training diverged.
     """
     device, processes = torch.device(loading["device"]), world()[1]
     if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
@@ -104,10 +115,10 @@ def finetune(
                     norm.counts = counts if len(set(counts)) > 1 else None
                 with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                     logits_BC = model(batch.views[0])
-                own = len(batch.label) * processes / sum(counts)  # DDP takes the mean over processes
-                loss = own * F.cross_entropy(logits_BC.float(), batch.label)
+                weight = len(batch.label) * processes / sum(counts)  # DDP averages over processes
+                loss = weight * F.cross_entropy(logits_BC.float(), batch.label)
                 optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
                 optimizer.step()
                 total += loss.detach()
             losses.append(float(mean_over_processes(total)) / loader.steps)
@@ -119,9 +130,10 @@ def finetune(
 
 
 def even_batch(number: int, largest: int) -> int:
-    """The largest batch of at most `largest` whose last one in an epoch of `number` images is at least half as large.
+    """Return the largest batch size up to `largest` that leaves no last batch of less than half of it.
 
-    A batch norm would learn little from a last batch of a few images, and several processes could not share it.
+    An epoch has `number` images. A batch norm would learn little from a last batch of a few images, and several
+    processes could not share it.
     """
     size = min(number, largest)
     while 0 < number % size < size / 2:
@@ -130,5 +142,5 @@ def even_batch(number: int, largest: int) -> int:
 
 
 def shares(batch: int, processes: int) -> list[int]:
-    """How many images of a global batch each process has, in the loader's order."""
+    """Return how many images of a global batch each process has, in the loader's order."""
     return [len(range(rank, batch, processes)) for rank in range(processes)]

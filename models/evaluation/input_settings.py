@@ -1,7 +1,7 @@
-"""How a network sees the images that it is measured on, as far as that changes the numbers.
+"""Precision and resize filter of evaluation passes: the input settings that change the numbers.
 
-    precision   of its forward passes: fp32, bf16, fp16
-    pixels      whose filter cuts the views: "area" (loaders ffcv and resident, which agree), or "dali"
+    precision   number type of the forward passes: fp32, bf16 or fp16
+    pixels      whose filter resizes the views: "area" (loaders ffcv and resident, which agree) or "dali"
 
 A protocol's id names them where they are not float32 and the area average.
 """
@@ -19,14 +19,14 @@ from pipelines.executors.choose import choose
 
 
 class InputSettings(NamedTuple):
-    """The usual ones are the defaults."""
+    """Precision and resize filter; the defaults are the usual ones, which ids do not name."""
 
     precision: str = "fp32"
     pixels: str = "area"
 
     @property
     def in_id(self) -> str:
-        """What an id says of them: nothing of the usual ones."""
+        """The part of a protocol's id that names unusual settings; empty for the usual ones."""
         return "".join(f"-{here}" for here, usual in zip(self, InputSettings(), strict=True) if here != usual)
 
 
@@ -37,14 +37,14 @@ def input_settings(
     dtype: torch.dtype = torch.float32,
     **_: object,
 ) -> InputSettings:
-    """Those of evaluation passes; data sets that are cut by different filters are both named.
+    """Return the settings of evaluation passes. Where data sets are resized by different filters, both are named.
 
     Args:
-        loader, device, dtype: as in `make_loader`, whose other keywords change no number.
+        loader, device, dtype: as in `make_loader`, whose other keyword arguments change no number and are ignored.
 
     Raises:
         ValueError: there is no such loader.
     """
-    cut = (choose(loader, dataset, torch.device(device), shuffle=False)[0] for dataset in datasets)
-    kinds = dict.fromkeys("dali" if name == "dali" else "area" for name in cut)
-    return InputSettings(precision_of(dtype), "+".join(kinds))
+    chosen = (choose(loader, dataset, torch.device(device), shuffle=False)[0] for dataset in datasets)
+    filters = dict.fromkeys(spec.pixels for spec in chosen)
+    return InputSettings(precision_of(dtype), "+".join(filters))

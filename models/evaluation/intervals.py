@@ -1,4 +1,4 @@
-"""How far a measured share can be trusted: 95 % intervals over seeds and over test images."""
+"""95 % confidence intervals of a measured share, over seeds and over test images."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ Z = statistics.NormalDist().inv_cdf(0.975)
 
 
 def over_seeds(values: Sequence[float]) -> tuple[float, float, float, float]:
-    """(mean, standard deviation, low, high): Student's t interval of the mean of two or more values.
+    """Return (mean, standard deviation, low, high): Student's t interval of the mean of two or more values.
 
-    The deviation is the sample's, with n - 1.
+    The deviation is that of a sample, with n - 1.
 
     Raises:
         ValueError: fewer than two values.
@@ -25,7 +25,7 @@ def over_seeds(values: Sequence[float]) -> tuple[float, float, float, float]:
 
 
 def wilson(hits: float, number: int) -> tuple[float, float]:
-    """Wilson's interval (JASA 1927) of a share of `number` images of which `hits` were right; within 0 to 1."""
+    """Return Wilson's interval (JASA 1927) of a share: `hits` right ones of `number` images; within 0 to 1."""
     share = hits / number
     centre = share + Z * Z / (2 * number)
     half = Z * math.sqrt(share * (1 - share) / number + Z * Z / (4 * number * number))
@@ -34,14 +34,14 @@ def wilson(hits: float, number: int) -> tuple[float, float]:
 
 
 def normal(mean: float, deviation: float, number: int) -> tuple[float, float]:
-    """The normal interval of a mean over many images, for values that are no hits, such as average precision."""
+    """Return the normal interval of a mean over many images, for values other than hits, such as average precision."""
     half = Z * deviation / math.sqrt(number)
     return mean - half, mean + half
 
 
 def t_quantile(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t with whole degrees of freedom, by bisection of its distribution."""
-    low, high = Z, 13.0  # that of infinitely many degrees, and more than that of one
+    """Return the 97.5 % quantile of Student's t with an integer number of degrees of freedom, by bisection."""
+    low, high = Z, 13.0  # the quantile for infinitely many degrees of freedom, and a bound above that for one
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if _t_within(middle, freedom) < 0.95 else (low, middle)
@@ -49,7 +49,7 @@ def t_quantile(freedom: int) -> float:
 
 
 def _t_within(t: float, freedom: int) -> float:
-    """P(|T| < t): the finite series of Abramowitz and Stegun, 26.7.3 and 26.7.4."""
+    """Return P(|T| < t) by the finite series of Abramowitz and Stegun, 26.7.3 and 26.7.4."""
     angle = math.atan(t / math.sqrt(freedom))
     sine, square = math.sin(angle), math.cos(angle) ** 2
     odd = freedom % 2

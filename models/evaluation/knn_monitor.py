@@ -13,23 +13,26 @@ from models.distributed import sum_over_processes
 from models.evaluation.features import extract_local
 from models.evaluation.input_settings import input_settings
 from models.evaluation.knn import hits, predict_local
-from models.evaluation.protocols import KnnProtocol
+from models.evaluation.protocols.knn import KnnProtocol
 from pipelines import Dataset, View, make_loader, open_dataset
 
 
 class KnnMonitor:
-    """Weighted kNN of the student's pooled features: a labelled bank from the training images votes on held-out ones.
+    """Weighted kNN on the student's pooled features: a labelled bank of training images votes on held-out images.
 
-    Every process classifies its part of the held-out images. Memory of one of W: its parts of both sets' features in
-    float32, twice (bank + held out) / W x D x 4 bytes while they are made, and one piece of the bank; all of it is
-    freed after each measurement.
+    Each process classifies its share of the held-out images. Memory of each of W processes: its shares of both sets'
+    features in float32, twice (bank + held out) / W x D x 4 bytes while they are computed, and one chunk of the bank.
+    All of it is freed after each measurement.
 
     Args:
-        train: its labelled images make the bank; at most `bank` of them, spread evenly.
-        held_out: its labelled images are classified.
+        train: the training images; at most `bank` of those with a label, spread evenly, are the bank.
+        held_out: the images to classify; those without a label are left out.
         view: the evaluation view.
-        batch_size: of the feature passes.
-        loading: keywords of `make_loader` (device, rank, world, threads ...).
+        batch_size: images of a forward pass, over all processes.
+        loading: keyword arguments of `make_loader` (device, rank, world, threads ...).
+
+    Attributes:
+        protocol: the protocol of the numbers that `measure` returns.
 
     Raises:
         ValueError: one of the two has no labelled image, or their classes differ.
@@ -44,12 +47,12 @@ class KnnMonitor:
                 f"{train.path} and {held_out.path} have different classes; give --val-data of the same ones"
             )
         labelled = [np.flatnonzero(dataset.labels >= 0) for dataset in (train, held_out)]
-        if min(len(part) for part in labelled) == 0:
+        if min(len(number_N) for number_N in labelled) == 0:
             raise ValueError(f"kNN needs labels in both {train.path} and {held_out.path}")
         labelled[0] = labelled[0][np.linspace(0, len(labelled[0]) - 1, min(bank, len(labelled[0]))).round().astype(int)]
-        seen = input_settings((train, held_out), **loading)  # type: ignore[arg-type]  # passed on as they are
+        inputs = input_settings((train, held_out), **loading)  # type: ignore[arg-type]  # passed on as they are
         usual = KnnProtocol.for_bank(len(labelled[0]))
-        self.protocol = replace(usual, precision=seen.precision, pixels=seen.pixels)
+        self.protocol = replace(usual, precision=inputs.precision, pixels=inputs.pixels)
         self._classes = len(train.classes)
         self._labels = [torch.from_numpy(dataset.labels.astype(np.int64)) for dataset in (train, held_out)]
         self._loaders = [
@@ -57,29 +60,33 @@ class KnnMonitor:
                 dataset,
                 [view],
                 batch_size,
-                subset=part,
+                subset=number_N,
                 shuffle=False,
                 drop_last=False,
                 **loading,  # type: ignore[arg-type]  # passed on as they are
             )
-            for dataset, part in zip((train, replace(held_out, mean=train.mean, std=train.std)), labelled, strict=True)
+            for dataset, number_N in zip(
+                (train, replace(held_out, mean=train.mean, std=train.std)), labelled, strict=True
+            )
         ]
 
     def measure(self, backbone: nn.Module) -> float:
-        """Top-1 accuracy in percent; every process must call it, and every process gets the result."""
+        """Return the top-1 accuracy in percent; every process must call it, and every process gets the result."""
         bank, queries = (extract_local(backbone, loader) for loader in self._loaders)
-        bank_labels, labels = (every.to(queries.features_MD.device) for every in self._labels)
-        scores_MC = predict_local(queries, bank, bank_labels, self.protocol.k, self.protocol.temperature, self._classes)
-        right = hits(scores_MC, labels[queries.number_M], 1).sum()
+        bank_label_N, label_N = (label_N.to(queries.features_MD.device) for label_N in self._labels)
+        k, temperature = self.protocol.k, self.protocol.temperature
+        scores_MC = predict_local(queries, bank, bank_label_N, k, temperature, self._classes)
+        right = hits(scores_MC, label_N[queries.number_M], 1).sum()
         return 100 * float(sum_over_processes(right)) / queries.total
 
     def close(self) -> None:
+        """Release both loaders."""
         for loader in self._loaders:
             loader.close()
 
 
 def held_out_beside(train: Dataset) -> Path | None:
-    """The validation or test split that the conversion wrote beside a training split, where it can be classified."""
+    """Return the validation or test split that was converted beside a training split, if it can be classified."""
     for split in ("val", "test"):
         path = train.path.with_name(f"{train.path.stem}-{split}{train.path.suffix}")
         if path.exists() and (train.labels >= 0).any():

@@ -1,4 +1,4 @@
-"""Everything that is measured of a run while it trains: quality always, kNN accuracy where there are labels."""
+"""Everything that is measured of a run while it trains: feature quality always, kNN accuracy where there are labels."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pipelines.memory import release_memory
 
 
 class Monitors:
-    """The quality monitor of the training images, and the kNN monitor of held-out ones; a context manager.
+    """The quality monitor of the training images and the kNN monitor of held-out ones; a context manager.
 
     Args:
         train: the training images.
-        method: trains on them; its first view is the quality monitor's.
+        method: the method that trains on them; the quality monitor augments by its first view.
         view: the evaluation view.
-        held_out: labelled images; None: a split beside the training images, where there is one.
-        bank: labelled training images that kNN asks, at most.
-        check: of the held-out images, as in `open_dataset`.
-        loading: keywords of `make_loader`.
+        held_out: labelled images; None takes a split beside the training images, if there is one.
+        bank: the largest number of labelled training images in the kNN bank.
+        check: how many held-out images are verified, as in `open_dataset`.
+        loading: keyword arguments of `make_loader`.
 
     Raises:
         ValueError: see `KnnMonitor`.
@@ -45,11 +45,15 @@ class Monitors:
 
     @property
     def notes(self) -> list[str]:
-        """What a user should know of what is not measured."""
+        """Lines for the user about what is not measured."""
         return [] if self.knn else ["no labelled images for the kNN monitor; give them with --val-data"]
 
     def measure(self, method: Method, batch_size: int) -> dict[str, Any]:
-        """A row of metrics of the method now; every process must call it, and every process gets it."""
+        """Return a row of metrics of the method now; every process must call it, and every process gets the row.
+
+        Args:
+            batch_size: the training's batch size, for the age of the queue.
+        """
         row: dict[str, Any] = self.quality.measure(method, batch_size)
         if self.knn is not None:
             row |= {"knn_top1": round(self.knn.measure(method.encoder()), 4), "knn_protocol": self.knn.protocol.id}

@@ -1,4 +1,4 @@
-"""The quality monitor: what a run's features, queue and teacher are like while it trains. It needs no labels."""
+"""The quality monitor: label-free measures of a run's features, queue and teacher while it trains."""
 
 from __future__ import annotations
 
@@ -18,52 +18,64 @@ from models.queue import KeyQueue
 from pipelines import Batch, Dataset, View, make_loader
 from pipelines.loader import Loader
 
-IMAGES, FEWEST, SHARE = 2048, 256, 25  # at most; at least; else one of so many: a few per cent of an epoch's work
+IMAGES, FEWEST, SHARE = 2048, 256, 25  # at most; at least; otherwise one of 25: a few per cent of an epoch's work
 
 
 class QualityMonitor:
     """Measures the student's pooled features on the same training images and the same crops each time.
 
-    Spread, effective rank and uniformity are of whole images, alignment is between two crops by the method's own first
-    view. Cost of a measurement: three forward passes of `number` images, and a singular value decomposition of their
-    features. Every process must call it, and gets the same up to the rounding of its batches.
+    Spread, effective rank and uniformity are of centred squares; alignment is between two crops by the method's own
+    first view. Cost of a measurement: three forward passes of `number` images, and a singular value decomposition of
+    their features. Every process must call it and gets the same values, up to the rounding of its batches.
 
     Args:
-        train: `number` of its images are looked at, spread evenly over the file.
-        whole: the evaluation view.
-        augmented: the view whose two draws should be alike.
-        batch_size: of the feature passes.
-        loading: keywords of `make_loader` (device, rank, world, threads, seed ...).
+        train: the training images; some of them, spread evenly over the file, are measured.
+        centred: the evaluation view.
+        augmented: the view whose two draws should have similar features.
+        batch_size: images of a forward pass, over all processes.
+        loading: keyword arguments of `make_loader` (device, rank, world, threads, seed ...).
 
     Attributes:
-        chosen_N: the images' numbers in the data set, ascending.
-        protocol: the id that goes beside the numbers.
+        chosen_N: the numbers of the measured images in the data set, ascending.
+        protocol: the id that stands beside the numbers.
     """
 
-    def __init__(self, train: Dataset, whole: View, augmented: View, batch_size: int = 512, **loading: object) -> None:
+    def __init__(
+        self, train: Dataset, centred: View, augmented: View, batch_size: int = 512, **loading: object
+    ) -> None:
         number = min(train.number, IMAGES, max(FEWEST, train.number // SHARE))
         self.chosen_N = np.linspace(0, train.number - 1, number).round().astype(np.int64)
-        seen = input_settings([train], **loading)  # type: ignore[arg-type]  # passed on as they are
-        self.protocol = f"quality-n{number}-student{seen.in_id}"
-        drawn = replace(augmented, size=whole.size)
+        inputs = input_settings([train], **loading)  # type: ignore[arg-type]  # passed on as they are
+        self.protocol = f"quality-n{number}-student{inputs.in_id}"
+        crop = replace(augmented, size=centred.size)
         self._loader = make_loader(
-            train, [whole, drawn, drawn], batch_size,
-            subset=self.chosen_N, shuffle=False, drop_last=False, **loading,  # type: ignore[arg-type]  # passed on as they are
-        )  # fmt: skip
+            train,
+            [centred, crop, crop],
+            batch_size,
+            subset=self.chosen_N,
+            shuffle=False,
+            drop_last=False,
+            **loading,  # type: ignore[arg-type]  # passed on as they are
+        )
 
     def measure(self, method: Method, batch_size: int) -> dict[str, float | str]:
-        """What a row of metrics tells; `batch_size` is that of the training.
+        """Return the measures for a row of metrics.
+
+        Args:
+            batch_size: the training's batch size, for the age of the queue.
 
         Returns:
             `feature_spread`, `feature_rank`, `uniformity`, `alignment` and `quality_protocol`; with a queue
             `queue_age`; with soft labels `teacher_entropy`, and `teacher_entropy_2` of a second queue.
         """
-        whole_ND, first_ND, second_ND = self.features(method.encoder())
+        centred_ND, first_ND, second_ND = self.features(method.encoder())
         row: dict[str, float | str] = {
-            "feature_spread": round(feature_spread(whole_ND), 5), "feature_rank": round(effective_rank(whole_ND), 3),
-            "alignment": round(alignment(first_ND, second_ND), 5), "uniformity": round(uniformity(whole_ND), 5),
+            "feature_spread": round(feature_spread(centred_ND), 5),
+            "feature_rank": round(effective_rank(centred_ND), 3),
+            "alignment": round(alignment(first_ND, second_ND), 5),
+            "uniformity": round(uniformity(centred_ND), 5),
             "quality_protocol": self.protocol,
-        }  # fmt: skip
+        }
         for queue in (module for module in method.modules() if isinstance(module, KeyQueue)):
             row["queue_age"] = queue_age(queue, batch_size)
             for number, temperature in enumerate(method.soft_label_temperatures):
@@ -72,15 +84,16 @@ class QualityMonitor:
         return row
 
     def features(self, backbone: nn.Module) -> tuple[Tensor, ...]:
-        """Pooled features [N, D] of the chosen images, in ascending order: whole, and of both crops."""
+        """Return features [N, D] of the chosen images, ascending: of the centred square and of both crops."""
         return extract(_EachView(backbone), _Stacked(self._loader), len(self.chosen_N)).chunk(3, 1)
 
     def close(self) -> None:
+        """Release the loader."""
         self._loader.close()
 
 
 class _Stacked:
-    """A loader's batches with all views as one [B, 3 V, s, s], so that one pass over the images serves them all."""
+    """A loader's batches with all V views as one [B, 3 V, s, s]: one pass over the images serves all of them."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
@@ -91,7 +104,7 @@ class _Stacked:
 
 
 class _EachView(nn.Module):
-    """The backbone on each view of a stack, features [B, V D] side by side."""
+    """The backbone on each view of a stack: [B, 3 V, s, s] to features [B, V D], side by side."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()

@@ -1,14 +1,16 @@
 """Retrieval: whether images of the query's class lie near it, by recall@k and mean average precision.
 
     recall@k = share of queries with an image of their class among the k nearest
-    AP       = 1/R sum over the places i of the R images of the query's class of  (how many of them are in 1..i) / i
+    AP       = 1/R sum over the ranks i of the R images of the query's class of  (how many of them are in 1..i) / i
     mAP      = mean of AP over the queries; a query whose class the bank lacks counts with 0
 
-The whole ranking is needed, so a chunk of queries is sorted against the whole bank at a time. Images at the same
-distance keep the bank's order. Every process ranks its part of the queries against all of the bank.
+The complete ranking is needed, so each chunk of queries is sorted against the whole bank. Images at the same distance
+keep the bank's order. Each process ranks its share of the queries against the whole bank.
 
-Memory: the bank once on every process, and about 40 bytes for each pair of a chunk, 350 MiB at most for a bank of up to
-8 million images. Shapes: N images of the bank, M queries, Q of a chunk, D features, K values of k.
+Memory: the bank once on every process, and about 40 bytes for each pair of a chunk: 350 MiB at most for a bank of up
+to 8 million images.
+
+Shapes: N images of the bank, M queries, Q queries of a chunk, D features, K values of k.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-_PAIRS = 2**23  # queries times images of a chunk
+_PAIRS = 2**23  # (query, image) pairs of a chunk
 
 
 @torch.no_grad()
@@ -32,11 +34,15 @@ def rank(
     own_M: Tensor | None = None,
     pairs: int = _PAIRS,
 ) -> tuple[Tensor, Tensor]:
-    """(found [M, K] bool, average precision [M] float64) of every query.
+    """Return recall@k and average precision of every query.
 
     Args:
-        own_M: the row of the bank that each query is itself, which is left out; None where it is not in there.
-        pairs: queries times images that are held at a time, at least one query's.
+        own_M: the row of the bank that is the query itself, which is left out; None where the bank does not hold
+            queries.
+        pairs: the largest number of (query, image) pairs in memory at a time; at least one query is taken.
+
+    Returns:
+        found [M, K] bool: whether an image of the query's class is among the k nearest; average precision [M] float64.
 
     Raises:
         ValueError: an empty bank, different widths, or a k below 1.
@@ -46,7 +52,7 @@ def rank(
         shapes = f"{tuple(query_MD.shape)} and {tuple(bank_ND.shape)}"
         raise ValueError(f"cannot rank, for k {min(k)} and more, queries and bank of shapes {shapes}")
     unit_ND = normalize(bank_ND.float())
-    place_N = torch.arange(1, number + 1, device=bank_ND.device)
+    rank_N = torch.arange(1, number + 1, device=bank_ND.device)
     last_K = torch.tensor(k, device=bank_ND.device).clamp_max(number) - 1
     found, precision = [], []
     for block in torch.split(torch.arange(len(query_MD), device=query_MD.device), max(1, pairs // len(bank_ND))):
@@ -57,7 +63,7 @@ def rank(
         right_QN = bank_label_N[order_QN] == query_label_M[block, None]
         seen_QN = right_QN.cumsum(1)
         found.append(seen_QN[:, last_K] > 0)
-        share_QN = (seen_QN / place_N).masked_fill_(~right_QN, 0.0)
+        share_QN = (seen_QN / rank_N).masked_fill_(~right_QN, 0.0)
         precision.append(share_QN.sum(1, dtype=torch.float64) / seen_QN[:, -1].clamp_min(1))
     if not found:
         return torch.zeros(0, len(k), dtype=torch.bool), torch.zeros(0, dtype=torch.float64)

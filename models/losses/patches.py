@@ -1,6 +1,6 @@
-"""MNCL's local branch: pictures cut in four, and the features of the quarters averaged in pairs.
+"""MNCL's local branch: images cut into quarters, and the features of the quarters averaged in pairs.
 
-Fast-MoCo's split, encode, combine (arXiv 2207.08220). Pure functions.
+The split, encode and combine of Fast-MoCo (arXiv 2207.08220). Pure functions.
 
 Shapes: B samples, C channels, H x W pixels, D features.
 """
@@ -18,19 +18,19 @@ PAIRS = tuple(combinations(range(4), 2))
 
 
 def quarters(images_BCHW: Tensor) -> Tensor:
-    """[4B, C, H/2, W/2]: four blocks of B, down the left column of the picture, then down the right one."""
+    """Return [4B, C, H/2, W/2]: four blocks of B, first down the left column of the image, then down the right one."""
     return torch.cat([quarter for half in images_BCHW.chunk(2, 3) for quarter in half.chunk(2, 2)])
 
 
 def pair_means(features_4BD: Tensor) -> Tensor:
-    """[6B, D] of [4B, D]: the mean of each pair of quarters, six blocks of B in the order of `PAIRS`."""
+    """Return [6B, D] from [4B, D]: the mean of each pair of quarters, six blocks of B in the order of `PAIRS`."""
     blocks = features_4BD.chunk(4)
     return torch.cat([(blocks[first] + blocks[second]) / 2 for first, second in PAIRS])
 
 
 @contextmanager
 def running_statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Whatever runs inside leaves no trace in the running statistics of the batch norms."""
+    """Context manager: restore the running statistics of the network's batch norms on exit."""
     buffers = [
         buffer
         for module in network.modules()

@@ -1,7 +1,7 @@
-"""Relations to a whole queue without the matrix of them: one pass over the queue, in chunks, by online softmax.
+"""Relations to a whole queue without the matrix of similarities: one pass over the queue in chunks, by online softmax.
 
-A row's softmax over K keys is used in two ways only: the log of its normaliser, and the mean of the keys under it. Both
-can be kept up to date chunk by chunk if everything summed so far is scaled down whenever a larger logit appears:
+Only two things are needed of a row's softmax over K keys: the log of its normaliser, and the mean of the keys under it.
+Both can be updated chunk by chunk if the sums so far are scaled down whenever a larger logit appears:
 
     top' = max(top, logits),  total' = total e^(top - top') + sum e^(logits - top'),  mean' likewise with e^(..) keys
 
@@ -9,10 +9,10 @@ That is enough for losses and for gradients. The cross-entropy of s = softmax(z.
 
     -sum_k p_k log s_k = logsumexp(z.Q) - z.(sum_k p_k q_k)        d logsumexp(z.Q) / dz = sum_k s_k q_k
 
-so that one forward pass finds everything, backward reads no queue, and nothing of the queue is kept: it may be written
-to as soon as the forward pass is done. Memory is O(M (D + chunk)), whatever K.
+so one forward pass finds everything, the backward pass reads no queue, and the queue may be overwritten as soon as the
+forward pass is done. Memory is O(M (D + chunk)), whatever K.
 
-Nothing here knows of students or teachers. All in the type of the rows.
+This module knows nothing of students or teachers. All computation is in the number type of the rows.
 
 Shapes: M rows, K keys of a queue, D features, C keys of a chunk.
 """
@@ -29,17 +29,17 @@ from torch.nn import functional as F
 
 from pipelines.compiled import hot
 
-# Keys read at once: on a CPU a block of logits stays in the cache; a GPU wants few large launches.
+# Keys of a chunk: on a CPU its logits stay in the cache; a GPU prefers few large kernels.
 CHUNK = {"cpu": 1024, "cuda": 16384}
 
 
 def attend(rows_MD: Tensor, keys_KD: Tensor, values_KD: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The softmax of rows . keys over a queue: its normaliser, and what it looks at.
+    """Return the log-normaliser of the softmax of rows . keys over a queue, and the mean of the values under it.
 
     Args:
         rows_MD: already divided by their temperatures.
         keys_KD: L2-normalised inside; no gradient.
-        values_KD: row j belongs to key j; L2-normalised inside; none: the keys. Rows that learn need none.
+        values_KD: row j belongs to key j; L2-normalised inside; None takes the keys. Rows with gradient must take None.
 
     Returns:
         [M] logsumexp over K of rows . keys, with gradient to the rows; and [M, D] the mean of the values under the
@@ -51,16 +51,16 @@ def attend(rows_MD: Tensor, keys_KD: Tensor, values_KD: Tensor | None = None) ->
 
 
 class _Attend(torch.autograd.Function):
-    """`attend`: the mean of the keys under the softmax is the gradient of the logsumexp."""
+    """`attend` as an autograd function: the mean of the keys under the softmax is the gradient of the logsumexp."""
 
     @staticmethod
     def forward(ctx: Any, rows_MD: Tensor, keys_KD: Tensor, values_KD: Tensor | None) -> tuple[Tensor, Tensor]:
         rows_MD = rows_MD.detach()
         top_M = rows_MD.new_full((len(rows_MD),), float("-inf"))
         total_M, mean_MD = torch.zeros_like(top_M), torch.zeros_like(rows_MD)
-        iter_chunks = _chunks(keys_KD)
-        beside: Sequence[Tensor | None] = [None] * len(iter_chunks) if values_KD is None else _chunks(values_KD)
-        for keys_CD, values_CD in zip(iter_chunks, beside, strict=True):
+        chunks = _chunks(keys_KD)
+        values: Sequence[Tensor | None] = [None] * len(chunks) if values_KD is None else _chunks(values_KD)
+        for keys_CD, values_CD in zip(chunks, values, strict=True):
             top_M, total_M, mean_MD = _attend_chunk(rows_MD, keys_CD, values_CD, top_M, total_M, mean_MD)
         mean_MD = mean_MD / total_M[:, None]
         ctx.save_for_backward(mean_MD)
@@ -78,19 +78,20 @@ class _Attend(torch.autograd.Function):
 def _attend_chunk(
     rows_MD: Tensor, keys_CD: Tensor, values_CD: Tensor | None, top_M: Tensor, total_M: Tensor, mean_MD: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The running maximum, sum and (not yet divided) mean after one more chunk."""
+    """Return the running maximum, sum and (not yet divided) mean after one more chunk."""
     keys_CD = F.normalize(keys_CD.to(rows_MD.dtype), dim=1)
     values_CD = keys_CD if values_CD is None else F.normalize(values_CD.to(rows_MD.dtype), dim=1)
     logits_MC = rows_MD @ keys_CD.T
-    now_M = torch.maximum(top_M, logits_MC.amax(1))
-    weight_MC = (logits_MC - now_M[:, None]).exp()
-    fade_M = (top_M - now_M).exp()
-    return now_M, total_M * fade_M + weight_MC.sum(1), torch.addmm(mean_MD * fade_M[:, None], weight_MC, values_CD)
+    new_top_M = torch.maximum(top_M, logits_MC.amax(1))
+    weight_MC = (logits_MC - new_top_M[:, None]).exp()
+    scale_M = (top_M - new_top_M).exp()
+    total_M = total_M * scale_M + weight_MC.sum(1)
+    return new_top_M, total_M, torch.addmm(mean_MD * scale_M[:, None], weight_MC, values_CD)
 
 
 @torch.no_grad()
 def nearest(rows_MD: Tensor, keys_KD: Tensor) -> Tensor:
-    """[M] the numbers of the keys with the largest cosine to each row; the first of equals."""
+    """Return [M], the row of the key with the largest cosine to each row; the first of equals."""
     with torch.autocast(rows_MD.device.type, enabled=False):
         top_M = rows_MD.new_full((len(rows_MD),), float("-inf"))
         index_M = torch.zeros(len(rows_MD), dtype=torch.int64, device=rows_MD.device)
@@ -104,13 +105,13 @@ def nearest(rows_MD: Tensor, keys_KD: Tensor) -> Tensor:
 def _nearest_chunk(
     rows_MD: Tensor, keys_CD: Tensor, top_M: Tensor, index_M: Tensor, start: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The largest cosines and their keys after one more chunk, and where the next one starts."""
-    best_M, place_M = (rows_MD @ F.normalize(keys_CD.to(rows_MD.dtype), dim=1).T).max(1)
-    return torch.maximum(top_M, best_M), torch.where(best_M > top_M, start + place_M, index_M), start + len(keys_CD)
+    """Return the largest cosines and their keys after one more chunk, and the row at which the next chunk starts."""
+    best_M, row_M = (rows_MD @ F.normalize(keys_CD.to(rows_MD.dtype), dim=1).T).max(1)
+    return torch.maximum(top_M, best_M), torch.where(best_M > top_M, start + row_M, index_M), start + len(keys_CD)
 
 
 def _chunks(keys_KD: Tensor) -> list[Tensor]:
-    """The queue piece by piece, not copied."""
-    iter_chunks = torch.split(keys_KD, CHUNK.get(keys_KD.device.type, CHUNK["cuda"]))
-    # `.data` forgets of which tensor a piece is a view; compiled code would be made anew for views of other places.
-    return [piece.data for piece in iter_chunks]
+    """Return the queue as chunks, which are views and not copies."""
+    chunks = torch.split(keys_KD, CHUNK.get(keys_KD.device.type, CHUNK["cuda"]))
+    # `.data` drops the link to the tensor that a chunk is a view of: compiled code is recompiled for views of others.
+    return [chunk.data for chunk in chunks]

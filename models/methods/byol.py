@@ -1,19 +1,19 @@
 """BYOL: bootstrap your own latent (Grill et al.; NeurIPS 2020, arXiv 2006.07733).
 
 The idea:
- - Two views of an image, a student and a slowly following teacher, and no negatives at all.
- - From one view, the student's predictor guesses what the teacher makes of the other view.
- - The predictor, the stopped gradient and the slow teacher together keep it from collapsing to a constant.
+ - Two views of an image, a student, a slowly following teacher, and no negatives at all.
+ - From one view, the student's predictor predicts the teacher's embedding of the other view.
+ - The predictor, the stopped gradient and the slow teacher together prevent a collapse to a constant.
  - The teacher's momentum rises to 1 over the training.
 
     L = |n(p_1) - n(q_2)|^2 + |n(p_2) - n(q_1)|^2        (means over the batch; n: L2 normalisation; 0 to 8)
     momentum(t) = 1 - (1 - m_0) (cos(pi t / T) + 1) / 2
 
-p_v = predictor(student(x_v)), q_v = teacher(x_v). Statistics of the heads' batch norms are those of the global batch.
+p_v = predictor(student(x_v)), q_v = teacher(x_v). The heads' batch norms use the statistics of the global batch.
 
-What differs from the authors' code (JAX), and why:
- - Steps t are counted from 1, so that the last update has momentum 1 exactly; a difference of one step in T.
- - `decay_norm_and_bias` of the recipe decides on excluding biases and norm gains from weight decay and LARS.
+Differences from the authors' code (JAX), and why:
+ - Steps t are counted from 1, so that the last update has momentum 1 exactly: a difference of one step in T.
+ - The recipe's `decay_norm_and_bias` decides whether biases and norm gains get weight decay and LARS scaling.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import nn
 from models.losses.cosine import squared_distance
 from models.method import Losses
 from models.methods.siamese import Siamese
-from models.methods.view_settings import ViewSettings, positive, share
+from models.methods.view_settings import ViewSettings
 from models.networks.backbone import Backbone
 from models.networks.heads import mlp
 from models.networks.sync_norm import SyncBatchNorm1d
@@ -35,21 +35,17 @@ from pipelines.batch import Batch
 
 @dataclass(frozen=True)
 class Settings(ViewSettings):
-    """What BYOL adds to a training recipe."""
+    """The options that BYOL adds to a training recipe."""
 
-    hidden: int = option(4096, "hidden width of projector and predictor")
-    dim: int = option(256, "width of the embedding")
-    ema: float = option(0.996, "first momentum of the teacher, per step; rises to 1 along half a cosine")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.views(2)
-        positive(hidden=self.hidden, dim=self.dim)
-        share(ema=self.ema)
+    hidden: int = option(4096, "hidden width of projector and predictor", at_least=1)
+    dim: int = option(256, "width of the embedding", at_least=1)
+    ema: float = option(
+        0.996, "initial momentum of the teacher, per step; rises to 1 along half a cosine", at_least=0, at_most=1
+    )
 
 
 class Byol(Siamese):
-    """Each view's prediction follows the teacher's embedding of the other."""
+    """Each view's prediction follows the teacher's embedding of the other view."""
 
     def __init__(self, backbone: Backbone, settings: Settings) -> None:
         def head(inputs: int) -> nn.Sequential:

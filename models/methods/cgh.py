@@ -4,7 +4,7 @@ The idea:
  - A network's last feature is abstract; its hypercolumn (the maps of stages 3 and 4 together) keeps finer detail.
  - Both are embedded, by a student on a strong view and a teacher on a weak one, with a queue of teacher keys for each.
  - As in ReSSL, relations to the queue are the soft labels, but swapped: global relations learn from the teacher's
-   hypercolumn relations, and the reverse. Column j of both queues is the same sample: that makes the swap meaningful.
+   hypercolumn relations, and vice versa. Column j of both queues is the same sample, which makes the swap meaningful.
  - In the first epochs InfoNCE within each context fades out while the relations fade in.
 
     T(k, Q; tau) = softmax(k.Q / tau),  CE(p, y) = -sum_j p_j log softmax(y)_j
@@ -12,19 +12,22 @@ The idea:
     L_hg = CE( T(k_g, Q_g; 0.04), z_h.Q_h / 0.08 )        the student's hypercolumn relations learn from the global ones
     L = (1 - a) [ InfoNCE(z_g, k_g; Q_g) + InfoNCE(z_h, k_h; Q_h) ] + a (L_gh + L_hg) / 2,   a = min(1, epoch / 5)
 
-z are the student's, k the teacher's embeddings, g global and h hypercolumn. The loss is not symmetric. The teacher's
-batch is shuffled, and both outputs put back by the same permutation; both keys enter their queues after the loss.
-With `crops`, further and smaller strong views give global relations only; L_gh is then the mean over all strong views.
+z are the student's and k the teacher's embeddings, g global and h hypercolumn. The loss is not symmetric. The teacher's
+batch is shuffled, and both outputs are put back in order by the same permutation; both keys enter their queues after
+the loss. With `crops`, further and smaller strong views give global relations only; L_gh is then the mean over all
+strong views.
 
-What differs from the released code:
- - The teacher (neck and both heads too) moves after the step, not before its forward: the same (momentum.py).
- - Any batch size, also one that does not divide the queues, and any map size: the code asserts a last map of at most 7.
- - Weight decay on ImageNet spares all vectors. The code goes by names and misses the downsample and neck batch norms.
- - The neck's batch norm is never split, as in the code: its statistics are those of a process, so that W processes
-   equal one whose neck has W groups.
- - Centring of the teacher's logits, off in the shipped configuration, is left out.
+Differences from the published code:
+ - The teacher (with neck and both heads) moves after the step, not before its forward pass, which is equivalent
+   (models/methods/momentum.py).
+ - Any batch size works, also one that does not divide the queues, and any map size: the code asserts a last map of at
+   most 7.
+ - Weight decay on ImageNet spares all vectors. The code selects by name and misses the downsample and neck batch norms.
+ - The neck's batch norm is never split, as in the code: its statistics are those of one process, so that W processes
+   equal one process whose neck has W groups.
+ - Centring of the teacher's logits, which the published configuration turns off, is left out.
 
-B batch, D embedding, K queue.
+Shapes: B batch, D embedding, K queue.
 """
 
 from __future__ import annotations
@@ -38,7 +41,6 @@ from torch import Tensor, nn
 from models.distributed import gather
 from models.method import Losses
 from models.methods.momentum import MomentumMethod, MomentumSettings, shuffled_keys
-from models.methods.view_settings import positive, share
 from models.networks.backbone import Backbone
 from models.networks.heads import HypercolumnNeck, mlp
 from models.options import option
@@ -49,41 +51,37 @@ from pipelines.plan.views import View
 
 @dataclass(frozen=True)
 class Settings(MomentumSettings):
-    """What CGH adds to a training recipe; `hidden` and `dim` are those of both heads."""
+    """The options that CGH adds to a training recipe; `hidden` and `dim` are those of both heads."""
 
-    weak_flip: float = option(0.5, "probability of mirroring the weak view")
+    weak_flip: float = option(0.5, "probability of mirroring the weak view", at_least=0, at_most=1)
     stages: tuple[str, ...] = option(("layer3", "layer4"), "stages whose maps make the hypercolumn, shallow first")
-    global_teacher_temperature: float = option(0.04, "tau of the teacher's global relations")
-    global_student_temperature: float = option(0.1, "tau of the student's global relations")
-    hyper_teacher_temperature: float = option(0.08, "tau of the teacher's hypercolumn relations")
-    hyper_student_temperature: float = option(0.08, "tau of the student's hypercolumn relations")
-    contrast_temperature: float = option(0.2, "tau of the InfoNCE that the first epochs fade out")
-    contrast_epochs: float = option(5.0, "epochs over which it fades; long enough to fill the queues")
-    swap: bool = option(True, "contexts teach each other; without: each teaches itself (an ablation)")
+    global_teacher_temperature: float = option(0.04, "temperature of the teacher's global relations", above=0)
+    global_student_temperature: float = option(0.1, "temperature of the student's global relations", above=0)
+    hyper_teacher_temperature: float = option(0.08, "temperature of the teacher's hypercolumn relations", above=0)
+    hyper_student_temperature: float = option(0.08, "temperature of the student's hypercolumn relations", above=0)
+    contrast_temperature: float = option(0.2, "temperature of the InfoNCE that the first epochs fade out", above=0)
+    contrast_epochs: float = option(
+        5.0, "epochs over which InfoNCE fades out; long enough to fill the queues", at_least=0
+    )
+    swap: bool = option(True, "learning of each context from the other; without it each learns from itself (ablation)")
     crops: tuple[int, ...] = option((), "sides of further strong views, in pixels; published: 192,160,128,96")
-    crop_low: tuple[float, ...] = option((0.172, 0.143, 0.114, 0.086), "smallest shares of the image that they cover")
-    crop_high: tuple[float, ...] = option((0.86, 0.715, 0.571, 0.429), "largest shares of the image that they cover")
+    crop_low: tuple[float, ...] = option(
+        (0.172, 0.143, 0.114, 0.086), "smallest shares of the image that the further views cover"
+    )
+    crop_high: tuple[float, ...] = option(
+        (0.86, 0.715, 0.571, 0.429), "largest shares of the image that the further views cover"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        share(weak_flip=self.weak_flip)
-        positive(
-            global_teacher_temperature=self.global_teacher_temperature,
-            global_student_temperature=self.global_student_temperature,
-            hyper_teacher_temperature=self.hyper_teacher_temperature,
-            hyper_student_temperature=self.hyper_student_temperature,
-            contrast_temperature=self.contrast_temperature,
-        )
-        if self.contrast_epochs < 0:
-            raise ValueError(f"contrast_epochs is {self.contrast_epochs}; give 0 or more")
         if not self.stages:
             raise ValueError("stages is empty; name at least one stage, such as layer4")
         if len(self.crops) > min(len(self.crop_low), len(self.crop_high)):
             raise ValueError(f"{len(self.crops)} crops need as many crop_low and crop_high")
-        self.further()  # a view that makes no sense is refused here
+        self.further_views()  # View refuses what is out of range
 
-    def further(self) -> list[View]:
-        """The multi-crop views."""
+    def further_views(self) -> list[View]:
+        """Return the multi-crop views."""
         (strong,) = self.views(1)
         sizes = zip(self.crops, self.crop_low, self.crop_high, strict=False)
         return [replace(strong, size=side, scale=(low, high)) for side, low, high in sizes]
@@ -104,6 +102,7 @@ class GlobalAndHypercolumn(nn.Module):
         return self.head(features.pooled), self.neck(features.maps)
 
     def only_global(self, images: Tensor) -> Tensor:
+        """Return the global embedding [B, D] alone."""
         global_BD: Tensor = self.head(self.backbone(images).pooled)
         return global_BD
 
@@ -119,11 +118,15 @@ class Context(NamedTuple):
 
 
 def relate(learner: Context, teacher: Context) -> Tensor:
-    """[B]: the learner's student, over its own queue, against the teacher's relations over the teacher's own queue."""
+    """Return [B], the cross-entropy of a student over its own queue against a teacher over the teacher's own queue."""
     return soft_label_cross_entropy(
-        learner.student_BD, teacher.key_BD, learner.queue_KD,
-        learner.student_temperature, teacher.teacher_temperature, teacher.queue_KD,
-    )  # fmt: skip
+        learner.student_BD,
+        teacher.key_BD,
+        learner.queue_KD,
+        learner.student_temperature,
+        teacher.teacher_temperature,
+        teacher.queue_KD,
+    )
 
 
 class Cgh(MomentumMethod):
@@ -134,43 +137,48 @@ class Cgh(MomentumMethod):
     def __init__(self, backbone: Backbone, settings: Settings) -> None:
         super().__init__(GlobalAndHypercolumn(backbone, settings), settings, queues=2)
         self.settings = settings
-        self.views = (*settings.views(1), settings.weak(settings.weak_flip), *settings.further())
+        self.views = (*settings.views(1), settings.weak(settings.weak_flip), *settings.further_views())
         self.soft_label_temperatures = (settings.global_teacher_temperature, settings.hyper_teacher_temperature)
 
     def forward(self, batch: Batch) -> Losses:
         strong, weak, *crops = batch.views
-        options = self.settings
+        settings = self.settings
         student_BD = self.student(strong)
         crop_BD = [self.student.only_global(crop) for crop in crops]
         key_BD: tuple[Tensor, Tensor] = shuffled_keys(self.teacher, weak, batch.seed)
-        whole, hyper = (
-            Context(student_BD[i], key_BD[i], self.queue.live(i), student_tau, teacher_tau)
-            for i, (student_tau, teacher_tau) in enumerate(
-                (
-                    (options.global_student_temperature, options.global_teacher_temperature),
-                    (options.hyper_student_temperature, options.hyper_teacher_temperature),
-                )
-            )
+        image = Context(
+            student_BD[0],
+            key_BD[0],
+            self.queue.live(0),
+            settings.global_student_temperature,
+            settings.global_teacher_temperature,
         )
-        teachers = (hyper, whole) if options.swap else (whole, hyper)
-        learners = whole._replace(student_BD=torch.stack([whole.student_BD, *crop_BD]))
+        hyper = Context(
+            student_BD[1],
+            key_BD[1],
+            self.queue.live(1),
+            settings.hyper_student_temperature,
+            settings.hyper_teacher_temperature,
+        )
+        teachers = (hyper, image) if settings.swap else (image, hyper)
+        learners = image._replace(student_BD=torch.stack([image.student_BD, *crop_BD]))
         global_loss = relate(learners, teachers[0]).mean()
         hyper_loss = relate(hyper, teachers[1]).mean()
         total = 0.5 * (global_loss + hyper_loss)
         terms = {"global_relations": global_loss.detach(), "hyper_relations": hyper_loss.detach()}
         if (weight := self.relation_weight()) < 1:
-            contrast = torch.stack([self.contrast(context) for context in (whole, hyper)]).sum()
+            contrast = torch.stack([self.contrast(context) for context in (image, hyper)]).sum()
             total = (1 - weight) * contrast + weight * total
             terms["contrast"] = contrast.detach()
         self.queue.push(*[gather(own_BD) for own_BD in key_BD])
         return Losses(total, terms)
 
     def contrast(self, context: Context) -> Tensor:
-        """The InfoNCE of one context."""
+        """Return the InfoNCE of one context."""
         tau = self.settings.contrast_temperature
         return info_nce(context.student_BD, context.key_BD, context.queue_KD, tau).mean()
 
     def relation_weight(self) -> float:
-        """The weight of the relations at this step: 0 at the first, 1 from epoch `contrast_epochs` on."""
+        """Return the weight of the relations at this step: 0 at the first, 1 from epoch `contrast_epochs` on."""
         steps = self.settings.contrast_epochs * self.steps_per_epoch
         return min(1.0, self.step / steps) if steps else 1.0

@@ -2,9 +2,9 @@
 
 The idea:
  - MoCo v2 pulls together views of one image. CLIM also pulls an image towards similar images.
- - Similar means near *and* central: of an image's nearest neighbours, those that lie closer to its cluster's centre.
+ - Similar means near *and* central: those of an image's nearest neighbours that lie closer to its cluster's centre.
  - The chosen partner is no plain positive: it is cut-mixed into the query, and both keys share the loss.
- - Every image is seen at several resolutions, each crop drawn on its own, and every pair of them is compared.
+ - Every image is seen at several resolutions, each crop drawn on its own, and every pair of resolutions is compared.
 
     L = 1/R^2 sum_{r,s} [ lambda_r l(q_r, k_s; Q_s) + (1 - lambda_r) l(q_r, k'_s; Q_s) ]
     l(q, k; Q) = -log( e^{q.k/tau} / (e^{q.k/tau} + sum_{n in Q} e^{q.n/tau}) )
@@ -12,15 +12,16 @@ The idea:
 q_r is the student's embedding of the mixed view at resolution r, k_s and k'_s the teacher's of a clean view of anchor
 and partner at resolution s, Q_s the queue of that resolution. Only anchor keys enter the queues.
 
-What differs from the authors' released snapshot, and why:
- - The selection is the paper's (neighbours closer to the centre). The snapshot has no neighbour search: it draws from
-   50 positions around the anchor in a list that is sorted by class, which leaks labels. `rule="snapshot"` offers its
+Differences from the authors' published code, and why:
+ - The selection is the paper's (neighbours closer to the centre). The code has no neighbour search: it draws from 50
+   positions around the anchor in a list that is sorted by class, which leaks labels. `rule="snapshot"` offers its
    centre criterion (closer than the cluster's average) with a uniform draw from the cluster instead of that window.
- - The rectangle is relative: the snapshot applies the pixels of 224 to 160 and keeps a lambda that is wrong there.
+ - The rectangle is relative: the code applies the pixels of 224 to 160 and keeps a lambda that is wrong there.
  - An anchor without a partner trains alone (lambda = 1), as in MoCo v2. Any number of resolutions is possible.
- - Mixing is drawn once per *global* batch, so that N processes train what one would.
+ - Mixing is drawn once per *global* batch, so that N processes train exactly what one would.
 
-B batch, D embedding, K queue, R resolutions of queries and S of keys, P positive keys: the anchor's, the partner's.
+Shapes: B batch, D embedding, K queue, R resolutions of queries, S of keys, P positive keys (the anchor's, the
+partner's).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from models.methods.momentum import shuffled_views
 from models.networks.backbone import Backbone
 from models.networks.heads import mlp
 from models.networks.teacher import Teacher
-from models.options import option
+from models.options import check_options, option
 from models.queue import KeyQueue, QueueSettings
 from models.relations import info_nce
 from models.search.sharded_features import LocalFeatures
@@ -52,37 +53,30 @@ RULES = ("paper", "snapshot")
 
 @dataclass(frozen=True)
 class Settings(QueueSettings):
-    """What CLIM adds to a training recipe."""
+    """The options that CLIM adds to a training recipe."""
 
     resolutions: tuple[int, ...] = option((224, 160), "sides of the views, in pixels")
     crop_scale: float = option(0.2, "smallest share of the image that a crop covers")
     flip: float = option(0.5, "probability of mirroring a view")
     blur: float = option(0.5, "probability of blurring a view (sigma 0.1 to 2 pixels)")
-    dim: int = option(128, "width of the embedding")
-    temperature: float = option(0.2, "tau of the contrastive loss")
-    queue_size: int = option(65536, "keys kept per resolution")
-    ema: float = option(0.999, "momentum of the teacher, per step")
-    rule: str = option("paper", "selection of partners: paper (neighbours closer to the centre) or snapshot")
-    neighbors: int = option(10, "k, the local neighbours searched per image")
-    clusters: int = option(1000, "m, of k-means")
-    kmeans_iterations: int = option(30, "of Lloyd's algorithm")
-    whiten: int = option(128, "whitened components used for the search; 0 takes the plain features")
-    refresh_epochs: int = option(10, "epochs between two selections")
+    dim: int = option(128, "width of the embedding", at_least=1)
+    temperature: float = option(0.2, "temperature tau of the contrastive loss", above=0)
+    queue_size: int = option(65536, "keys kept per resolution", at_least=1)
+    ema: float = option(0.999, "momentum of the teacher, per step", at_least=0, at_most=1)
+    rule: str = option("paper", "rule that selects partners (paper: neighbours closer to the centre)", choices=RULES)
+    neighbors: int = option(10, "number k of nearest neighbours searched per image", at_least=1)
+    clusters: int = option(1000, "number m of clusters in k-means", at_least=1)
+    kmeans_iterations: int = option(30, "iterations of Lloyd's algorithm in k-means")
+    whiten: int = option(128, "whitened components used for the search; 0 takes the features as they are")
+    refresh_epochs: int = option(10, "epochs between two selections", at_least=1)
     start_epoch: int = option(0, "first epoch with partners; plain MoCo v2 before it")
-    mix_probability: float = option(0.8, "share of the steps that mix")
-    mix_alpha: float = option(1.0, "lambda is drawn from Beta(alpha, alpha)")
+    mix_probability: float = option(0.8, "share of the steps that mix", at_least=0, at_most=1)
+    mix_alpha: float = option(1.0, "parameter alpha of Beta(alpha, alpha), from which lambda is drawn", above=0)
 
     def __post_init__(self) -> None:
+        check_options(self)
         if not self.resolutions or min(self.resolutions) < 8:
             raise ValueError(f"resolutions are {self.resolutions}; give at least one side of 8 pixels or more")
-        if self.rule not in RULES:
-            raise ValueError(f"unknown selection rule '{self.rule}'; take one of {', '.join(RULES)}")
-        if self.temperature <= 0 or self.mix_alpha <= 0:
-            raise ValueError(f"temperature {self.temperature} and mix alpha {self.mix_alpha} must be above 0")
-        if min(self.neighbors, self.clusters, self.refresh_epochs, self.queue_size, self.dim) < 1:
-            raise ValueError("neighbors, clusters, refresh epochs, queue size and dim must be at least 1")
-        if not 0 <= self.ema <= 1 or not 0 <= self.mix_probability <= 1:
-            raise ValueError(f"ema {self.ema} and mix probability {self.mix_probability} must lie between 0 and 1")
 
 
 class Clim(Method):
@@ -110,7 +104,7 @@ class Clim(Method):
             first_RBD, *others_RBD = self._keys(batch)
             second_RBD = others_RBD[0] if others_RBD else first_RBD
 
-        # Queries of all resolutions look at a queue once, whichever keys they are to find.
+        # Queries of all resolutions take one pass over each queue, whichever keys they must find.
         query_R1BD = torch.stack(query_RBD)[:, None]
         keys_PSBD, weight_RPB = [first_RBD], query_R1BD.new_ones(1)
         if kept is not None:
@@ -126,9 +120,9 @@ class Clim(Method):
         return Losses(total, {"partner_share": share.detach()})
 
     def _keys(self, batch: Batch) -> list[list[Tensor]]:
-        """The teacher's embeddings [B, D] of the clean key views: of the anchors, and of the partners if there are any.
+        """Return the teacher's embeddings of the clean key views, S times [B, D]: of anchors, then of any partners.
 
-        Views of one resolution take one pass, each in a batch that is shuffled anew.
+        Views of one resolution take one forward pass, each in its own shuffled batch.
         """
         images = [batch] if batch.partner is None else [batch, batch.partner]
         found_SPBD = [
@@ -156,15 +150,15 @@ class Clim(Method):
 
 
 def select(local: LocalFeatures, settings: Settings) -> Pairing:
-    """Partners of every sample by CLIM's rule, or by the released snapshot's; all processes call it with their parts.
+    """Choose the partners of every sample; all processes call it with their shares of the features.
 
     Args:
-        part: pooled features of this process's samples.
+        local: pooled features of this process's samples.
 
     Raises:
-        ValueError: the data set is smaller than the neighbours or clusters that are asked for.
+        ValueError: the data set is smaller than the number of neighbours or clusters.
     """
-    found = selection.select(
+    candidates = selection.select(
         local, settings.rule, settings.whiten, settings.neighbors, settings.clusters, settings.kmeans_iterations
     )
 
@@ -172,6 +166,10 @@ def select(local: LocalFeatures, settings: Settings) -> Pairing:
         return tensor.cpu().numpy().astype(kind, copy=False)
 
     return Pairing(
-        array(found.pool, np.int32), array(found.start_N, np.int64), array(found.count_N, np.int32),
-        settings.mix_probability, settings.mix_alpha, array(found.neighbors_Nk, np.int32),
-    )  # fmt: skip
+        array(candidates.pool, np.int32),
+        array(candidates.start_N, np.int64),
+        array(candidates.count_N, np.int32),
+        settings.mix_probability,
+        settings.mix_alpha,
+        array(candidates.neighbors_Nk, np.int32),
+    )

@@ -4,26 +4,27 @@ The idea:
  - Comparing two views of one image (BYOL, SimSiam) says nothing about how images relate. A clustering loss does.
  - The embedding itself is read as the logits of K soft clusters (K is its width): no prototypes, no Sinkhorn, no queue.
  - Each view predicts the other's assignment; only a uniformity term on the mean assignment keeps clusters apart.
- - For the first half of training there is the similarity alone, then over a tenth of it the loss is faded over.
+ - The first half of training uses the similarity alone; over the next tenth the clustering loss is faded in.
 
-    L = (1 - w) L_sim + w (lambda L_uni + L_ce)               w: 0 up to epoch E0, straight to 1 at E1
+    L = (1 - w) L_sim + w (lambda L_uni + L_ce)               w: 0 up to epoch E0, linear to 1 at E1
     m_v = softmax(n(q_v) / tau_2), s_v = softmax(n(p_v) / tau_1)      n: L2 normalisation
     L_ce = -1/2 [ mean_b sum_k m_1 log s_2 + mean_b sum_k m_2 log s_1 ]
     L_uni = -log K - mean_k log(mean of s over the global batch and both views)_k
 
-p are predictions, q targets. variant "momentum": q from a teacher, L_sim is BYOL's (sum of squared distances, 0 to 8).
-variant "plain": q is the network's own embedding without gradient, L_sim is SimSiam's (-1 to 1); published with a
-rotation to the targets' principal directions (`pca`) and tau_1 = |m|, per sample (`adaptive`).
+p are predictions, q targets. Variant "momentum": q comes from a teacher, L_sim is BYOL's (sum of squared distances,
+0 to 8). Variant "plain": q is the network's own embedding without gradient, L_sim is SimSiam's (-1 to 1); published
+with a rotation to the targets' principal directions (`pca`) and tau_1 = |m| for each sample (`adaptive`).
 
-What differs from the authors' code (which has no licence: nothing is copied), and why:
+Differences from the authors' code (which has no licence: nothing is copied), and why:
  - lambda is the *effective* weight. Their all-reduce hides L_uni's gradient from autograd, so that W processes train
-   with lambda / W: their launcher's four make 1.25 of the configured 5, and 0.25 of 1. Give that to repeat it.
+   with lambda / W: their launcher's four make 1.25 of the configured 5, and 0.25 of 1. Use those values to reproduce
+   it.
  - log s comes from log_softmax and its mean from logsumexp: exact, where theirs replaces -inf by the smallest number.
  - The principal directions are fitted on all processes' targets, with a fixed sign, by eigh (torch.eig is gone).
- - Convolutions and the ViT start as everywhere in this project (theirs: uniform of the same variance).
+ - Convolutions and the ViT are initialised as everywhere in this project (theirs: uniform of the same variance).
  - The second head of their repository (RCC, without the partition function) is not built: its role is unknown.
 
-B samples of this process, K embedding width = clusters.
+Shapes: B samples of this process, N of all processes, K embedding width = clusters.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from models.distributed import gather, gather_with_gradient
 from models.losses.cosine import negative_cosine, squared_distance
 from models.method import Losses
 from models.methods.siamese import Outputs, Siamese
-from models.methods.view_settings import ViewSettings, positive, share
+from models.methods.view_settings import ViewSettings
 from models.networks.backbone import Backbone
 from models.networks.heads import LastNorm, mlp
 from models.networks.sync_norm import SyncBatchNorm1d
@@ -63,40 +64,40 @@ VARIANTS = ("momentum", "plain")
 
 @dataclass(frozen=True)
 class Settings(ViewSettings):
-    """What ICCL adds to a training recipe."""
+    """The options that ICCL adds to a training recipe."""
 
-    variant: str = option("momentum", "targets: momentum (of a teacher) or plain (its own, as in SimSiam)")
-    hidden: int = option(4096, "hidden width of projector and predictor")
-    dim: int = option(512, "width of the embedding, which is the number of clusters")
-    ema: float = option(0.99, "first momentum of the teacher, per step; rises to 1 along half a cosine")
-    student_temperature: float = option(0.1, "tau_1; with --adaptive, the momentum variant's upper limit")
-    teacher_temperature: float = option(0.07, "tau_2")
-    adaptive: bool = option(False, "tau_1 of each sample is the norm of the assignment that it predicts")
+    variant: str = option(
+        "momentum",
+        "source of the targets (momentum: a teacher; plain: the network itself, as in SimSiam)",
+        choices=VARIANTS,
+    )
+    hidden: int = option(4096, "hidden width of projector and predictor", at_least=1)
+    dim: int = option(512, "width of the embedding, which is the number of clusters", at_least=1)
+    ema: float = option(
+        0.99, "initial momentum of the teacher, per step; rises to 1 along half a cosine", at_least=0, at_most=1
+    )
+    student_temperature: float = option(
+        0.1, "temperature tau_1 of the student; with --adaptive, the momentum variant's upper limit", above=0
+    )
+    teacher_temperature: float = option(0.07, "temperature tau_2 of the targets", above=0)
+    adaptive: bool = option(False, "temperature tau_1 of each sample by the norm of the assignment that it predicts")
     pca: int = option(0, "principal directions that the clustering sees; 0 for no rotation")
-    uniformity: float = option(5.0, "lambda, the effective weight of L_uni whatever the number of processes")
-    ramp_start: float = option(0.5, "share of training after which the clustering fades in")
-    ramp_end: float = option(0.6, "share of training from which there is clustering alone")
-    freeze_patches: bool = option(False, "leave a ViT's patch embedding as it starts")
+    uniformity: float = option(5.0, "weight lambda of L_uni, the effective one for any number of processes", at_least=0)
+    ramp_start: float = option(0.5, "share of the training after which the clustering fades in", at_least=0, at_most=1)
+    ramp_end: float = option(
+        0.6, "share of the training after which the clustering is used alone", at_least=0, at_most=1
+    )
+    freeze_patches: bool = option(False, "random patch embedding of a ViT that is not trained")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.views(2)
-        if self.variant not in VARIANTS:
-            raise ValueError(f"unknown variant '{self.variant}'; take one of {', '.join(VARIANTS)}")
-        positive(
-            hidden=self.hidden, dim=self.dim, student_temperature=self.student_temperature,
-            teacher_temperature=self.teacher_temperature,
-        )  # fmt: skip
-        share(ema=self.ema, ramp_start=self.ramp_start, ramp_end=self.ramp_end)
         if self.ramp_end < self.ramp_start:
             raise ValueError(f"the ramp ends at {self.ramp_end}, before it starts at {self.ramp_start}")
         if not 0 <= self.pca <= self.dim:
             raise ValueError(f"pca is {self.pca}; give 0 (none) to the embedding's {self.dim}")
-        if self.uniformity < 0:
-            raise ValueError(f"uniformity is {self.uniformity}; give 0 or more")
 
     def check(self, training: Training) -> None:
-        """Refuses a rotation that the batch cannot determine.
+        """Refuse a rotation that the batch cannot determine.
 
         Raises:
             ValueError: there are fewer targets in a batch than directions.
@@ -106,7 +107,7 @@ class Settings(ViewSettings):
 
 
 class Iccl(Siamese):
-    """BYOL or SimSiam whose loss turns into a clustering loss on the way."""
+    """BYOL or SimSiam, whose loss turns into a clustering loss during the training."""
 
     def __init__(self, backbone: Backbone, settings: Settings) -> None:
         momentum = settings.variant == "momentum"
@@ -117,7 +118,7 @@ class Iccl(Siamese):
         predictor = mlp(bottleneck, batch_norm=True, bias=False, last_bias=not momentum, norm=SyncBatchNorm1d)
         if momentum:
             for module in (*projector.modules(), *predictor.modules()):
-                if isinstance(module, nn.Linear):  # standard deviation 1 / sqrt(inputs); the plain variant has torch's
+                if isinstance(module, nn.Linear):  # deviation 1 / sqrt(inputs); the plain variant keeps torch's default
                     bound = math.sqrt(3 / module.in_features)
                     nn.init.uniform_(module.weight, -bound, bound)
         if settings.freeze_patches and isinstance(patches := getattr(backbone, "patch_embed", None), nn.Module):
@@ -142,13 +143,13 @@ class Iccl(Siamese):
         return Losses(total, terms | {"cross_entropy": cross_entropy.detach(), "uniformity": uniform.detach()})
 
     def clustering_weight(self) -> float:
-        """w of this step. It moves once an epoch, as published."""
+        """Return w at this step; it changes once an epoch, as published."""
         epochs = self.total_steps / self.steps_per_epoch
         start, end = (limit * epochs for limit in (self.settings.ramp_start, self.settings.ramp_end))
         return ramp(self.step // self.steps_per_epoch, start, end)
 
     def _clustering(self, out: Outputs) -> tuple[Tensor, Tensor]:
-        """L_ce of this process's samples, and L_uni of the global batch."""
+        """Return L_ce of this process's samples, and L_uni of the global batch."""
         settings = self.settings
         if settings.pca:
             targets_NK = gather(torch.cat([out.target_first_BD, out.target_second_BD]))
@@ -160,7 +161,7 @@ class Iccl(Siamese):
         )
         tau_first: float | Tensor = settings.student_temperature
         tau_second: float | Tensor = settings.student_temperature
-        if settings.adaptive:  # each view's student predicts the other view's target, and takes the norm of that one
+        if settings.adaptive:  # each view predicts the other view's target, so it takes the norm of that target
             limit = settings.student_temperature if settings.variant == "momentum" else None
             tau_first, tau_second = adaptive_temperature(second_BK, limit), adaptive_temperature(first_BK, limit)
         log_first_BK = log_assignment(out.first_BD, tau_first)

@@ -9,25 +9,25 @@ The idea:
     L = -log( e^{q.k/tau} / (e^{q.k/tau} + sum_{n in Q} e^{q.n/tau}) )
 
 q is the student's embedding of one view, k the teacher's of another view of the same image, both from the same strong
-augmentation. Asymmetric: one query, one key, one backward pass. The teacher's batch is shuffled, so that a key shares
-its batch statistics with other samples than its query does. The keys enter the queue Q after the loss.
+augmentation. The loss is asymmetric: one query, one key, one backward pass. The teacher's batch is shuffled, so that a
+key shares its batch statistics with other samples than its query does. The keys enter the queue Q after the loss.
 
-What differs from the authors' code:
- - Batch statistics are those of 8 groups of the global batch, as on their 8 GPUs, whatever the number of processes.
- - The teacher moves after the step, not before the forward pass: the same (models/methods/momentum.py).
+Differences from the authors' code:
+ - Batch statistics are those of 8 groups of the global batch, as on their 8 GPUs, for any number of processes.
+ - The teacher moves after the step, not before the forward pass, which is equivalent (models/methods/momentum.py).
  - The queue is part of the checkpoint and takes any batch size.
- - The small-data rows are those of MSVQ's authors' re-runs, with one difference: their loss is symmetric (two backward
-   passes); the published rows beside MSVQ's are of one, as here.
+ - The small-data rows are those of the experiments of MSVQ's authors, with one difference: their loss is symmetric
+   (two backward passes); the published rows beside MSVQ's are of one pass, as here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from models.distributed import gather
 from models.method import Losses
 from models.methods.momentum import MomentumMethod, MomentumSettings, embedding, shuffled_keys
-from models.methods.view_settings import positive
 from models.networks.backbone import Backbone
 from models.options import option
 from models.relations import info_nce
@@ -36,13 +36,11 @@ from pipelines.batch import Batch
 
 @dataclass(frozen=True)
 class Settings(MomentumSettings):
-    """What MoCo adds to a training recipe."""
+    """The options that MoCo adds to a training recipe."""
 
-    temperature: float = option(0.2, "tau of the contrastive loss")
+    view_count: ClassVar[int] = 2
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(temperature=self.temperature)
+    temperature: float = option(0.2, "temperature tau of the contrastive loss", above=0)
 
 
 class Moco(MomentumMethod):

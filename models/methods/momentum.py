@@ -1,27 +1,27 @@
-"""What MoCo v2, ReSSL, MSVQ and CGH share: a student, a teacher that follows it, and a queue of the teacher's keys.
+"""The base of MoCo v2, ReSSL, MSVQ and CGH: a student, a teacher that follows it, and a queue of the teacher's keys.
 
 Each of them compares a student's view with the teacher's view of the same image over that queue. They differ in the
-views, in how many teachers and queues there are, and in the loss; their own files say how.
+views, in the number of teachers and queues, and in the loss.
 
-In the authors' code the teacher moves at the start of a step, before the forward pass, towards the student that the
-last optimizer step left. Here it moves at the end of a step (`after_step`). That is the same: the teacher starts as a
-copy, so that the first move of theirs changes nothing, and every forward pass sees the same two networks.
+In the authors' code the teacher moves at the start of a step, before the forward pass, towards the student as the last
+optimizer step made it. Here it moves at the end of a step (`after_step`). That is equivalent: the teacher starts as a
+copy, so their first move changes nothing, and every forward pass sees the same two networks.
 
-B samples of this process, G samples of the global batch, D embedding.
+Shapes: B samples of this process, G samples of the global batch, D embedding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from models.distributed import gather, local_rows, world
 from models.method import Embedding, Method
-from models.methods.view_settings import ViewSettings, positive, share
+from models.methods.view_settings import ViewSettings
 from models.networks.backbone import Backbone
 from models.networks.backbones import ResNet
 from models.networks.heads import mlp
@@ -34,26 +34,25 @@ from pipelines.plan.views import View
 
 @dataclass(frozen=True)
 class MomentumSettings(ViewSettings, QueueSettings):
-    """What these methods add to a training recipe, and what of it makes no sense."""
+    """The options that these methods add to a training recipe."""
 
-    hidden: int = option(2048, "width of the head's hidden layer")
-    dim: int = option(128, "width of the embedding")
-    queue_size: int = option(4096, "keys kept in each queue")
-    ema: float = option(0.99, "momentum of the teacher, per step")
-    default_conv1: bool = option(False, "the first convolution starts at torch's default, the others at He's")
+    view_count: ClassVar[int] = 1
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(hidden=self.hidden, dim=self.dim, queue_size=self.queue_size)
-        share(ema=self.ema)
+    hidden: int = option(2048, "width of the head's hidden layer", at_least=1)
+    dim: int = option(128, "width of the embedding", at_least=1)
+    queue_size: int = option(4096, "keys kept in each queue", at_least=1)
+    ema: float = option(0.99, "momentum of the teacher, per step", at_least=0, at_most=1)
+    default_conv1: bool = option(
+        False, "torch's default initialisation of the first convolution, instead of He's as for the others"
+    )
 
     def weak(self, flip: float) -> View:
-        """A teacher's view: crop and flip, no colours."""
+        """Return a teacher's view: crop and flip, no colours."""
         return View(self.crop_size, (self.crop_scale, 1.0), flip=flip)
 
 
 class MomentumMethod(Method):
-    """A student with a momentum teacher and aligned queues; subclasses say what they learn from them."""
+    """A student with a momentum teacher and aligned queues; subclasses define the loss."""
 
     def __init__(self, student: nn.Module, settings: MomentumSettings, queues: int = 1) -> None:
         super().__init__()
@@ -73,34 +72,36 @@ class MomentumMethod(Method):
 
 
 def embedding(backbone: Backbone, settings: MomentumSettings) -> Embedding:
-    """The student: a backbone with a head of two linear layers, biases, no batch norm."""
+    """Return the student: a backbone with a head of two linear layers with biases and without batch norm."""
     return Embedding(backbone, mlp((backbone.dim, settings.hidden, settings.dim)))
 
 
 def reset_first_convolution(backbone: Backbone) -> None:
-    """Gives a ResNet's first convolution torch's default start: MSVQ's code puts it in after the others got He's."""
+    """Give a ResNet's first convolution torch's default initialisation, which MSVQ's code leaves it with."""
     if isinstance(backbone, ResNet):
         backbone.conv1.reset_parameters()
 
 
 def shuffled_keys(teacher: Callable[[Tensor], Output], view: Tensor, *key: int) -> Output:
-    """The teacher's output for a view [B, 3, s, s], from a batch that is shuffled by `key` over all processes."""
+    """Return the teacher's output for a view [B, 3, s, s], from a batch that `key` shuffles over all processes."""
     return shuffled(teacher, view, batch_permutation(len(view) * world()[1], *key))
 
 
 @torch.no_grad()
 def shuffled_views(teacher: nn.Module, views: Sequence[Tensor], keys: Sequence[tuple[int, ...]]) -> list[Tensor]:
-    """`shuffled_keys` of several views of one size, each with a shuffle and batch statistics of its own.
+    """`shuffled_keys` of several views of one size, each with its own shuffle and its own batch statistics.
 
-    One pass where every batch norm is a split one, which keeps the views apart; else one pass for each view.
+    It takes one forward pass where every batch norm can keep the views apart, otherwise one pass for each view.
     """
     if not views_can_join(teacher):
         return [shuffled_keys(teacher, view, *key) for view, key in zip(views, keys, strict=True)]
     orders_G = [
         batch_permutation(len(views[0]) * world()[1], *key).to(views[0].device, non_blocking=True) for key in keys
     ]
-    parts = [gather(view).index_select(0, local_rows(order_G)) for view, order_G in zip(views, orders_G, strict=True)]
-    outputs_BD = forward_views(teacher, parts)
+    shuffled_B = [
+        gather(view).index_select(0, local_rows(order_G)) for view, order_G in zip(views, orders_G, strict=True)
+    ]
+    outputs_BD = forward_views(teacher, shuffled_B)
     return [
         gather(output_BD).index_select(0, local_rows(torch.argsort(order_G)))
         for output_BD, order_G in zip(outputs_BD, orders_G, strict=True)

@@ -1,22 +1,21 @@
-"""NNCLR: nearest-neighbour contrastive learning, "With a little help from my friends" (Dwibedi et al.; ICCV 2021,
-arXiv 2104.14548).
+"""NNCLR: nearest-neighbour contrastive learning (Dwibedi et al.; ICCV 2021, arXiv 2104.14548).
 
 The idea:
- - SimCLR's positive is another view of the same image. NNCLR takes the nearest neighbour of that view instead: an
-   embedding of some earlier image, from a queue. Positives then vary more than any augmentation does.
- - A predictor (as BYOL's) guesses the neighbour; the batch's other predictions are the negatives.
+ - SimCLR's positive is another view of the same image. NNCLR replaces it by its nearest neighbour in a queue: the
+   embedding of some earlier image. Positives then vary more than any augmentation makes them.
+ - A predictor (as BYOL's) predicts the neighbour; the other predictions of the batch are the negatives.
 
     L = 1/2 [ l(NN(z_1), p_2) + l(NN(z_2), p_1) ]
     l(n, p) = mean_i -log( e^{n_i.p_i/tau} / sum_k e^{n_i.p_k/tau} )        (all L2-normalised; k over the global batch)
 
-z_v = projector(backbone(x_v)), p_v = predictor(z_v), NN(z) the queue's key with the largest cosine, without gradient.
-The queue takes z_1 after the look-up. Statistics of the heads' batch norms are those of the global batch.
+z_v = projector(backbone(x_v)), p_v = predictor(z_v), and NN(z) is the queue's key with the largest cosine, without
+gradient. z_1 enters the queue after the search. The heads' batch norms use the statistics of the global batch.
 
-What differs from the authors' description (no code is released), and why:
+Differences from the authors' description (no code is published), and why:
  - The term with rows and columns exchanged, which the paper adds and finds without effect, is left out, as in its
    pseudo-code.
 
-B samples of this process, N of all, D embedding, K queue.
+Shapes: B samples of this process, N of all processes, D embedding, K queue.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ import torch
 from models.distributed import gather, gather_with_gradient, positions
 from models.losses.batch_contrast import matching_cross_entropy
 from models.method import Embedding, Losses, Method
-from models.methods.view_settings import ViewSettings, positive
+from models.methods.view_settings import ViewSettings
 from models.networks.backbone import Backbone
 from models.networks.heads import mlp
 from models.networks.norm import forward_views
@@ -41,21 +40,13 @@ from pipelines.batch import Batch
 
 @dataclass(frozen=True)
 class Settings(ViewSettings, QueueSettings):
-    """What NNCLR adds to a training recipe."""
+    """The options that NNCLR adds to a training recipe."""
 
-    hidden: int = option(2048, "hidden width of the projector")
-    dim: int = option(256, "width of the embedding")
-    predictor_hidden: int = option(4096, "hidden width of the predictor")
-    temperature: float = option(0.1, "tau of the loss")
-    queue_size: int = option(98304, "embeddings in which neighbours are looked up")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.views(2)
-        positive(
-            hidden=self.hidden, dim=self.dim, predictor_hidden=self.predictor_hidden, temperature=self.temperature,
-            queue_size=self.queue_size,
-        )  # fmt: skip
+    hidden: int = option(2048, "hidden width of the projector", at_least=1)
+    dim: int = option(256, "width of the embedding", at_least=1)
+    predictor_hidden: int = option(4096, "hidden width of the predictor", at_least=1)
+    temperature: float = option(0.1, "temperature tau of the loss", above=0)
+    queue_size: int = option(98304, "embeddings in which neighbours are searched", at_least=1)
 
 
 class Nnclr(Method):
@@ -76,7 +67,7 @@ class Nnclr(Method):
         first_BD, second_BD = forward_views(self.student, batch.views)
         prediction_first_BD, prediction_second_BD = forward_views(self.predictor, [first_BD, second_BD])
         position_B = positions(len(first_BD), first_BD.device)
-        # One look-up for both views, in the queue as it stood before this batch.
+        # One search for both views, in the queue as it was before this batch.
         neighbor_BD, row_B = nearest_keys(torch.cat([first_BD, second_BD]), self.queue.live())
         near_first_BD, near_second_BD = neighbor_BD.chunk(2)
         temperature = self.settings.temperature
@@ -85,13 +76,13 @@ class Nnclr(Method):
             for near_BD, prediction_BD in ((near_first_BD, prediction_second_BD), (near_second_BD, prediction_first_BD))
         ]
         self.queue.push(gather(first_BD))
-        return Losses(torch.stack(losses).mean(), {"neighbors_agree": _agree(row_B)})
+        return Losses(torch.stack(losses).mean(), {"neighbors_agree": _agreement(row_B)})
 
     def encoder(self) -> Backbone:
         return self.student.backbone
 
 
-def _agree(row_B: torch.Tensor) -> torch.Tensor:
-    """The share of images whose two views have the same nearest neighbour."""
+def _agreement(row_B: torch.Tensor) -> torch.Tensor:
+    """Return the share of images whose two views have the same nearest neighbour."""
     first_B, second_B = row_B.chunk(2)
     return (first_B == second_B).float().mean()

@@ -1,8 +1,8 @@
-"""Recipes: every hyper-parameter of a (method, data set), each with where it comes from.
+"""Recipes: every hyper-parameter of a method on a data set, each with its source.
 
-A recipe is a `Training` (what any method needs) and the method's own settings. The values are in `models/tables/`, one
-file a method. `python train.py --method clim --recipe cifar10 --help` shows them; any can be overridden on the command
-line, and what was used lands in the run's config.json.
+A recipe is a `Training` (what any method needs) and the method's own settings. The values are in
+`models/recipe_tables/`, one file for each method. `python train.py --method clim --recipe cifar10 --help` shows them;
+any can be overridden on the command line, and the values used are recorded in the run's config.json.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from models.training.config import Training
 
 
 class Recipe(NamedTuple):
-    """The resolved recipe of a method and a data set; `sources` names the origin of every value."""
+    """The resolved recipe of a method and a data set; `sources` gives the origin of every value."""
 
     method: str
     name: str
@@ -26,16 +26,16 @@ class Recipe(NamedTuple):
 
     @property
     def values(self) -> dict[str, Any]:
-        """Every field of training and settings, as JSON holds it: a tuple is a list."""
+        """Every field of training and settings as JSON, in which a tuple is a list."""
         values = asdict(self.training) | asdict(self.settings)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def recipe(method: str, name: str, **overrides: Any) -> Recipe:
-    """The recipe for a method and a data set, with overridden values.
+    """Return the recipe of a method for a data set, with overridden values.
 
     Raises:
-        ValueError: there is no such method or recipe, a field is unknown, or a value does not make sense.
+        ValueError: there is no such method or recipe, a field is unknown, or a value is illegal.
     """
     entry = _entry(method)
     if name not in entry.rows:
@@ -54,17 +54,22 @@ def recipe(method: str, name: str, **overrides: Any) -> Recipe:
         cls(**{item.name: values[item.name] for item in fields(cls)}) for cls in (Training, entry.settings)
     )
     if hasattr(settings, "check"):
-        settings.check(training)  # what the method's own values must agree on with the training's
+        settings.check(training)  # values of the method that must agree with those of the training
     return Recipe(method, name, training, settings, sources | dict.fromkeys(overrides, "command line"))
 
 
 def names(method: str) -> list[str]:
-    """The data sets that a method has a recipe for."""
+    """Return the names of the data sets that a method has a recipe for."""
     return sorted(_entry(method).rows)
 
 
 def recipe_for(method: str, source: str, median_side: float) -> str:
-    """The recipe whose name the data set's source carries; else the one for images of that size."""
+    """Return the recipe whose name the data set's source contains; otherwise the one for images of that size.
+
+    Args:
+        source: the name of the data set's source, such as "cifar-10-batches-py".
+        median_side: the median side of its images in pixels.
+    """
     plain = "".join(letter for letter in source.lower() if letter.isalnum())
     matching = [name for name in names(method) if name.replace("_", "") in plain]
     if matching:

@@ -1,4 +1,4 @@
-"""Every method by its name: its class, its settings, its recipes. A new method is one line here."""
+"""Every method by its name: its class, its settings, its recipes. A new method adds its imports and one entry."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from models.recipe_tables.sources import Row
 
 
 class Entry(NamedTuple):
-    """What is known of a method before it is built.
+    """The class, the settings and the recipes of a method.
 
     Attributes:
-        make: (backbone, settings) to the method.
+        make: builds the method from a backbone and its settings.
         settings: the frozen dataclass of its options.
         rows: its recipes by data set.
     """

@@ -1,6 +1,6 @@
-"""What BYOL, SimSiam and ICCL share: each of two views predicts the target embedding of the other.
+"""The base of BYOL, SimSiam and ICCL: each of two views predicts the target embedding of the other.
 
-The targets are those of a momentum teacher, or without one, the network's own embeddings without gradient.
+The targets come from a momentum teacher or, without one, are the network's own embeddings without gradient.
 
 Shapes: B samples of this process, D embedding.
 """
@@ -33,8 +33,8 @@ class Siamese(Method):
 
     Args:
         projector: from pooled features to embeddings; the teacher has a copy.
-        predictor: from embeddings to predictions; the student's alone.
-        ema: the teacher's first momentum, which rises to 1 along half a cosine; None for no teacher.
+        predictor: from embeddings to predictions; only the student has one.
+        ema: the teacher's initial momentum, which rises to 1 along half a cosine; None for no teacher.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Siamese(Method):
         self.teacher = None if ema is None else Teacher(self.student)
 
     def outputs(self, batch: Batch) -> Outputs:
-        """Predictions and targets of both views; batch statistics are those of a view, as in the authors' code."""
+        """Return predictions and targets of both views; batch statistics are per view, as in the authors' code."""
         embeddings = forward_views(self.student, batch.views)
         predictions = forward_views(self.predictor, embeddings)
         if self.teacher is None:
@@ -65,7 +65,7 @@ class Siamese(Method):
     def after_step(self, step: int) -> None:
         super().after_step(step)
         if self.teacher is not None and self.ema is not None:
-            # Steps are counted from 1 here, as in ICCL's released code: the last one leaves the teacher where it is.
+            # Steps are counted from 1 here, as in ICCL's published code: the last one does not move the teacher.
             self.teacher.update(self.student, cosine_momentum(step + 1, self.total_steps, self.ema))
 
     def encoder(self) -> Backbone:

@@ -1,18 +1,18 @@
 """SimCLR: a simple framework for contrastive learning (Chen, Kornblith, Norouzi, Hinton; ICML 2020, arXiv 2002.05709).
 
 The idea:
- - Two strongly augmented views of each image; each must be told from all other views of the batch.
- - Negatives are the batch itself: no queue, no teacher. Large batches help.
- - The loss sits on a projection that is thrown away afterwards.
+ - Two strongly augmented views of each image; each must be distinguished from all other views of the batch.
+ - The batch itself gives the negatives: no queue, no teacher. Large batches help.
+ - The loss is taken on a projection that is discarded afterwards.
 
     l(i, j) = -log( e^{cos(z_i, z_j)/tau} / sum_{k != i} e^{cos(z_i, z_k)/tau} )        k over the 2N views of the batch
     L = mean of l over both directions of all N pairs
 
-With several processes the views are gathered with gradient: the loss is that of the global batch. Statistics of the
-heads' batch norms are those of the global batch, too.
+With several processes the views are gathered with gradient: the loss is that of the global batch. The heads' batch
+norms use the statistics of the global batch, too.
 
-What differs from the authors' code (TensorFlow), and why:
- - The projection's last batch norm has a bias, theirs only a gain; one vector of `dim` numbers.
+Differences from the authors' code (TensorFlow), and why:
+ - The projector's last batch norm has a bias, theirs only a gain; one vector of `dim` numbers.
  - Blur has the sigma and no kernel size of its own, as everywhere in this project.
 """
 
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from models.distributed import gather_with_gradient, positions
 from models.method import Embedding, Losses, Method
-from models.methods.view_settings import ViewSettings, positive
+from models.methods.view_settings import ViewSettings
 from models.networks.backbone import Backbone
 from models.networks.heads import mlp
 from models.networks.norm import forward_views
@@ -38,19 +38,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings(ViewSettings):
-    """What SimCLR adds to a training recipe."""
+    """The options that SimCLR adds to a training recipe."""
 
-    hidden: int = option(2048, "hidden width of the projector; the paper takes the backbone's width")
-    dim: int = option(128, "width of the embedding")
-    temperature: float = option(0.1, "tau of the loss")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.views(2)
-        positive(hidden=self.hidden, dim=self.dim, temperature=self.temperature)
+    hidden: int = option(
+        2048, "hidden width of the projector, for which the paper takes the backbone's width", at_least=1
+    )
+    dim: int = option(128, "width of the embedding", at_least=1)
+    temperature: float = option(0.1, "temperature tau of the loss", above=0)
 
     def check(self, training: Training) -> None:
-        """Refuses a batch without negatives.
+        """Refuse a batch without negatives.
 
         Raises:
             ValueError: the batch is one image.
@@ -72,9 +69,10 @@ class SimClr(Method):
 
     def forward(self, batch: Batch) -> Losses:
         first_BD, second_BD = forward_views(self.student, batch.views)
-        everyone = (gather_with_gradient(first_BD), gather_with_gradient(second_BD))
+        all_first_ND, all_second_ND = gather_with_gradient(first_BD), gather_with_gradient(second_BD)
         position_B = positions(len(first_BD), first_BD.device)
-        return Losses(nt_xent(first_BD, second_BD, self.settings.temperature, *everyone, position_B))
+        temperature = self.settings.temperature
+        return Losses(nt_xent(first_BD, second_BD, temperature, all_first_ND, all_second_ND, position_B))
 
     def encoder(self) -> Backbone:
         return self.student.backbone

@@ -1,16 +1,16 @@
 """SimSiam: simple Siamese representation learning (Chen, He; CVPR 2021, arXiv 2011.10566).
 
 The idea:
- - BYOL without its teacher: one network sees both views, and one side of each comparison is held still.
- - A predictor on the other side, and that stopped gradient, suffice against collapse; no negatives, no queue.
- - The predictor keeps the peak learning rate while the rest follows the cosine: it should adapt to the latest z.
+ - BYOL without a teacher: one network sees both views, and one side of each comparison gets no gradient.
+ - A predictor on the other side and that stopped gradient are enough to prevent collapse; no negatives, no queue.
+ - The predictor keeps the peak learning rate while the rest follows the cosine, to adapt to the latest embeddings z.
 
     L = -1/2 [ cos(p_1, stop z_2) + cos(p_2, stop z_1) ]        (means over the batch; -1 to 1)
 
-z_v = projector(backbone(x_v)), p_v = predictor(z_v). The heads' batch statistics are those of the global batch.
+z_v = projector(backbone(x_v)), p_v = predictor(z_v). The heads' batch norms use the statistics of the global batch.
 
-What differs from the authors' code, and why:
- - The projector's last linear layer has no bias: the released one has a frozen bias that its batch norm cancels.
+Differences from the authors' code, and why:
+ - The projector's last linear layer has no bias: the published one has a frozen bias, which its batch norm cancels.
  - The projector's hidden width is an option: the code takes the backbone's (2048), and narrow networks have less.
 """
 
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from models.losses.cosine import negative_cosine
 from models.method import Losses
 from models.methods.siamese import Siamese
-from models.methods.view_settings import ViewSettings, positive
+from models.methods.view_settings import ViewSettings
 from models.networks.backbone import Backbone
 from models.networks.heads import mlp
 from models.networks.sync_norm import SyncBatchNorm1d
@@ -31,21 +31,16 @@ from pipelines.batch import Batch
 
 @dataclass(frozen=True)
 class Settings(ViewSettings):
-    """What SimSiam adds to a training recipe."""
+    """The options that SimSiam adds to a training recipe."""
 
-    layers: int = option(3, "linear layers of the projector: 3, or 2 as in the paper's CIFAR-10 network")
-    hidden: int = option(2048, "hidden width of the projector")
-    dim: int = option(2048, "width of the embedding")
-    predictor_hidden: int = option(512, "hidden width of the predictor")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.views(2)
-        positive(layers=self.layers, hidden=self.hidden, dim=self.dim, predictor_hidden=self.predictor_hidden)
+    layers: int = option(3, "linear layers of the projector: 3, or 2 as in the paper's CIFAR-10 network", at_least=1)
+    hidden: int = option(2048, "hidden width of the projector", at_least=1)
+    dim: int = option(2048, "width of the embedding", at_least=1)
+    predictor_hidden: int = option(512, "hidden width of the predictor", at_least=1)
 
 
 class SimSiam(Siamese):
-    """Each view's prediction follows the network's own embedding of the other."""
+    """Each view's prediction follows the network's own embedding of the other view."""
 
     constant_lr = ("predictor.",)
 

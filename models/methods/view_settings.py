@@ -1,24 +1,30 @@
-"""The augmentation of the methods that compare whole views of one image, as options of their settings."""
+"""The augmentation options of the methods that compare views of whole images: a base of their settings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from models.options import option
+from models.options import check_options, option
 from pipelines.plan.views import View
 
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """Base of a method's settings. The defaults are MoCo v2's augmentation (arXiv 2003.04297).
+    """Base of a method's settings; the defaults are MoCo v2's augmentation (arXiv 2003.04297).
 
-    Options of several numbers take one for every view, or a single one for all.
+    Options of several numbers take one for every view, or a single one for all views.
+
+    Class attributes:
+        view_count: the number of views that these options describe.
     """
 
-    crop_size: int = option(224, "side of the views, in pixels")
+    view_count: ClassVar[int] = 2
+
+    crop_size: int = option(224, "side of the views, in pixels", at_least=8)
     crop_scale: float = option(0.2, "smallest share of the image that a crop covers")
     flip: float = option(0.5, "probability of mirroring a view")
-    jitter: tuple[float, ...] = option((0.4, 0.4, 0.4, 0.1), "strength of brightness, contrast, saturation and hue")
+    jitter: tuple[float, ...] = option((0.4, 0.4, 0.4, 0.1), "strengths of brightness, contrast, saturation and hue")
     jitter_p: tuple[float, ...] = option((0.8,), "probability of colour jitter, one for all views or one each")
     grayscale: float = option(0.2, "probability of a grey view")
     blur: tuple[float, ...] = option((0.5,), "probability of blur (sigma 0.1 to 2), one for all views or one each")
@@ -26,14 +32,13 @@ class ViewSettings:
     permute: float = option(0.0, "probability of permuting the colour channels")
 
     def __post_init__(self) -> None:
-        if self.crop_size < 8:
-            raise ValueError(f"crop size is {self.crop_size}; give 8 pixels or more")
+        check_options(self)
         if len(self.jitter) != 4:
             raise ValueError(f"jitter has {len(self.jitter)} strengths; give 4: brightness, contrast, saturation, hue")
-        self.views(max(len(self.jitter_p), len(self.blur), len(self.solarize), 1))  # View refuses what is out of range
+        self.views(self.view_count)  # View refuses what is out of range
 
     def views(self, count: int) -> tuple[View, ...]:
-        """The descriptions of `count` views.
+        """Return the descriptions of `count` views.
 
         Raises:
             ValueError: an option has neither one number nor one for each view, or a number is out of range.
@@ -56,21 +61,8 @@ class ViewSettings:
         )
 
     def _each(self, name: str, count: int) -> tuple[float, ...]:
+        """Return the numbers of an option for `count` views."""
         given: tuple[float, ...] = getattr(self, name)
         if len(given) not in (1, count):
             raise ValueError(f"{name} has {len(given)} numbers for {count} views; give one, or one for each")
         return given * (count // len(given))
-
-
-def positive(**values: float) -> None:
-    """Refuses numbers that are not above 0, in one line that names the option."""
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name.replace('_', ' ')} is {value}; give more than 0")
-
-
-def share(**values: float) -> None:
-    """Refuses numbers outside 0 to 1, in one line that names the option."""
-    for name, value in values.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name.replace('_', ' ')} is {value}; give 0 to 1")

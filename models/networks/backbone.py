@@ -1,4 +1,4 @@
-"""What every backbone is: an image encoder with pooled features and named stage maps.
+"""The interface of every backbone: an image encoder with pooled features and named stage maps.
 
 Shapes: B images, D pooled features, C channels, H x W pixels of a map.
 """
@@ -10,17 +10,17 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-#: Makes the batch norm of so many channels; the place where split or synchronised statistics enter.
+#: Makes the batch norm of a number of channels; split or synchronised statistics enter here.
 BatchNorm = Callable[[int], nn.Module]
 
 
 class Features(NamedTuple):
-    """What a backbone sees in a batch.
+    """The features of a batch.
 
     Attributes:
         pooled: [B, D].
-        maps: the outputs of named stages, [B, C, H, W] each. References into the forward pass, not copies, but where
-            batch norms are split: then each is a copy, made when it is read.
+        maps: the outputs of named stages, [B, C, H, W] each. They are references into the forward pass, not copies,
+            except where batch norms are split: then each is a copy, made when it is read.
     """
 
     pooled: Tensor
@@ -28,11 +28,16 @@ class Features(NamedTuple):
 
 
 class Backbone(nn.Module):
-    """An image encoder. `dim` is the width of the pooled features, `widths` the channels of each named stage."""
+    """An image encoder.
+
+    Attributes:
+        dim: D, the width of the pooled features.
+        widths: the channels of each named stage.
+    """
 
     dim: int
     widths: dict[str, int]
 
     def forward(self, images_BCHW: Tensor) -> Features:
-        """Pooled features and stage maps of [B, 3, H, W] normalised images."""
+        """Return pooled features and stage maps of normalised images [B, 3, H, W]."""
         raise NotImplementedError

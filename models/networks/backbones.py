@@ -1,7 +1,7 @@
-"""Backbones: ResNet-18/34/50 with three stems, and the one function that builds any backbone by name.
+"""Backbones: ResNet-18/34/50 with three stems, and the function that builds any backbone by name.
 
 State-dict keys are torchvision's (conv1, bn1, layer1.0.conv1 ... layer4.2.bn3, no fc), so weights travel both ways.
-He et al., "Deep Residual Learning for Image Recognition", arXiv 1512.03385; the stride of a bottleneck sits in its 3x3
+He et al., "Deep Residual Learning for Image Recognition", arXiv 1512.03385; the stride of a bottleneck is in its 3x3
 convolution, as in torchvision. The ViT is in `vit.py`.
 
 Shapes: B images, D pooled features, C channels, H x W pixels of a map.
@@ -42,6 +42,7 @@ class BasicBlock(nn.Module):
         return F.relu(y + (x if self.downsample is None else self.downsample(x)), inplace=True)
 
     def last_norm(self) -> nn.Module:
+        """Return the batch norm before the addition."""
         return self.bn2
 
 
@@ -68,10 +69,12 @@ class Bottleneck(nn.Module):
         return F.relu(y + (x if self.downsample is None else self.downsample(x)), inplace=True)
 
     def last_norm(self) -> nn.Module:
+        """Return the batch norm before the addition."""
         return self.bn3
 
 
 def _downsample(inputs: int, outputs: int, stride: int, batch_norm: BatchNorm) -> nn.Sequential | None:
+    """Return the shortcut of a block that changes the shape; None for an identity."""
     if stride == 1 and inputs == outputs:
         return None
     kind = _OddShortcut if stride > 1 and inputs % 8 else nn.Conv2d
@@ -79,10 +82,10 @@ def _downsample(inputs: int, outputs: int, stride: int, batch_norm: BatchNorm) -
 
 
 class _OddShortcut(nn.Conv2d):
-    """A strided 1x1 convolution of channels that 8 does not divide: pixels are picked first, then convolved.
+    """A strided 1x1 convolution of a channel count that 8 does not divide; it picks the pixels before it convolves.
 
-    For its weights' gradient torch 2.13 reads channels-last pixels in blocks of 8 channels on processors without
-    AVX-512, and writes the last block behind the end of its memory: seen with 2 to 6 channels.
+    For the gradient of its weights, torch 2.13 reads channels-last pixels in blocks of 8 channels on processors without
+    AVX-512, and writes the last block beyond the end of its memory: seen with 2 to 6 channels.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,16 +94,16 @@ class _OddShortcut(nn.Conv2d):
 
 
 class ResNet(Backbone):
-    """A residual network of four stages; pooled features are the mean over the last map.
+    """A residual network of four stages; the pooled features are the mean over the last map.
 
     Args:
         block: `BasicBlock` or `Bottleneck`.
-        layers: blocks in each of the four stages.
-        width: channels of the first stage; 64 is the published network, less trains on a CPU.
-        stem: "imagenet" 7x7 stride 2 and max-pool; "small" 3x3 stride 1, no pool (CIFAR); "small_pool" 3x3 stride 1 and
-            the max-pool kept (STL-10 and Tiny-ImageNet at 64 px).
-        zero_init_residual: start each block's last batch norm gain at 0 (Goyal et al., arXiv 1706.02677).
-        batch_norm: makes the batch norms; `nn.BatchNorm2d` by default.
+        layers: number of blocks in each of the four stages.
+        width: channels of the first stage; 64 is the published network, smaller ones train on a CPU.
+        stem: "imagenet" is 7x7 with stride 2 and a max-pool; "small" is 3x3 with stride 1 and no pool (CIFAR);
+            "small_pool" is 3x3 with stride 1 and the max-pool (STL-10 and Tiny-ImageNet at 64 px).
+        zero_init_residual: initialise each block's last batch-norm gain at 0 (Goyal et al., arXiv 1706.02677).
+        batch_norm: makes the batch norms; None takes `nn.BatchNorm2d`.
     """
 
     def __init__(
@@ -134,7 +137,7 @@ class ResNet(Backbone):
 
         for module in self.modules():
             if isinstance(module, SplitBatchNorm2d):
-                module.blocks = True  # the batch is sorted once, in `forward`
+                module.blocks = True  # `forward` sorts the batch once
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if zero_init_residual:
@@ -179,10 +182,10 @@ def build_backbone(
     batch_norm: BatchNorm | None = None,
     image_size: int = 224,
 ) -> Backbone:
-    """The backbone called `name`, freshly initialised from torch's global generator.
+    """Return the backbone called `name`, freshly initialised from torch's global generator.
 
     Args:
-        width: channels of a ResNet's first stage, or of one of a ViT's six heads; 64 is the published size of both.
+        width: channels of a ResNet's first stage, or of each of a ViT's six heads; 64 is the published size of both.
         image_size: side of the training images in pixels; only a ViT's position table needs it.
 
     Raises:

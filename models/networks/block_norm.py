@@ -1,10 +1,10 @@
-"""Batch norm of groups that lie behind each other in the batch: no copy, and each group stays in the cache.
+"""Batch norm of groups that are contiguous in the batch: no copies, and each group stays in the cache.
 
 A split batch norm has interleaved groups (sample n belongs to group n mod S). In channels-last memory such a group is
-scattered, and gathering it costs more than the norm itself. So a network sorts its batch once, where it enters:
-`to_blocks` puts the samples of a group behind each other, `from_blocks` undoes that where the network ends.
+scattered, and gathering it costs more than the norm itself. So a network sorts its batch once, at its input:
+`to_blocks` makes the samples of a group contiguous, and `from_blocks` undoes that at the output.
 
-Shapes: N samples, S groups, C channels, H x W pixels of a map.
+Shapes: N samples, S groups, C channels, H x W pixels of a map, P pixels of all samples of a group.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from torch.autograd.function import once_differentiable
 
 
 def to_blocks(x_N: Tensor, splits: int) -> Tensor:
-    """Sorts [N, ...] from interleaved groups to groups behind each other; keeps channels-last memory.
+    """Sort [N, ...] from interleaved groups to contiguous groups; channels-last memory stays channels-last.
 
     Raises:
-        ValueError: a batch that the groups do not divide.
+        ValueError: the groups do not divide the batch.
     """
     if splits > 1 and len(x_N) % splits:
         raise ValueError(f"a batch of {len(x_N)} does not divide into the {splits} groups of the batch norm")
-    return _transposed(x_N, x_N.shape[0] // splits, splits)  # not len(): an exporter would take that for a constant
+    return _transposed(x_N, x_N.shape[0] // splits, splits)  # an exporter would take len(x_N) for a constant
 
 
 def from_blocks(x_N: Tensor, splits: int) -> Tensor:
-    """The inverse of `to_blocks`."""
+    """Undo `to_blocks`."""
     return _transposed(x_N, splits, x_N.shape[0] // splits)
 
 
 def _transposed(x_N: Tensor, rows: int, columns: int) -> Tensor:
-    """The batch, read as a table [rows, columns] and written column by column."""
+    """Return the batch, read as a table [rows, columns] and written column by column."""
     if rows == 1 or columns == 1:
         return x_N
     channels_last = x_N.ndim == 4 and x_N.is_contiguous(memory_format=torch.channels_last)
@@ -44,7 +44,7 @@ def _transposed(x_N: Tensor, rows: int, columns: int) -> Tensor:
 
 
 class InterleavedMaps(Mapping[str, Tensor]):
-    """Maps of a sorted batch, each put back in the batch's order when it is asked for: most are never read."""
+    """Maps of a sorted batch, each restored to the batch's order when it is read; most are never read."""
 
     def __init__(self, maps: Mapping[str, Tensor], splits: int) -> None:
         self._maps, self._splits = maps, splits
@@ -53,7 +53,7 @@ class InterleavedMaps(Mapping[str, Tensor]):
         return from_blocks(self._maps[name], self._splits)
 
     def copied(self) -> InterleavedMaps:
-        """The same in memory of its own."""
+        """Return the same maps in memory of their own."""
         return InterleavedMaps({name: map_BCHW.clone() for name, map_BCHW in self._maps.items()}, self._splits)
 
     def __iter__(self) -> Iterator[str]:
@@ -66,11 +66,11 @@ class InterleavedMaps(Mapping[str, Tensor]):
 def block_batch_norm(
     x_NCHW: Tensor, gain_C: Tensor, bias_C: Tensor, mean_SC: Tensor, var_SC: Tensor, momentum: float, eps: float
 ) -> Tensor:
-    """Normalises each block by its own statistics and moves the running statistics [S, C] of each, in place.
+    """Normalise each block by its own statistics, and update the running statistics [S, C] of each, in place.
 
-    One call of torch's batch norm a block, which writes its part of the result: the statistics and the normalisation
-    of a block read the same memory shortly after each other. Where a compiler takes the whole network, the formula is
-    written out instead, for it to fuse with what stands beside it.
+    It calls torch's batch norm once for each block, which writes its rows of the result: statistics and normalisation
+    of a block read the same memory shortly after each other. Under a compiler the formula is written out instead, to be
+    fused with its surroundings.
     """
     if torch.compiler.is_compiling():
         return written_out(x_NCHW, gain_C, bias_C, mean_SC, var_SC, momentum, eps)
@@ -98,11 +98,19 @@ def written_out(
 
 
 class _BlockBatchNorm(torch.autograd.Function):
+    """`block_batch_norm` as an autograd function."""
+
     @staticmethod
     def forward(
-        ctx: Any, x_NCHW: Tensor, gain_C: Tensor, bias_C: Tensor,
-        mean_SC: Tensor, var_SC: Tensor, momentum: float, eps: float,
-    ) -> Tensor:  # fmt: skip
+        ctx: Any,
+        x_NCHW: Tensor,
+        gain_C: Tensor,
+        bias_C: Tensor,
+        mean_SC: Tensor,
+        var_SC: Tensor,
+        momentum: float,
+        eps: float,
+    ) -> Tensor:
         splits, y_NCHW = len(mean_SC), torch.empty_like(x_NCHW)
         wide = torch.promote_types(x_NCHW.dtype, torch.float32)
         batch_mean_SC, inverse_SC = torch.empty_like(mean_SC, dtype=wide), torch.empty_like(var_SC, dtype=wide)
@@ -118,17 +126,20 @@ class _BlockBatchNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_NCHW: Tensor) -> tuple[Tensor | None, ...]:
         x_NCHW, gain_C, mean_SC, var_SC, batch_mean_SC, inverse_SC = ctx.saved_tensors
-        splits, wanted = len(mean_SC), ctx.needs_input_grad[:3]
-        parts = [
+        splits, needed = len(mean_SC), ctx.needs_input_grad[:3]
+        gradients = [
             torch.ops.aten.native_batch_norm_backward(
-                grad, x, gain_C, mean_SC[s], var_SC[s], batch_mean_SC[s], inverse_SC[s], True, ctx.eps, wanted
+                grad, x, gain_C, mean_SC[s], var_SC[s], batch_mean_SC[s], inverse_SC[s], True, ctx.eps, needed
             )
             for s, (grad, x) in enumerate(zip(grad_NCHW.chunk(splits), x_NCHW.chunk(splits), strict=True))
         ]
-        of_x, of_gain, of_bias = zip(*parts, strict=True)
+        grad_x, grad_gain, grad_bias = zip(*gradients, strict=True)
         return (
-            torch.cat(of_x) if wanted[0] else None,
-            torch.stack(of_gain).sum(0) if wanted[1] else None,
-            torch.stack(of_bias).sum(0) if wanted[2] else None,
-            *[None] * 4,
+            torch.cat(grad_x) if needed[0] else None,
+            torch.stack(grad_gain).sum(0) if needed[1] else None,
+            torch.stack(grad_bias).sum(0) if needed[2] else None,
+            None,
+            None,
+            None,
+            None,
         )

@@ -1,4 +1,4 @@
-"""What sits on a backbone while it trains: projectors, predictors, and CGH's hypercolumn neck. Thrown away afterwards.
+"""The heads on a backbone during training: projectors, predictors, and CGH's hypercolumn neck. Discarded afterwards.
 
 Shapes: B images, D features, C channels, H x W pixels of a map.
 """
@@ -24,7 +24,7 @@ def mlp(
     last_bias: bool | None = None,
     norm: type[nn.BatchNorm1d] = nn.BatchNorm1d,
 ) -> nn.Sequential:
-    """Linear layers of the given widths, ReLU between them.
+    """Return linear layers of the given widths with ReLU between them.
 
     The heads of the published methods, with a backbone of width d:
 
@@ -38,11 +38,12 @@ def mlp(
 
     Args:
         dims: widths, inputs first; at least two.
-        batch_norm: a batch norm before every ReLU.
-        last_batch_norm: a batch norm behind the last layer: "none", "affine" (with gain and bias), "plain" (without).
-        bias: biases of the linear layers.
-        last_bias: the same for the last layer; as the others where None.
-        norm: the batch norm's class: `sync_norm.SyncBatchNorm1d` takes the statistics of all processes.
+        batch_norm: whether there is a batch norm before every ReLU.
+        last_batch_norm: the batch norm after the last layer: "none", "affine" (with gain and bias) or "plain"
+            (without).
+        bias: whether the linear layers have biases.
+        last_bias: the same for the last layer; None takes `bias`.
+        norm: the batch norm's class; `sync_norm.SyncBatchNorm1d` uses the statistics of all processes.
 
     Raises:
         ValueError: fewer than two widths.
@@ -62,17 +63,20 @@ def mlp(
 
 
 class HypercolumnNeck(nn.Module):
-    """CGH's hypercolumn branch as its released code builds it.
+    """CGH's hypercolumn branch as in its published code.
 
     The maps of several stages, resized to the size of the last one (bilinear, align_corners False, no antialias) and
-    concatenated on channels, then 1x1 convolution, batch norm, ReLU, mean over the map, and an MLP. No weights per
-    stage, no detach: its loss reaches every stage.
+    concatenated on channels, then a 1x1 convolution, batch norm, ReLU, the mean over the map, and an MLP. There are no
+    weights per stage and no detach: its loss reaches every stage.
 
     Args:
         widths: channels of every stage of the backbone (`Backbone.widths`).
-        middle: channels behind the 1x1 convolution; CGH takes the backbone's pooled width.
+        middle: channels after the 1x1 convolution; CGH takes the backbone's pooled width.
         hidden, out: widths of the MLP.
         stages: names of the stages, shallow first.
+
+    Raises:
+        ValueError: the backbone has no stage of such a name.
     """
 
     def __init__(
@@ -93,21 +97,22 @@ class HypercolumnNeck(nn.Module):
         self.mlp = mlp([middle, hidden, out])
 
     def forward(self, maps: Mapping[str, Tensor]) -> Tensor:
-        """Embeddings [B, out], not normalised, of stage maps [B, C, H, W]."""
+        """Return embeddings [B, out], not normalised, of stage maps [B, C, H, W]."""
         embedding_BD: Tensor = self.mlp(self.mixed(self.hypercolumn(maps)).mean((2, 3)))
         return embedding_BD
 
     def hypercolumn(self, maps: Mapping[str, Tensor]) -> Tensor:
-        """[B, C, H, W]: at each place of the last map, the channels of all stages there."""
+        """Return [B, C, H, W]: at each pixel of the last map, the channels of all stages at that position."""
         size = maps[self.stages[-1]].shape[-2:]
         return torch.cat([self._resized(maps[stage], size) for stage in self.stages], 1)
 
     def mixed(self, column_BCHW: Tensor) -> Tensor:
-        """[B, middle, H, W]: hypercolumns behind the 1x1 convolution, before their mean is taken."""
+        """Return [B, middle, H, W]: hypercolumns after the 1x1 convolution, before their mean is taken."""
         return F.relu(self.bn(self.conv(column_BCHW)), inplace=True)
 
     @staticmethod
     def _resized(x_BCHW: Tensor, size: torch.Size) -> Tensor:
+        """Return a map [B, C, *size]."""
         if x_BCHW.shape[-2:] == size:
             return x_BCHW
         return F.interpolate(x_BCHW, size=list(size), mode="bilinear", align_corners=False)

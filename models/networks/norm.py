@@ -1,10 +1,10 @@
-"""Batch norm whose statistics do not give the answer away: split groups, shuffled batches, views kept apart.
+"""Batch norm whose statistics do not leak the answer: split groups, shuffled batches, separate views.
 
-One process imitates many: a split batch norm takes the statistics of S groups separately, as S GPUs would. Groups are
-interleaved (sample n belongs to group n mod S), and processes hold interleaved parts of the global batch, so that W
-processes with S / W groups each equal one process with S groups, exactly.
+One process imitates many: a split batch norm computes the statistics of S groups separately, as S GPUs would. Groups
+are interleaved (sample n belongs to group n mod S), and processes hold interleaved shares of the global batch, so that
+W processes with S / W groups each equal one process with S groups, exactly.
 
-Split batch norm: MSVQ's released code (arXiv 2305.05370). Shuffling: MoCo, arXiv 1911.05722, section 3.3.
+Split batch norm: MSVQ's published code (arXiv 2305.05370). Shuffling: MoCo, arXiv 1911.05722, section 3.3.
 
 Shapes: N samples of this process's batch, S groups, C channels, H x W pixels, G samples of the global batch, V views.
 """
@@ -26,15 +26,15 @@ Output = TypeVar("Output", Tensor, tuple[Tensor, ...])
 
 
 class SplitBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm with the statistics of `splits` interleaved groups in training, ordinary in evaluation.
+    """Batch norm with the statistics of `splits` interleaved groups in training; ordinary batch norm in evaluation.
 
     Gain and bias are shared; the running statistics are the average of what each group alone would have made of them.
-    State-dict keys are those of `nn.BatchNorm2d`. Cost: sorting the batch by groups and back, where it does not lie in
-    blocks already.
+    State-dict keys are those of `nn.BatchNorm2d`. Cost: sorting the batch by groups and back, unless its groups are
+    contiguous already.
 
     Attributes:
-        views: that pass at once (`forward_views`); each has groups of its own.
-        blocks: the groups lie behind each other: a network that sorts its batch once sets this on its batch norms.
+        views: the number of views in one pass (`forward_views`); each has its own groups.
+        blocks: whether the groups are contiguous: a network that sorts its batch once sets this on its batch norms.
 
     Raises:
         ValueError: fewer than one split; in training, a batch that the splits do not divide.
@@ -54,7 +54,7 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
 
     @property
     def groups(self) -> int:
-        """Of the rows that pass: row n belongs to group n mod (splits x views)."""
+        """The number of groups of a pass: row n belongs to group n mod (splits x views)."""
         return self.splits * self.views
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x_NCHW)
         mean_SC, var_SC = self.running_mean.repeat(groups, 1), self.running_var.repeat(groups, 1)
         x = x_NCHW if self.blocks else to_blocks(x_NCHW, groups)
-        share = 1 - (1 - self.average_factor) ** self.views  # as far as one step for each view
+        share = 1 - (1 - self.average_factor) ** self.views  # as long as one step for each view
         y = block_batch_norm(x, self.weight, self.bias, mean_SC, var_SC, share, self.eps)
         self.running_mean.copy_(mean_SC.mean(0))
         self.running_var.copy_(var_SC.mean(0))
@@ -75,7 +75,11 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
 
 
 def batch_permutation(count: int, *key: int) -> Tensor:
-    """A permutation [G] of the global batch, a pure function of the key (seed, step, view): equal everywhere."""
+    """Return a permutation [G] of the global batch, a pure function of the key: equal on every process.
+
+    Args:
+        key: seed, step, view or other integers.
+    """
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
     return torch.randperm(count, generator=generator)
@@ -83,14 +87,14 @@ def batch_permutation(count: int, *key: int) -> Tensor:
 
 @torch.no_grad()
 def shuffled(network: Callable[[Tensor], Output], images: Tensor, permutation_G: Tensor) -> Output:
-    """Run a network on a permuted global batch and put its outputs back in order, without gradient (MoCo's ShuffleBN).
+    """Run a network on a permuted global batch, and restore the order of its outputs (MoCo's ShuffleBN). No gradient.
 
     Samples then share their batch statistics with other samples than in the student's pass. With several processes the
-    images travel: each process runs its interleaved part of the permuted global batch.
+    images travel: each process runs its interleaved share of the permuted global batch.
 
     Args:
-        network: images [N, ...] to a tensor [N, ...] or a tuple of them.
-        images: [N, 3, H, W], this process's part.
+        network: maps images [N, ...] to a tensor [N, ...] or a tuple of them.
+        images: [N, 3, H, W], this process's share.
         permutation_G: a permutation of the global batch, the same on every process (`batch_permutation`).
 
     Returns:
@@ -99,22 +103,22 @@ def shuffled(network: Callable[[Tensor], Output], images: Tensor, permutation_G:
     Raises:
         ValueError: the permutation is not one of the global batch.
     """
-    everything = gather(images)
-    if len(permutation_G) != len(everything):
-        raise ValueError(f"a permutation of {len(permutation_G)} for a global batch of {len(everything)}")
+    all_images = gather(images)
+    if len(permutation_G) != len(all_images):
+        raise ValueError(f"a permutation of {len(permutation_G)} for a global batch of {len(all_images)}")
     order_G = permutation_G.to(images.device, non_blocking=True)
-    part = everything.index_select(0, local_rows(order_G))
+    own_images = all_images.index_select(0, local_rows(order_G))
     if images.is_contiguous(memory_format=torch.channels_last):
-        part = part.contiguous(memory_format=torch.channels_last)
-    back_N = local_rows(torch.argsort(order_G))
-    outputs = network(part)
+        own_images = own_images.contiguous(memory_format=torch.channels_last)
+    inverse_N = local_rows(torch.argsort(order_G))
+    outputs = network(own_images)
     if isinstance(outputs, Tensor):
-        return gather(outputs).index_select(0, back_N)
-    return tuple(gather(output).index_select(0, back_N) for output in outputs)
+        return gather(outputs).index_select(0, inverse_N)
+    return tuple(gather(output).index_select(0, inverse_N) for output in outputs)
 
 
 def views_can_join(network: nn.Module) -> bool:
-    """Whether `forward_views` can keep the statistics of several views apart: every batch norm is one of ours."""
+    """Return whether `forward_views` can keep the statistics of views apart: every batch norm is one of ours."""
     norms = (module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
     return all(isinstance(norm, SplitBatchNorm2d | SyncBatchNorm) for norm in norms)
 
@@ -123,7 +127,7 @@ def forward_views(network: nn.Module, views: Sequence[Tensor]) -> list[Tensor]:
     """Run several views [N, ...] in one pass, each with the batch statistics that it would have alone.
 
     The views are interleaved (row n * V + v), and every split batch norm gets V times its groups: group
-    (n mod S) * V + v. Running statistics take one step, as long as V steps are, towards the mean over the views.
+    (n mod S) * V + v. Running statistics take one step as long as V steps, towards the mean over the views.
 
     Returns:
         The network's output [N, ...] for each view; of a backbone, the pooled features.
@@ -138,16 +142,16 @@ def forward_views(network: nn.Module, views: Sequence[Tensor]) -> list[Tensor]:
     for norm in norms:
         norm.views = count
     try:
-        found = network(_interleaved(views))
+        output = network(_interleaved(views))
     finally:
         for norm in norms:
             norm.views = 1
-    outputs: Tensor = found if isinstance(found, Tensor) else found.pooled
-    return list(outputs.view(-1, count, *outputs.shape[1:]).unbind(1))
+    rows: Tensor = output if isinstance(output, Tensor) else output.pooled
+    return list(rows.view(-1, count, *rows.shape[1:]).unbind(1))
 
 
 def _interleaved(views: Sequence[Tensor]) -> Tensor:
-    """[N V, ...]; images in channels-last memory, which is how networks are run."""
+    """Return [N V, ...], images in channels-last memory as networks expect them."""
     if views[0].ndim != 4:
         return torch.stack(list(views), 1).flatten(0, 1)
     rows_NVHWC = torch.stack([view.permute(0, 2, 3, 1) for view in views], 1)
@@ -156,16 +160,17 @@ def _interleaved(views: Sequence[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def average_running_statistics(network: nn.Module) -> None:
-    """Replace running means and variances by their average over processes, after each step and on every process.
+    """Replace running means and variances by their average over processes; called after each step, on every process.
 
-    DDP does not broadcast buffers here, so each process moves them by its own groups; their average is what one process
-    with all groups would hold. After every step all processes hold the same: whoever looks at the network or keeps it
-    changes nothing, and a run that was stopped anywhere goes on bit for bit. Cost: one collective of all of them.
+    DDP does not broadcast buffers here, so each process updates them by its own groups; their average is what one
+    process with all groups would hold. After every step all processes hold the same values: evaluating or saving the
+    network changes nothing, and a run that was stopped anywhere resumes bit for bit. Cost: one collective for all of
+    them.
     """
     if world()[1] == 1:
         return
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    found = [running for norm in norms for running in (norm.running_mean, norm.running_var) if running is not None]
-    if found:
-        means = torch.split(mean_over_processes(torch.cat(found)), [len(running) for running in found])
-        torch._foreach_copy_(found, list(means))
+    running = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None]
+    if running:
+        means = torch.split(mean_over_processes(torch.cat(running)), [len(buffer) for buffer in running])
+        torch._foreach_copy_(running, list(means))

@@ -1,15 +1,16 @@
-"""Batch norm over the whole global batch: one set of statistics for all processes.
+"""Batch norm over the global batch: one set of statistics for all processes.
 
-torch's own `SyncBatchNorm` runs on GPUs only. This one is made of `distributed.gather_with_gradient`, so it runs
-wherever torch.distributed does, and W processes train exactly what one with the whole batch would: forward, gradients
-and running statistics. Processes bring the same number of samples, unless `counts` says how many each of them has.
+torch's own `SyncBatchNorm` runs on GPUs only. This one is built on `distributed.gather_with_gradient`, so it runs
+wherever torch.distributed does, and W processes train exactly what one with the whole batch would: forward pass,
+gradients and running statistics. Processes bring the same number of samples unless `counts` gives each one's number.
 
     mean = mean_w m_w        var = mean_w [ v_w + (m_w - mean)^2 ]        m_w, v_w of process w, weighted by its samples
 
-This form takes one collective each way and does not lose the variance of a large mean, as a sum of squares would.
-With one process, and in evaluation, it is torch's batch norm. State-dict keys are those of torch's batch norm.
+This form takes one collective in each direction, and does not lose the variance next to a large mean, as a sum of
+squares would. With one process, and in evaluation, it is torch's batch norm. State-dict keys are those of torch's
+batch norm.
 
-Several views may pass at once, interleaved (`norm.forward_views`): each has statistics of its own, in one collective.
+Several views may pass at once, interleaved (`norm.forward_views`): each has its own statistics, in one collective.
 
 Shapes: N samples of this process, C channels, W processes, V views.
 """
@@ -25,11 +26,11 @@ from models.distributed import gather_with_gradient, world
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """What both shapes share. Constructor as torch's: `num_features`, `eps`, `momentum`, `affine`.
+    """Base for both shapes. The constructor is torch's: `num_features`, `eps`, `momentum`, `affine`.
 
     Attributes:
-        views: that pass at once: row n * V + v is sample n's view v.
-        counts: samples of each process, all above 0; None where they are the same.
+        views: the number of views in one pass: row n * V + v is view v of sample n.
+        counts: the number of samples of each process, all above 0; None where they are equal.
     """
 
     views = 1
@@ -46,7 +47,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             mean_VC = self._over_processes(mean_WVC)
             var_VC = self._over_processes(var_WVC + (mean_WVC - mean_VC).square())
             samples = sum(self.counts) if self.counts else len(mean_WVC) * len(x) // self.views
-            self._follow(mean_VC.mean(0), var_VC.mean(0), samples * x[0].numel() // x.shape[1])
+            self._update_running(mean_VC.mean(0), var_VC.mean(0), samples * x[0].numel() // x.shape[1])
             scale_VC = (var_VC + self.eps).rsqrt()
             if self.affine:
                 scale_VC = scale_VC * self.weight
@@ -57,7 +58,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             return torch.addcmul(shift_VC.view(shape), x_NVC, scale_VC.view(shape)).flatten(0, 1).to(x.dtype)
 
     def _over_processes(self, value_WVC: Tensor) -> Tensor:
-        """The mean over processes, by their shares of the samples."""
+        """Return the mean over processes, weighted by their numbers of samples."""
         if self.counts is None:
             return value_WVC.mean(0)
         share_W = value_WVC.new_tensor(self.counts) / sum(self.counts)
@@ -65,8 +66,8 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         return mean_VC
 
     @torch.no_grad()
-    def _follow(self, mean_C: Tensor, var_C: Tensor, count: int) -> None:
-        """As many steps of the running statistics as views; the variance kept is the unbiased one, as in torch."""
+    def _update_running(self, mean_C: Tensor, var_C: Tensor, count: int) -> None:
+        """Take one step of the running statistics for each view; the variance is the unbiased one, as in torch."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(self.views)

@@ -1,7 +1,7 @@
-"""Momentum teachers: a slowly following copy of a network, without gradient.
+"""Momentum teachers: slowly following copies of a network, without gradient.
 
-Parameters follow the student; buffers do not: a teacher runs in train mode and keeps its own batch-norm statistics, as
-in the released code of MoCo, MSVQ, CGH and ICCL.
+Parameters follow the student; buffers do not: a teacher runs in training mode and keeps its own batch-norm statistics,
+as in the published code of MoCo, MSVQ, CGH and ICCL.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 
 class Teacher(nn.Module):
-    """A momentum copy of a module. Called like it, always without gradient.
+    """A momentum copy of a module, called like it and always without gradient.
 
     Args:
-        student: copied deeply, parameters, buffers and structure; not referenced afterwards.
+        student: copied deeply (parameters, buffers and structure) and not referenced afterwards.
     """
 
     def __init__(self, student: nn.Module) -> None:
@@ -47,7 +47,7 @@ class Teacher(nn.Module):
 
 
 def cosine_momentum(step: int, total: int, start: float) -> float:
-    """BYOL's momentum at `step` of `total`: from `start` to 1 along half a cosine (arXiv 2006.07733)."""
+    """Return BYOL's momentum at `step` of `total`: from `start` to 1 along half a cosine (arXiv 2006.07733)."""
     if total < 1:
         raise ValueError(f"momentum schedule over {total} steps; give at least 1")
     return 1 - (1 - start) * (math.cos(math.pi * min(step, total) / total) + 1) / 2

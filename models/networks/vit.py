@@ -2,7 +2,7 @@
 
 Dosovitskiy et al., arXiv 2010.11929; sizes of ViT-S from Touvron et al., arXiv 2012.12877.
 
-Shapes: B images, T tokens (class token first), D width of a token, H heads, P patches.
+Shapes: B images, T tokens (class token first), D width of a token, H x W patches.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from models.networks.backbone import Backbone, Features
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention through `scaled_dot_product_attention`, which picks the fastest kernel there is."""
+    """Multi-head self-attention by `scaled_dot_product_attention`, which picks the fastest kernel available."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two layers with a GELU between, applied to each token."""
+    """Two layers with a GELU between them, applied to each token."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Block(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """A picture cut into squares, each one a token: a convolution whose stride is its kernel."""
+    """An image cut into squares, each one a token: a convolution whose stride is its kernel size."""
 
     def __init__(self, patch: int, dim: int) -> None:
         super().__init__()
@@ -73,16 +73,17 @@ class PatchEmbed(nn.Module):
 
 
 class VisionTransformer(Backbone):
-    """ViT-S/16 by default; pooled features are the class token after the last norm.
+    """ViT-S/16 by default; the pooled features are the class token after the last norm.
 
     Args:
-        image_size: side of the training images in pixels; other sizes resize the position table.
+        image_size: side of the training images in pixels; images of other sizes resize the position table.
         patch: side of a patch in pixels.
-        dim, depth, heads, ratio: width, blocks, attention heads, and hidden width of the MLP over `dim`.
-        freeze_patches: keep the random patch embedding (Chen et al., arXiv 2104.02057: steadier training).
+        dim, depth, heads: width, number of blocks, number of attention heads.
+        ratio: hidden width of the MLP over `dim`.
+        freeze_patches: whether the random patch embedding is not trained (Chen et al., arXiv 2104.02057: steadier).
 
     Raises:
-        ValueError: the image is no whole number of patches, or the width no whole number of heads.
+        ValueError: the patch does not divide the image, or the heads do not divide the width.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class VisionTransformer(Backbone):
                 nn.init.zeros_(module.bias)
 
     def _positions(self, height: int, width: int) -> Tensor:
-        """The position table [1, 1 + height * width, D], resized (bicubic) where the size is another."""
+        """Return the position table [1, 1 + height * width, D], resized (bicubic) if the images are of another size."""
         side = round((self.pos_embed.shape[1] - 1) ** 0.5)
         if (height, width) == (side, side):
             return self.pos_embed

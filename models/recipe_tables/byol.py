@@ -1,7 +1,8 @@
-"""BYOL's recipes (arXiv 2006.07733): its heads (4096, 256), its two different views, and its momentum of short runs.
+"""BYOL's recipes (arXiv 2006.07733): its heads (4096, 256), its two different views, and its momentum.
 
-The paper starts the momentum at 0.996 for 1000 epochs and at 0.99 for 300; 0.99 is taken for 200. Optimizer and rates
-are those of the project's other methods (`small`); the paper trains ImageNet alone, with LARS.
+The paper starts the momentum at 0.996 for 1000 epochs and at 0.99 for 300; these rows start it at 0.99 for 200.
+Optimizer and rates are those of the project's other baselines (`small.py`); the paper trains on ImageNet only, with
+LARS.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""CGH's recipes (specification: arXiv 2308.13392; the one shipped configuration is ImageNet's).
+"""CGH's recipes (arXiv 2308.13392; the one published configuration is ImageNet's).
 
-Small data: nothing is published. The specification's choice is CGH's own numbers on top of the small-data recipe of
-ReSSL's family, whose trunk is MSVQ's. Multi-crop is off in all rows, as shipped; `--crops 192,160,128,96` turns it on.
+Nothing is published for small data: those rows are CGH's own values on top of the small-data recipe of ReSSL's family,
+whose trunk is MSVQ's. Multi-crop is off in all rows, as published; `--crops 192,160,128,96` turns it on.
 """
 
 from __future__ import annotations
@@ -23,10 +23,7 @@ _CONTEXTS: Row = {
     "crop_low": code((0.172, 0.143, 0.114, 0.086)),
     "crop_high": code((0.86, 0.715, 0.571, 0.429)),
 }
-_IMAGENET: Row = {
-    **imagenet(code),
-    **_CONTEXTS,
-}
+_IMAGENET: Row = {**imagenet(code), **_CONTEXTS}
 _SMALL: Row = {**small(inferred), **_CONTEXTS}
 
 ROWS: dict[str, Row] = {

@@ -1,4 +1,4 @@
-"""CLIM's recipes: arXiv 2011.02697 and its released snapshot. The paper's own k, m and alpha are not known."""
+"""CLIM's recipes: arXiv 2011.02697 and its published code. The paper's own k, m and alpha are not known."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from models.recipe_tables.sources import Row, code, ours, sibling
 
 
 def _without_crop(row: Row) -> Row:
-    """CLIM's views come at several resolutions and have no one crop size."""
+    """Return a row without the crop size, which CLIM's views do not have: they come at several resolutions."""
     return {field: value for field, value in row.items() if field != "crop_size"}
 
 
-# ImageNet: the snapshot's values.
+# ImageNet: the values of the published code.
 _IMAGENET: Row = {
     "backbone": code("resnet50"),
     "width": code(64),

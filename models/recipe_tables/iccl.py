@@ -1,8 +1,9 @@
-"""ICCL's recipes (ImageNet and Imagenette from the released configurations, arXiv 2301.03041).
+"""ICCL's recipes (ImageNet and Imagenette from the published configurations, arXiv 2301.03041).
 
-`uniformity` is the configured lambda taken as the effective one; the released code divides its gradient by the number
-of processes (by 4 with its launcher). LARS there goes by names and misses the batch norms inside containers; here
-`decay_norm_and_bias` false spares all of them. Its LARS warm-up starts at 1e-4 of the rate, here at 0.
+`uniformity` is the configured lambda, taken as the effective one; the published code divides its gradient by the number
+of processes (by 4 with its launcher). LARS there excludes parameters by name and misses the batch norms inside
+containers; here `decay_norm_and_bias` false excludes all of them. Its LARS warm-up starts at 1e-4 of the rate, here it
+starts at 0.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ _IMAGENETTE: Row = {
     "uniformity": code(1.0),
 }
 
-# Small images: not shipped. The specification's inference, with the optimizer of the project's other methods.
+# Small images: nothing is published. Inferred from the paper, with the optimizer of the project's other methods.
 _SMALL: Row = {
     **_IMAGENET,
     "backbone": inferred("resnet18"),

@@ -1,7 +1,7 @@
-"""MNCL's recipes (one configuration is released, CIFAR-10 enlarged to 224 pixels; arXiv 2306.15930).
+"""MNCL's recipes (one configuration is published, CIFAR-10 enlarged to 224 pixels; arXiv 2306.15930).
 
-`cifar10_224` repeats the released code: its local loss trains nothing. The other rows are this project's: the figure's
-local loss, native resolution, and temperatures from the ranges that the specification infers.
+`cifar10_224` repeats the published code, in which the local loss trains nothing. The other rows are this project's: the
+local loss of the paper's figure, native resolution, and temperatures from the ranges that the paper suggests.
 """
 
 from __future__ import annotations

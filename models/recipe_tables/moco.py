@@ -1,6 +1,6 @@
-"""MoCo v2's recipes: ImageNet from the authors' code, small data from the re-runs by MSVQ's authors.
+"""MoCo v2's recipes: ImageNet from the authors' code, small data from the experiments of MSVQ's authors.
 
-The re-runs leave STL-10 out: that row is inferred from Tiny-ImageNet's, as MSVQ's two are alike.
+Those experiments leave STL-10 out: its row is inferred from Tiny-ImageNet's, as MSVQ's two rows are alike.
 """
 
 from __future__ import annotations

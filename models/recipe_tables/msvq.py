@@ -1,4 +1,4 @@
-"""MSVQ's recipes (specification: arXiv 2305.05370; the commands of the authors' README, of 2023-09-26 and later)."""
+"""MSVQ's recipes (arXiv 2305.05370): the commands of the authors' README, as of 2023-09-26 and later."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """NNCLR's recipes (arXiv 2104.14548): its heads (2048, 2048, 256; predictor 4096) and temperature.
 
-The paper trains ImageNet alone (queue 98,304, LARS, batch 4096); queue, views and rates here are those of the project's
-other methods on small images (`small`).
+The paper trains on ImageNet only (queue 98,304, LARS, batch 4096); queue, views and rates here are those of the
+project's other baselines on small images (`small.py`).
 """
 
 from __future__ import annotations

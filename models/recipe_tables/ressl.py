@@ -1,6 +1,6 @@
-"""ReSSL's recipes: small data from the re-runs by MSVQ's authors, ImageNet from what CGH's code took over unchanged.
+"""ReSSL's recipes: small data from the experiments of MSVQ's authors, ImageNet from what CGH's code took over.
 
-The re-runs leave STL-10 out: that row is inferred from Tiny-ImageNet's, as MSVQ's two are alike.
+Those experiments leave STL-10 out: its row is inferred from Tiny-ImageNet's, as MSVQ's two rows are alike.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from models.recipe_tables.trunks import DIGITS, PHOTOS, Source, imagenet, small,
 
 
 def _relations(source: Source) -> Row:
+    """Return the flip and the temperatures of ReSSL's relations, with their source."""
     return {
         "weak_flip": source(0.9),
         "student_temperature": source(0.1),
@@ -18,11 +19,7 @@ def _relations(source: Source) -> Row:
 
 
 _SMALL: Row = {**small(sibling), **_relations(sibling)}
-_IMAGENET: Row = {
-    **imagenet(sibling),
-    **_relations(sibling),
-    "weak_flip": sibling(0.5),
-}
+_IMAGENET: Row = {**imagenet(sibling), **_relations(sibling), "weak_flip": sibling(0.5)}
 
 ROWS: dict[str, Row] = {
     "imagenet": _IMAGENET,

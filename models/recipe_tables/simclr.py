@@ -1,7 +1,7 @@
-"""SimCLR's recipes (arXiv 2002.05709): the CIFAR-10 experiment of its appendix B.9 for views, head and temperature.
+"""SimCLR's recipes (arXiv 2002.05709): views, head and temperature of the CIFAR-10 experiment in its appendix B.9.
 
-There: colour strength 0.5, no blur, temperature 0.5, projection to 128; LARS, batch 512 and more, up to 1000 epochs,
-which the rows replace by those of the project's other methods (`small`).
+That experiment has colour strength 0.5, no blur, temperature 0.5, a projection to 128; LARS, batches of 512 and more,
+up to 1000 epochs. The rows replace optimizer, batch and epochs by those of the other baselines (`small.py`).
 """
 
 from __future__ import annotations

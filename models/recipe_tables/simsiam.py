@@ -1,7 +1,8 @@
-"""SimSiam's recipes (arXiv 2011.10566): the CIFAR-10 experiment of its appendix D for views and heads.
+"""SimSiam's recipes (arXiv 2011.10566): views and heads of the CIFAR-10 experiment in its appendix D.
 
-There: no blur, a projector of two layers to 2048, a predictor with 512 in its middle; lr 0.03 times batch / 256, weight
-decay 5e-4, batch 512, 800 epochs without warm-up, which the rows replace by those of the other methods (`small`).
+That experiment has no blur, a projector of two layers to 2048, a predictor with hidden width 512; lr 0.03 times
+batch / 256, weight decay 5e-4, batch 512, 800 epochs without warm-up. The rows replace optimizer, batch and epochs by
+those of the other baselines (`small.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the baselines' small-data recipes have in common: nothing of it was published with them.
+"""Rows that the baselines' small-data recipes share; none of it was published with the baselines.
 
 SGD with the rates of MSVQ's and ReSSL's small-data recipes (lr 0.06 for a batch of 256, weight decay 5e-4, 5 epochs of
-warm-up, 200 epochs), so that methods differ in what they learn by. A baseline's own table adds its heads and momenta,
+warm-up, 200 epochs), so that methods differ only in how they learn. A baseline's own table adds its heads and momenta,
 from its paper.
 """
 
@@ -35,7 +35,13 @@ DIGITS: Row = {**CIFAR, **unpublished.DIGITS, "solarize": ours((0.0,))}
 
 
 def rows(method: Row, medium: Mapping[str, Sourced], digits: Mapping[str, Sourced]) -> dict[str, Row]:
-    """A baseline's rows: what it shares over all data sets, and what is different at 64 pixels and for digits."""
+    """Return a baseline's rows.
+
+    Args:
+        method: the values that all data sets share.
+        medium: the values that differ at 64 pixels (STL-10, Tiny-ImageNet).
+        digits: the values that differ for digits.
+    """
     return {
         "photos": {**CIFAR, **unpublished.PHOTOS, **method},
         "cifar10": {**CIFAR, **method},

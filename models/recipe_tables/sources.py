@@ -1,7 +1,7 @@
-"""A hyper-parameter and where it comes from.
+"""A hyper-parameter with its source.
 
-"paper" is readable text of the publication, "code" the authors' released code, "sibling" other code of the same group,
-"inferred" what the specifications conclude, "ours" a choice of this project where nothing was published.
+"paper" is the text of the publication, "code" the authors' published code, "sibling" other code of the same group,
+"inferred" a conclusion from both, and "ours" a choice of this project where nothing was published.
 """
 
 from __future__ import annotations
@@ -21,20 +21,25 @@ Row = Mapping[str, Sourced]
 
 
 def paper(value: Any) -> Sourced:
+    """Return a value from the text of the publication."""
     return Sourced(value, "paper")
 
 
 def code(value: Any) -> Sourced:
+    """Return a value from the authors' published code."""
     return Sourced(value, "code")
 
 
 def sibling(value: Any) -> Sourced:
+    """Return a value from other code of the same group."""
     return Sourced(value, "sibling")
 
 
 def inferred(value: Any) -> Sourced:
+    """Return a value that paper and code imply."""
     return Sourced(value, "inferred")
 
 
 def ours(value: Any) -> Sourced:
+    """Return a value that this project chose."""
     return Sourced(value, "ours")

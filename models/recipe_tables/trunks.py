@@ -1,8 +1,8 @@
-"""What the recipes of several methods have in common: trunk, optimizer, strong views, head, queue and teacher.
+"""Rows that the recipes of several methods share: trunk, optimizer, strong views, head, queue and teacher.
 
-Small images: MSVQ's code. ReSSL and MoCo v2 were re-run with it by the same authors, and CGH, which published no recipe
-for small data, inherits it. ImageNet: ReSSL's code, which CGH's follows. The source says from where a method has it.
-`PHOTOS` and `DIGITS` are this project's changes to the small-data recipe for data that nothing was published on.
+Small images: MSVQ's code. Its authors also ran ReSSL and MoCo v2 with it, and CGH, which published no recipe for small
+data, inherits it. ImageNet: ReSSL's code, which CGH's follows. Each method names its own source for the shared values.
+`PHOTOS` and `DIGITS` are this project's changes to the small-data recipe, for data that nothing was published on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Source = Callable[[Any], Sourced]
 
 
 def small(source: Source) -> Row:
-    """CIFAR-10 and CIFAR-100."""
+    """Return the row of CIFAR-10 and CIFAR-100."""
     return {
         "backbone": source("resnet18"),
         "width": source(64),
@@ -44,12 +44,12 @@ def small(source: Source) -> Row:
 
 
 def stl10(source: Source) -> Row:
-    """Trained at 64 pixels with the max-pool, evaluated at the images' own 96."""
+    """Return the row of STL-10: trained at 64 pixels with the max-pool, evaluated at the images' own 96."""
     return {**tiny_imagenet(source), "image_size": source(96)}
 
 
 def tiny_imagenet(source: Source) -> Row:
-    """64 pixels, with the max-pool."""
+    """Return the row of Tiny-ImageNet: 64 pixels, with the max-pool."""
     return {
         **small(source),
         "stem": source("small_pool"),
@@ -61,7 +61,7 @@ def tiny_imagenet(source: Source) -> Row:
 
 
 def imagenet(source: Source) -> Row:
-    """ReSSL's and CGH's ResNet-50; MoCo v2 has other numbers in the lower half."""
+    """Return ReSSL's and CGH's row of a ResNet-50; MoCo v2 replaces some of its values."""
     return {
         "backbone": source("resnet50"),
         "width": source(64),
@@ -87,7 +87,7 @@ def imagenet(source: Source) -> Row:
 
 
 def strong_views(source: Source, size: int) -> Row:
-    """MoCo v2's augmentation, at `size` pixels."""
+    """Return MoCo v2's augmentation, at `size` pixels."""
     return {
         "crop_size": source(size),
         "crop_scale": source(0.2),

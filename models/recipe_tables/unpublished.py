@@ -1,17 +1,17 @@
-"""Data that nothing was published on: what every method's recipe changes for it, always this project's choice."""
+"""Changes to every method's recipe for data that nothing was published on, always this project's choice."""
 
 from __future__ import annotations
 
 from models.recipe_tables.sources import Row, ours
 
-# Thousands of photographs of any size.
+#: Thousands of photographs of any size.
 PHOTOS: Row = {
     "stem": ours("imagenet"),
     "image_size": ours(128),
     "crop_ratio": ours(128 / 144),
     "crop_size": ours(128),
 }
-# 1,442 training images of 8 x 8 pixels: a narrow network, no mirrored digits, no blur that wipes out strokes.
+#: 1,442 training images of 8 x 8 pixels: a narrow network, no mirrored digits, no blur that removes strokes.
 DIGITS: Row = {
     "width": ours(16),
     "image_size": ours(16),

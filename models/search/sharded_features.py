@@ -1,10 +1,9 @@
-"""A process's part of the features of a data set, and how every process gets to see the parts of all.
+"""A data set's features spread over the processes, and how each process gets to see those of the others.
 
-The equations of the selection take rows and never call a collective; what they need of other processes is brought to
-them here: `iter_chunks` shows all rows, a bounded number at a time; `all_gather_rows` collects what is small
-enough to keep.
+The rules of the selection take rows and never call a collective. What they need of other processes comes from here:
+`iter_chunks` yields all rows, a bounded number at a time; `all_gather_rows` collects what is small enough to keep.
 
-M samples of this process, N of all, D features, P rows of a piece, W processes.
+Shapes: M samples of this process, N of all processes, D features, P rows of a chunk.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from models.distributed import all_gather, broadcast, gather, world
 
 @dataclass(frozen=True)
 class LocalFeatures:
-    """What one process holds of a data set's features.
+    """This process's share of a data set's features.
 
     Attributes:
-        number_M: int64, ascending: which samples; each sample is held by exactly one process.
+        number_M: int64, ascending: the numbers of its samples; exactly one process holds each sample.
         features_MD: their features.
-        total: N, the samples of all processes.
+        total: N, the number of samples of all processes.
     """
 
     number_M: Tensor
@@ -34,15 +33,16 @@ class LocalFeatures:
     total: int
 
     @staticmethod
-    def whole(features_ND: Tensor) -> LocalFeatures:
-        """Everything, held by a single process."""
+    def single_process(features_ND: Tensor) -> LocalFeatures:
+        """Return all features as the share of a single process."""
         return LocalFeatures(torch.arange(len(features_ND), device=features_ND.device), features_ND, len(features_ND))
 
 
 def iter_chunks(local: LocalFeatures, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The numbers [P] and features [P, D] of all samples, at most `size` at a time, the same on every process.
+    """Yield numbers [P] and features [P, D] of all samples, at most `size` at a time, the same on every process.
 
-    Every process must go through all of them. Memory: one piece, sent by the process that holds it; alone, a view.
+    Every process must iterate to the end. Memory: one chunk, sent by the process that holds it; with one process, a
+    view.
     """
     rank, _ = world()
     counts = all_gather(torch.tensor(len(local.number_M), device=local.features_MD.device)).tolist()
@@ -58,7 +58,7 @@ def iter_chunks(local: LocalFeatures, size: int) -> Iterator[tuple[Tensor, Tenso
 
 
 def all_gather_rows(number_M: Tensor, rows_M: Tensor) -> tuple[Tensor, Tensor]:
-    """Numbers [N] and rows [N, ...] of all processes, whose parts may differ in length, in order of the numbers.
+    """Collect numbers [N] and rows [N, ...] of all processes, ascending by number; their shares may differ in length.
 
     Memory: twice the result.
     """
@@ -68,5 +68,5 @@ def all_gather_rows(number_M: Tensor, rows_M: Tensor) -> tuple[Tensor, Tensor]:
     number_N = gather(pad(number_M, (0, missing), value=-1))
     rows_N = gather(pad(rows_M, (0, 0) * (rows_M.dim() - 1) + (0, missing)))
     number_N, order_N = number_N.sort(stable=True)
-    there = slice(int((number_N < 0).sum()), None)
-    return number_N[there], rows_N[order_N[there]]
+    unpadded = slice(int((number_N < 0).sum()), None)
+    return number_N[unpadded], rows_N[order_N[unpadded]]

@@ -1,4 +1,4 @@
-"""What is still there after the power fails: contents before the names that lead to them, new folders in their parents.
+"""Files and folders that survive a power failure: contents are synced before the names that lead to them.
 
 A rename is on the disk once its folder is synced, and a new folder once its parent is.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pipelines.formats.beton_writer import sync_folder
+from pipelines.formats.sync import sync_folder
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and those above it that are missing; they stay."""
+    """Make a folder and its missing parents, and sync the parents."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in missing:
@@ -20,7 +20,7 @@ def make_folder(path: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Waits until a file's content is on the disk."""
+    """Wait until a file's content is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -29,10 +29,10 @@ def sync_file(path: Path) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Gives a file a new content: all of it, or what was there stays.
+    """Replace the content of a file completely, or leave it as it was.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the disk is full or cannot be written.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:

@@ -1,15 +1,16 @@
-"""Checkpoints that are whole or absent, and say when they are damaged.
+"""Checkpoints that are complete or absent, and whose damage is detected.
 
 A checkpoint is a folder `step-00001234/` with
 
     model.safetensors      everything the method trains with: student, teachers, queues
     optimizer.safetensors  the optimizer's tensors, named "parameter.entry"
-    pairing.safetensors    the partners that the plan draws from, where the method has them
-    state.json             step, samples seen, scaler, the optimizer's numbers, and what the run was
-    manifest.json          the SHA-256 of each of these, written last and compared when they are read
+    pairing.safetensors    the partners that the plan draws from, if the method has any
+    state.json             step, samples seen, scaler, the optimizer's numbers, and the run's configuration
+    manifest.json          the SHA-256 of each of these files, written last and compared on reading
 
-Written under another name, synced, renamed. Tensors travel as safetensors and the rest as JSON: nothing in a
-checkpoint can run code. Cost: one copy of the state on disk for each that is kept, and one more while one is written.
+It is written under a temporary name, synced, and renamed. Tensors are stored as safetensors and the rest as JSON:
+nothing in a checkpoint can run code. Disk space: one copy of the state for each checkpoint that is kept, and one more
+while one is written.
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ from models.storage.manifest import (
     CorruptCheckpoint,
     digests_of,
     forget,
-    is_whole,
-    look_of,
+    is_intact,
     read,
     remember,
+    stats_of,
     write_manifest,
 )
 from models.storage.snapshot import HostCopy, Snapshot
-from pipelines.formats.beton_writer import sync_folder
+from pipelines.formats.sync import sync_folder
 from pipelines.plan.pairing import Pairing
 
 _BEFORE = "-before"
@@ -57,7 +58,7 @@ _NAME = re.compile(rf"step-[0-9]{{8,18}}({_BEFORE})?")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint; `apply` puts it into a method and its optimizer."""
+    """A loaded checkpoint; `apply` restores a method and its optimizer from it."""
 
     path: Path
     state: dict[str, Any]
@@ -66,7 +67,7 @@ class Checkpoint:
     pairing: Pairing | None
 
     def apply(self, method: Method, optimizer: torch.optim.Optimizer) -> None:
-        """Restores weights, queues, partners and the optimizer's state; its groups are the recipe's, as they are.
+        """Restore weights, queues, partners and the optimizer's state; the optimizer keeps the groups of its recipe.
 
         Raises:
             RuntimeError: the checkpoint is of another network.
@@ -83,12 +84,12 @@ class Checkpoint:
 
 
 def save(folder: Path, method: Method, optimizer: torch.optim.Optimizer, state: dict[str, Any], keep: int = 2) -> Path:
-    """Writes checkpoint `state["step"]` into `folder` and waits for the disk; see `write`."""
+    """Write checkpoint `state["step"]` into `folder` and wait for the disk; see `write`."""
     return write(folder, HostCopy().take(method, optimizer, state), keep)
 
 
 def write(folder: Path, snapshot: Snapshot, keep: int) -> Path:
-    """Writes a checkpoint into `folder` and removes all but the newest `keep` and the best one.
+    """Write a checkpoint into `folder`, and remove all but the newest `keep` and the best one.
 
     Raises:
         OSError: the disk is full or cannot be written; earlier checkpoints are untouched.
@@ -96,8 +97,8 @@ def write(folder: Path, snapshot: Snapshot, keep: int) -> Path:
     make_folder(folder)
     path = folder / f"step-{snapshot.step:08d}"
     unnamed = folder / f".{path.name}.partial"
-    for left in folder.glob(".step-*.partial"):
-        shutil.rmtree(left, ignore_errors=True)  # of a run that was killed while it wrote
+    for unfinished in folder.glob(".step-*.partial"):
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed while it wrote
     try:
         unnamed.mkdir()
         (unnamed / "state.json").write_text(snapshot.state)
@@ -111,13 +112,13 @@ def write(folder: Path, snapshot: Snapshot, keep: int) -> Path:
         sync_folder(unnamed)
         if path.exists():
             shutil.rmtree(_aside(path), ignore_errors=True)
-            path.rename(_aside(path))  # still found there, should the next line never be reached
+            path.rename(_aside(path))  # found there if the process dies before the next line
         unnamed.rename(path)
     except BaseException:
         shutil.rmtree(unnamed, ignore_errors=True)
         raise
     sync_folder(folder)
-    remember(path, look_of(path))
+    remember(path, stats_of(path))
     _prune(folder, path, keep)
     return path
 
@@ -125,34 +126,35 @@ def write(folder: Path, snapshot: Snapshot, keep: int) -> Path:
 def newest(
     folder: Path, check: Callable[[Mapping[str, Any]], None] = lambda state: None
 ) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that loads, and a line for each newer one that does not.
+    """Return the newest checkpoint that loads, and a line about each newer one that does not.
 
     Args:
-        check: looks at the state of one that loads; what it raises `CorruptCheckpoint` for is skipped too.
+        check: validates the state of a checkpoint that loads; one for which it raises `CorruptCheckpoint` is skipped
+            too.
 
     Raises:
-        OSError: the disk cannot be read: whether there is a newer one, nobody knows.
+        OSError: the disk cannot be read, so it is unknown whether there is a newer one.
     """
     skipped: list[str] = []
-    for path in found(folder):
+    for path in list_checkpoints(folder):
         try:
-            loaded = load(path)
-            check(loaded.state)
-            return loaded, skipped
+            checkpoint = load(path)
+            check(checkpoint.state)
+            return checkpoint, skipped
         except CorruptCheckpoint as error:
             skipped.append(f"{path.name} is damaged and was skipped ({error})")
     return None, skipped
 
 
 def best(folder: Path) -> Checkpoint | None:
-    """The checkpoint that loads and has the highest kNN accuracy of its own weights, the newest of equals.
+    """Return the checkpoint with the highest kNN accuracy of its own weights, the newest of equals.
 
-    None where no kept checkpoint was measured.
+    None where no checkpoint that is kept and loads was measured.
 
     Raises:
         OSError: the disk cannot be read.
     """
-    for path in _by_accuracy(found(folder)):
+    for path in _by_accuracy(list_checkpoints(folder)):
         try:
             return load(path)
         except CorruptCheckpoint:
@@ -161,22 +163,22 @@ def best(folder: Path) -> Checkpoint | None:
 
 
 def load(path: Path) -> Checkpoint:
-    """Reads one checkpoint folder, each file once, and compares it with its manifest.
+    """Read a checkpoint folder, each file once, and compare it with its manifest.
 
     Raises:
-        Damaged: it is not what was written.
+        CorruptCheckpoint: a file is not what was written.
         OSError: the disk cannot be read.
     """
-    look, digests = look_of(path), digests_of(path)
+    stats, digests = stats_of(path), digests_of(path)
     state = read(path / "state.json", partial(_state_of, _step(path)), digests)
     model, optimizer = (read(path / f"{name}.safetensors", tensors_of, digests) for name in ("model", "optimizer"))
     pairing = read(path / PAIRING, _pairing, digests) if PAIRING in digests else None
-    remember(path, look)
+    remember(path, stats)
     return Checkpoint(path, state, model, optimizer, pairing)
 
 
-def found(folder: Path) -> list[Path]:
-    """Checkpoints, newest first; a folder that somebody has named otherwise is nobody's business here.
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the paths of checkpoints, newest first; folders with other names are ignored.
 
     Raises:
         OSError: the folder cannot be listed.
@@ -196,30 +198,30 @@ def _step(path: Path) -> int:
 
 
 def _prune(folder: Path, last: Path, keep: int) -> None:
-    """Removes all but the newest `keep` whole ones up to `last`, the best of these, and what the disk cannot read.
+    """Remove all but the newest `keep` intact checkpoints up to `last` and the best of these; keep what cannot be read.
 
-    Later steps are those that a resumed run went back behind.
+    Checkpoints of later steps are removed as well: a resumed run has started before them.
     """
-    whole, unread = [], set()
-    for path in found(folder):
+    intact, unread = [], set()
+    for path in list_checkpoints(folder):
         try:
-            if is_whole(path) and (path == last or _step(path) < _step(last)):
-                whole.append(path)
+            if is_intact(path) and (path == last or _step(path) < _step(last)):
+                intact.append(path)
         except OSError:
             unread.add(path)
-    for old in set(found(folder)) - set(whole[:keep]) - set(_by_accuracy(whole)[:1]) - unread:
+    for old in set(list_checkpoints(folder)) - set(intact[:keep]) - set(_by_accuracy(intact)[:1]) - unread:
         shutil.rmtree(old, ignore_errors=True)
         forget(old)
 
 
 def _by_accuracy(paths: list[Path]) -> list[Path]:
-    """Those whose accuracy was measured at the very step that they hold, the best first and the newest of equals."""
+    """Return the checkpoints whose accuracy was measured at their own step, the best first and the newest of equals."""
     measured: list[tuple[float, int, Path]] = []
     for path in paths:
         try:
             state = read(path / "state.json", partial(_state_of, _step(path)))
         except CorruptCheckpoint:
-            continue  # it is nobody's best
+            continue  # a damaged checkpoint is not the best
         top1 = state.get("knn_top1")
         if isinstance(top1, int | float) and 0 <= top1 <= 100 and state.get("knn_step") == state["step"]:
             measured.append((top1, state["step"], path))
@@ -227,7 +229,7 @@ def _by_accuracy(paths: list[Path]) -> list[Path]:
 
 
 def _state_of(step: int, content: bytes) -> dict[str, Any]:
-    """What state.json of this step holds, where that is what checkpoints themselves rely on."""
+    """Parse state.json of this step, and validate the entries that this module relies on."""
     state = json.loads(content)
     if not isinstance(state, dict) or type(state.get("step")) is not int or state["step"] != step:
         raise ValueError(f"its step is not {step}, that of the folder")
@@ -238,12 +240,12 @@ def _state_of(step: int, content: bytes) -> dict[str, Any]:
 
 
 def _aside(path: Path) -> Path:
-    """Where a checkpoint waits while another one of the same step takes its place."""
+    """Return where a checkpoint waits while another one of the same step takes its place."""
     return path.with_name(path.name + _BEFORE)
 
 
 def _write(save_file: Callable[..., None], tensors: Mapping[str, Any], path: Path) -> None:
-    """Saves tensors; what the disk refuses is an OSError, as everywhere else."""
+    """Save tensors; report a failure of the disk as an OSError, like everywhere else."""
     try:
         save_file(tensors, path)
     except SafetensorError as error:

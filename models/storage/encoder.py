@@ -1,4 +1,4 @@
-"""The student backbone of a run or of a weights file, with what evaluation needs to know about its images."""
+"""The student backbone of a run or of a weights file, with the facts that evaluation needs about its images."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from models.networks.backbone import Backbone
 from models.networks.backbones import build_backbone
 from models.storage import checkpoint
-from models.storage.state_dicts import backbone_part, guessed, misfit, unsaid
-from models.storage.validate_metadata import check_claims
+from models.storage.state_dicts import backbone_weights, guessed, misfit, unsaid
+from models.storage.validate_metadata import check_metadata
 from models.storage.weights_file import read_weights
 from models.training.config import with_current_names
 
@@ -30,15 +30,15 @@ class EncoderError(ValueError):
 
 @dataclass(frozen=True)
 class Encoder:
-    """A backbone and where it comes from.
+    """A backbone and its origin.
 
     Attributes:
         architecture: the arguments of `build_backbone` that made it.
         image_size, crop_ratio: side of evaluation views in pixels, and the share of the shorter side that they show.
-        mean, std: of the training images' channels, on the scale 0 to 1; None where nothing says.
+        mean, std: of the training images' channels, on the scale 0 to 1; None where they are unknown.
         step, samples_seen: of the checkpoint, or None.
         source: the checkpoint or file.
-        notes: lines to show, such as checkpoints that were skipped.
+        notes: lines for the user, such as checkpoints that were skipped.
     """
 
     backbone: Backbone
@@ -53,14 +53,14 @@ class Encoder:
     samples_seen: int | None = None
 
     def untrained(self, seed: int = 0) -> Backbone:
-        """The same network with fresh weights."""
+        """Return the same network with fresh weights."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return build_backbone(**self.architecture)
 
 
 class RawPixels(nn.Module):
-    """The pixels themselves as features: the view, averaged down to at most `side` pixels, as one vector."""
+    """Pixels as features: the view, averaged down to at most `side` pixels, as one vector."""
 
     def __init__(self, side: int = 32) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class RawPixels(nn.Module):
 
 
 def from_run(run: Path, which: str = "newest") -> Encoder:
-    """The student backbone of a run's newest valid checkpoint, or of its "best" one by the kNN monitor.
+    """Return the student backbone of a run's newest valid checkpoint, or of its "best" one by the kNN monitor.
 
     Raises:
         EncoderError: no run, no such checkpoint, or one that does not fit the run's configuration.
@@ -113,44 +113,45 @@ def from_weights(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Encoder:
-    """The backbone in a file of weights with torchvision's or timm's keys, or with those of a checkpoint.
+    """Return the backbone in a file of weights with torchvision's or timm's keys, or with those of a checkpoint.
 
-    What the file does not say of itself (backbone, width, stem, image_size, mean, std) is taken from the arguments and
-    the shapes of the weights; `weights_file.py` tells which files are read.
+    Facts that the file does not hold (backbone, width, stem, image_size, mean, std) are taken from the arguments and
+    from the shapes of the weights. `weights_file.py` lists the kinds of files.
 
     Raises:
-        EncoderError: no such file, not to be read, or not a backbone.
+        EncoderError: there is no such file, it cannot be read, or it holds no backbone.
     """
-    said = {"stem": stem, "image_size": image_size, "mean": mean, "std": std}
-    given = {name: value for name, value in said.items() if value is not None}
+    arguments = {"stem": stem, "image_size": image_size, "mean": mean, "std": std}
+    given = {name: value for name, value in arguments.items() if value is not None}
     try:
-        check_claims(given)
+        check_metadata(given)
         weights, facts = read_weights(path)
     except ValueError as error:
         raise EncoderError(str(error)) from None
-    return _assemble(weights, guessed(backbone_part(weights)) | with_current_names(facts) | given, path, ())
+    return _assemble(weights, guessed(backbone_weights(weights)) | with_current_names(facts) | given, path, ())
 
 
 def _assemble(weights: dict[str, Tensor], facts: dict[str, Any], source: Path, notes: tuple[str, ...]) -> Encoder:
+    """Return the encoder with these weights and facts."""
     if missing := [name for name in _ARCHITECTURE if name not in facts]:
         raise EncoderError(f"{source}: {unsaid(missing, weights)}")
-    name, part = facts["backbone"], backbone_part(weights)
+    name, backbone_state = facts["backbone"], backbone_weights(weights)
     backbone = None
     try:
-        check_claims(facts)
+        check_metadata(facts)
         architecture = {"name": name, **{fact: facts[fact] for fact in _ARCHITECTURE[1:]}}
-        with torch.device("meta"):  # no memory is taken on the word of a file, nor random numbers
+        with torch.device("meta"):  # allocates no memory and draws no random numbers for untrusted facts
             backbone = build_backbone(**architecture)
-        backbone.load_state_dict({key: _owned(value) for key, value in part.items()}, assign=True)
+        backbone.load_state_dict({key: _owned(value) for key, value in backbone_state.items()}, assign=True)
     except (ValueError, TypeError, RuntimeError) as error:
-        why = (misfit(backbone, part) if backbone else "") or str(error).splitlines()[0]
-        told = reprlib.repr(name).strip("'")
-        raise EncoderError(f"{source} does not hold the backbone {told} ({why})") from None
+        why = (misfit(backbone, backbone_state) if backbone else "") or str(error).splitlines()[0]
+        shown = reprlib.repr(name).strip("'")
+        raise EncoderError(f"{source} does not hold the backbone {shown} ({why})") from None
     mean, std = (tuple(facts[fact]) if fact in facts else None for fact in ("mean", "std"))
-    keep, step, seen = float(facts.get("crop_ratio", 1.0)), facts.get("step"), facts.get("samples_seen")
-    return Encoder(backbone, architecture, facts["image_size"], keep, mean, std, step, source, notes, seen)
+    crop_ratio, step, seen = float(facts.get("crop_ratio", 1.0)), facts.get("step"), facts.get("samples_seen")
+    return Encoder(backbone, architecture, facts["image_size"], crop_ratio, mean, std, step, source, notes, seen)
 
 
 def _owned(value: Tensor) -> Tensor:
-    """The weights in float32, in memory of their own."""
+    """Return the weights in float32, in memory of their own."""
     return value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True).contiguous()

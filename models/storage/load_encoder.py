@@ -4,6 +4,8 @@
     encoder = load_encoder("clim.safetensors")
     features = encoder(encoder.preprocess(image))     # a Pillow image -> [1, D]
 
+It needs the checkout on Python's path; models/README.md shows how to use exported weights without it.
+
 Shapes: B images, C channels, H x W pixels, S side of a view, D features.
 """
 
@@ -26,16 +28,16 @@ from pipelines.plan.views import evaluation
 
 
 class FrozenEncoder(nn.Module):
-    """Images to features, in evaluation mode and without gradients, with the preprocessing that goes with the weights.
+    """Maps images to features, in evaluation mode and without gradients, with the preprocessing that suits the weights.
 
-    A module as any other: `.to(device)` moves it, `.train()` and `.requires_grad_()` thaw it.
+    It is an ordinary module: `.to(device)` moves it, `.train()` and `.requires_grad_()` unfreeze it.
 
     Attributes:
-        backbone: the network alone; it also returns the maps of its stages.
+        backbone: the network alone, which also returns the maps of its stages.
         dim: D.
         image_size, crop_ratio: side of the views in pixels, and the share of the shorter side that they show.
-        mean, std: of the channels, on the scale 0 to 1; None where neither the file nor the caller says.
-        encoder: where the weights come from.
+        mean, std: of the channels, on the scale 0 to 1; None where neither the file nor the caller gives them.
+        encoder: the origin of the weights.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -48,17 +50,17 @@ class FrozenEncoder(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Pooled features [B, D] of normalised images [B, 3, H, W]."""
+        """Return pooled features [B, D] of normalised images [B, 3, H, W]."""
         pooled: Tensor = self.backbone(images_BCHW).pooled
         return pooled
 
     def preprocess(self, *images: Image.Image) -> Tensor:
-        """Views [B, 3, S, S] as in evaluation: centred square, area resize, normalised; on the encoder's device.
+        """Return views [B, 3, S, S] as in evaluation: centred square, area resize, normalised; on the encoder's device.
 
-        Pictures of any size and 8-bit mode; an EXIF orientation is applied, transparency is laid over white.
+        Images may have any size and 8-bit mode; an EXIF orientation is applied, and transparency is laid over white.
 
         Raises:
-            EncoderError: nothing says mean and std.
+            EncoderError: mean and std are unknown.
         """
         if self.mean is None or self.std is None:
             raise EncoderError(
@@ -79,15 +81,15 @@ def load_encoder(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> FrozenEncoder:
-    """The encoder in a file that `tools.export` wrote, in a run's folder, or in a state dict.
+    """Return the encoder in a file that `tools.export` wrote, in a run's folder, or in a state dict.
 
     Args:
         path: .safetensors; a folder with config.json and checkpoints; or .pt, .pth with torchvision's or timm's keys.
         checkpoint: of a run, "newest" or "best" by its kNN monitor.
-        stem, image_size, mean, std: of a file, where it does not say them itself; mean and std on the scale 0 to 1.
+        stem, image_size, mean, std: of a file that does not hold them; mean and std on the scale 0 to 1.
 
     Raises:
-        EncoderError: nothing there, or not to be used; one line.
+        EncoderError: there is nothing at `path`, or it cannot be used; the message is one line.
     """
     path = Path(path)
     given: dict[str, Any] = {"stem": stem, "image_size": image_size, "mean": mean, "std": std}
@@ -95,13 +97,13 @@ def load_encoder(
         if checkpoint != "newest":
             raise EncoderError(f"{path} is no folder of a run; leave checkpoint={checkpoint!r} out")
         return FrozenEncoder(from_weights(path, **given))
-    if said := [name for name, value in given.items() if value is not None]:
-        raise EncoderError(f"{path} is a run, which says its {said[0]} itself; leave {said[0]}= out")
+    if surplus := [name for name, value in given.items() if value is not None]:
+        raise EncoderError(f"{path} is a run, which says its {surplus[0]} itself; leave {surplus[0]}= out")
     return FrozenEncoder(from_run(path, checkpoint))
 
 
-def _view(image: Image.Image, size: int, keep: float) -> Tensor:
-    """One view, uint8 [1, 3, S, S], by the boxes and the resize of the loaders."""
+def _view(image: Image.Image, size: int, crop_ratio: float) -> Tensor:
+    """Return one view, uint8 [1, 3, S, S], by the boxes and the resize of the loaders."""
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         solid = image.convert("RGBA")
@@ -109,7 +111,7 @@ def _view(image: Image.Image, size: int, keep: float) -> Tensor:
     pixels_HWC = torch.from_numpy(np.array(image.convert("RGB")))
     height, width = pixels_HWC.shape[:2]
     key_1 = np.zeros(1, dtype=np.uint64)  # no random number is drawn for this view
-    box_14 = boxes(evaluation(size, keep), key_1, np.array([height]), np.array([width]))
+    box_14 = boxes(evaluation(size, crop_ratio), key_1, np.array([height]), np.array([width]))
     first_1, stride_1, no_flip_1 = torch.zeros(1, dtype=torch.long), torch.tensor([width]), torch.tensor([False])
     box = torch.from_numpy(box_14.astype(np.int64))
     return resize_crops(pixels_HWC.view(-1, 3), first_1, stride_1, box, no_flip_1, size, padded(box_14))

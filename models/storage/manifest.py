@@ -1,7 +1,7 @@
-"""The seal of a checkpoint: the SHA-256 of each of its files, compared with what is read.
+"""The manifest of a checkpoint: the SHA-256 of each of its files, compared on reading.
 
-A file that is not there or not what was written is damage; one that the disk does not let anybody read may be whole,
-and nothing is decided about it.
+A file that is missing or not what was written is damage. A file that the disk cannot read may be intact: it raises
+OSError, and nothing is decided about it.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from safetensors import SafetensorError
 PAIRING = "pairing.safetensors"  # where the method has partners
 _MANIFEST = "manifest.json"
 _ALWAYS = {"state.json", "model.safetensors", "optimizer.safetensors"}
-_Look = list[tuple[str, int, int, int]]
+_Stats = list[tuple[str, int, int, int]]
 _Content = TypeVar("_Content")
 
-_known: dict[Path, _Look] = {}  # whole checkpoints: what their files looked like when this process wrote or read them
+_known: dict[Path, _Stats] = {}  # intact checkpoints: the stats of their files when this process wrote or read them
 
 
 class CorruptCheckpoint(ValueError):
-    """A checkpoint is not what was written: one line that names the file."""
+    """A checkpoint is not what was written; the message is one line that names the file."""
 
 
 def write_manifest(path: Path) -> None:
-    """Writes the manifest of a checkpoint's files: whatever changes one of them later is noticed."""
+    """Write the manifest of a checkpoint's files, so that any later change of one of them is detected."""
     digests = {file.name: _digest(file) for file in sorted(path.iterdir()) if file.name != _MANIFEST}
     (path / _MANIFEST).write_text(json.dumps(digests))
 
 
 def digests_of(path: Path) -> dict[str, str]:
-    """The manifest: the digests of the files that a checkpoint has, and of no others.
+    """Return the manifest: the digests of the files that a checkpoint has, and of no others.
 
     Raises:
-        Damaged: it is not what was written.
+        CorruptCheckpoint: the manifest is not what was written.
         OSError: the disk cannot be read.
     """
     digests = read(path / _MANIFEST, json.loads)
@@ -49,28 +49,28 @@ def digests_of(path: Path) -> dict[str, str]:
 
 
 def read(file: Path, parse: Callable[[bytes], _Content], digests: Mapping[str, str] | None = None) -> _Content:
-    """A file as `parse` understands it; read once, so that what is parsed is what was compared.
+    """Return a file as `parse` reads it. The file is read once, so what is parsed is what was compared.
 
     Raises:
-        Damaged: it is not what was written.
+        CorruptCheckpoint: the file is not what was written.
         OSError: the disk cannot be read.
     """
     with _reading(file):
         content = file.read_bytes()
         if digests is not None and hashlib.sha256(content).hexdigest() != digests[file.name]:
-            raise ValueError("it is not what was written, by its checksum")
+            raise ValueError("its checksum is not that of the manifest")
         return parse(content)
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a checkpoint is what was written; read only if its files may have changed since that was known.
+def is_intact(path: Path) -> bool:
+    """Return whether a checkpoint is what was written; reads it only if its files may have changed since then.
 
     Raises:
         OSError: the disk cannot be read.
     """
     try:
-        look = look_of(path)
-        if _known.get(path) == look:
+        stats = stats_of(path)
+        if _known.get(path) == stats:
             return True
         for name, digest in digests_of(path).items():
             with _reading(path / name):
@@ -78,30 +78,30 @@ def is_whole(path: Path) -> bool:
                     return False
     except CorruptCheckpoint:
         return False
-    remember(path, look)
+    remember(path, stats)
     return True
 
 
-def look_of(path: Path) -> _Look:
-    """What tells, without reading them, that a checkpoint's files have changed."""
+def stats_of(path: Path) -> _Stats:
+    """Return name, inode, size and time of each of a checkpoint's files: equal stats show that none has changed."""
     with _reading(path), os.scandir(path) as entries:
-        facts = [(entry.name, entry.stat()) for entry in entries]
-    return sorted((name, fact.st_ino, fact.st_size, fact.st_mtime_ns) for name, fact in facts)
+        files = [(entry.name, entry.stat()) for entry in entries]
+    return sorted((name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in files)
 
 
-def remember(path: Path, look: _Look) -> None:
-    """From now on a checkpoint that looks like this is known to be whole."""
-    _known[path] = look
+def remember(path: Path, stats: _Stats) -> None:
+    """Record that a checkpoint with these stats is intact."""
+    _known[path] = stats
 
 
 def forget(path: Path) -> None:
-    """The checkpoint is gone."""
+    """Drop the record of a checkpoint that was removed."""
     _known.pop(path, None)
 
 
 @contextmanager
 def _reading(file: Path) -> Iterator[None]:
-    """Tells damage from a disk that cannot be read, each in one line."""
+    """Context manager: turn errors of reading into CorruptCheckpoint, or into OSError if the disk cannot be read."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:

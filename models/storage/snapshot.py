@@ -1,7 +1,7 @@
-"""A run's whole state copied into host memory, where no later step changes it: what a checkpoint is written from.
+"""A run's complete state copied into host memory, where later steps do not change it, for the checkpoint writer.
 
-Cost: one copy of the state, held between snapshots so that its memory is not asked for again. On a GPU it is
-page-locked, and the copies run behind each other without the host waiting for each.
+Memory: one copy of the state, kept between snapshots so that it is allocated only once. On a GPU it is page-locked, and
+the copies are queued without the host waiting for each of them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from pipelines.plan.pairing import Pairing
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that a checkpoint holds.
+    """Everything that a checkpoint holds.
 
     Attributes:
         step: optimizer steps done.
-        state: JSON of where the run is, with the optimizer's numbers.
-        model: what the method trains with: student, teachers, queues.
-        optimizer: its tensors, named "parameter.entry".
-        pairing: partners, where the method has them.
+        state: JSON of the run's state, with the optimizer's numbers.
+        model: everything the method trains with: student, teachers, queues.
+        optimizer: the optimizer's tensors, named "parameter.entry".
+        pairing: partners, if the method has any.
     """
 
     step: int
@@ -38,16 +38,16 @@ class Snapshot:
 
 
 class HostCopy:
-    """Takes snapshots, each into the memory of the one before: at most one of them is in use."""
+    """Takes snapshots, each into the memory of the one before: at most one of them may be in use."""
 
     def __init__(self) -> None:
         self._memory: dict[str, Tensor] = {}
 
     def take(self, method: Method, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> Snapshot:
-        """The state now; waits for the device once.
+        """Return the state as it is now; synchronises with the device once.
 
         Args:
-            state: must hold "step"; what JSON can say.
+            state: must hold "step"; everything in it must be JSON.
         """
         tensors, numbers = split_optimizer(optimizer)
         text = json.dumps(dict(state) | {"optimizer": numbers})
@@ -66,14 +66,14 @@ class HostCopy:
 
 
 def split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The optimizer's state as named tensors, and the numbers beside them."""
-    whole = optimizer.state_dict()
+    """Return the optimizer's state as named tensors, and the remaining numbers."""
+    state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
-    for number, entries in whole["state"].items():
+    for number, entries in state["state"].items():
         for entry, value in entries.items():
             if isinstance(value, Tensor):
                 tensors[f"{number}.{entry}"] = value
             else:
                 numbers.setdefault(str(number), {})[entry] = value
-    return tensors, {"state": numbers, "param_groups": whole["param_groups"]}
+    return tensors, {"state": numbers, "param_groups": state["param_groups"]}

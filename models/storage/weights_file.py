@@ -1,4 +1,4 @@
-"""Weights out of a file: tensors by name, and what the file says of them. Nothing in a file can run code.
+"""Reading weights from a file: tensors by name, and the file's metadata. Nothing in a file can run code.
 
 .safetensors            tensors and a table of texts
 .pt .pth .bin .ckpt     a state dict, alone or as the entry "state_dict" or "model", read by `torch.load` with
@@ -26,13 +26,13 @@ class WeightsError(ValueError):
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """All tensors of a file, on the CPU, and its metadata.
+    """Return all tensors of a file, on the CPU, and its metadata.
 
     Returns:
-        tensors by name; the file's texts by name, each as the JSON value that it is, else as it stands.
+        tensors by name; the file's texts by name, each as a JSON value if it is one, otherwise as it is.
 
     Raises:
-        WeightsError: missing, damaged, of another kind, or a pickle that wants to do more than hold weights.
+        WeightsError: the file is missing, damaged, of another kind, or a pickle that would do more than hold weights.
     """
     if not path.is_file():
         raise WeightsError(f"there is no weights file {path}")
@@ -56,7 +56,7 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # bytes from anywhere: the unpickler and the zip reader raise nearly every kind
         raise WeightsError(
             f"{path} is refused: it is damaged, or holds more than weights and could run code ({_reason(error)}); "
-            "where it can be trusted, save its state dict anew, with torch.save or as safetensors"
+            "if you trust it, save its state dict again, with torch.save or as safetensors"
         ) from None
     for name in _NESTED:
         if isinstance(found, dict) and isinstance(found.get(name), dict):
@@ -67,7 +67,7 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _reason(error: Exception) -> str:
-    """What was found, out of torch's page of advice, which ends in the advice to let the file run its code."""
+    """Return what torch found, without its advice, which ends by advising to let the file run its code."""
     text = str(error)
     named = re.search(r"WeightsUnpickler error:\s*(.*)", text)
     said = named.group(1) if named else text.partition("\n")[0].partition(". ")[0]

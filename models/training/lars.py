@@ -1,7 +1,7 @@
-"""LARS: SGD whose step for each tensor is scaled by the ratio of its norm to its gradient's (You et al., 1708.03888).
+"""LARS: SGD whose step for each tensor is scaled by its norm over its gradient's (You et al., arXiv 1708.03888).
 
-As in ICCL's released code (arXiv 2301.03041): the learning rate enters the momentum buffer, and excluded
-parameters take a plain step without weight decay.
+As in ICCL's published code (arXiv 2301.03041): the learning rate enters the momentum buffer, and excluded parameters
+take a plain step without weight decay.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch.optim import Optimizer
 
 
 class LARS(Optimizer):
-    """For each parameter w with gradient g, learning rate lr and momentum buffer b:
+    """Layer-wise adaptive rate scaling. For each parameter w with gradient g, learning rate lr and momentum buffer b:
 
         ratio = eta |w| / (|g| + decay |w|)          1 for excluded groups, and where |w| or |g| is 0
         b = momentum b + lr ratio (g + decay w)      decay = 0 for excluded groups
         w = w - b
 
-    A group is excluded by its own key `excluded: True`.
+    A parameter group is excluded by its own key `excluded: True`.
 
     Raises:
         ValueError: a negative number, or a momentum of 1 or more.
@@ -40,9 +40,9 @@ class LARS(Optimizer):
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "eta": eta, "excluded": False}
         super().__init__(parameters, defaults)
 
-    # torch types the call with and without a closure apart; one signature serves both.
+    # torch declares an overload with and one without a closure; this signature covers both.
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step; a closure, if any, is called once before it. Returns what the closure returns."""
+        """Take one step, calling the closure once before it if there is one; return what the closure returns."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -65,7 +65,7 @@ class LARS(Optimizer):
             steps: list[Tensor] = list(torch._foreach_mul(gradients, group["lr"]))
         else:
             decay = group["weight_decay"]
-            # One vector for all ratios: no tensor is read by the host, however many parameters there are.
+            # One vector of all ratios, so that the host never waits for a tensor.
             weight_norm = torch.stack(list(torch._foreach_norm(weights)))
             gradient_norm = torch.stack(list(torch._foreach_norm(gradients)))
             ratio = group["eta"] * weight_norm / (gradient_norm + decay * weight_norm)

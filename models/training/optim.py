@@ -23,26 +23,26 @@ def build_optimizer(
     exclude_norm_and_bias: bool = False,
     constant: Sequence[str] = (),
 ) -> Optimizer:
-    """An optimizer over the parameters that ask for a gradient.
+    """Return an optimizer over the parameters that require a gradient.
 
     Args:
-        named_parameters: as of `nn.Module.named_parameters`; those without gradient (teachers) are left out.
+        named_parameters: as `nn.Module.named_parameters` returns; those without gradient (teachers) are left out.
         name: "sgd", "lars" or "adamw".
-        lr: the peak learning rate; `set_learning_rate` moves it.
+        lr: the peak learning rate; `set_learning_rate` changes it.
         momentum: of SGD and LARS; AdamW takes (0.9, 0.999).
-        weight_decay: L2 term of SGD and LARS, decoupled in AdamW.
-        exclude_norm_and_bias: no weight decay, and in LARS no scaling, for vectors: norm gains and all biases. Released
-            code often goes by names and then misses some norms; this does not.
-        constant: beginnings of names ("predictor.") whose learning rate stays at its peak, as SimSiam's and MNCL's.
+        weight_decay: an L2 term in SGD and LARS, decoupled in AdamW.
+        exclude_norm_and_bias: no weight decay, and in LARS no scaling, for vectors: norm gains and all biases.
+            Published code often selects by name and then misses some norms; this does not.
+        constant: prefixes of names ("predictor.") whose learning rate stays at its peak, as in SimSiam and MNCL.
 
     Raises:
-        ValueError: unknown name, no parameters, a beginning that no parameter has, or a number out of range.
+        ValueError: an unknown name, no parameters, a prefix that no parameter has, or a number out of range.
     """
     if name not in NAMES:
         raise ValueError(f"unknown optimizer '{name}'; choose from {', '.join(NAMES)}")
     trained = [(key, parameter) for key, parameter in named_parameters if parameter.requires_grad]
     if not trained:
-        raise ValueError("the optimizer got no parameter that asks for a gradient")
+        raise ValueError("the optimizer got no parameter that requires a gradient")
     for start in constant:
         if not any(key.startswith(start) for key, _ in trained):
             raise ValueError(f"no parameter's name starts with '{start}', whose learning rate is to stay constant")
@@ -62,7 +62,7 @@ def build_optimizer(
 
 
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
-    """Give `lr` to every group but those that are constant."""
+    """Give `lr` to every group except those whose rate is constant."""
     for group in optimizer.param_groups:
         if group.get("scheduled", True):
             group["lr"] = lr
@@ -77,11 +77,11 @@ def cosine_schedule(
     warmup_start: float = 0.0,
     end: float = 0.0,
 ) -> float:
-    """The share of the peak learning rate at `step` (from 0): linear warm-up, then half a cosine down to `end`.
+    """Return the share of the peak learning rate at `step` (from 0): linear warm-up, then half a cosine down to `end`.
 
     Args:
-        per_epoch: the rate changes at the start of an epoch only (MoCo, CLIM); otherwise at every step (MSVQ, CGH).
-        warmup_epochs: length of the warm-up; the cosine spans the rest. 0 for none.
+        warmup_epochs: length of the warm-up, 0 for none; the cosine spans the remaining epochs.
+        per_epoch: whether the rate changes at the start of an epoch only (MoCo, CLIM), not at every step (MSVQ, CGH).
         warmup_start: the share at step 0 of a warm-up. MSVQ's is 0, so that the first step moves nothing.
         end: the share that the cosine reaches after the last step.
 
@@ -100,13 +100,13 @@ def cosine_schedule(
 
 
 def scheduled(name: str, step: int, steps_per_epoch: int, epochs: int, drops: Sequence[float] = ()) -> float:
-    """The share of the peak rate at `step` by a schedule's name: "cosine", "cosine per epoch", or "drops".
+    """Return the share of the peak rate at `step` by a schedule's name: "cosine", "cosine per epoch", or "drops".
 
     Args:
-        drops: shares of the epochs from which on the rate is a tenth of what it was, for "drops".
+        drops: for "drops": shares of the epochs; from each on, the rate is a tenth of what it was.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: an unknown name.
     """
     if name == "drops":
         epoch = step // steps_per_epoch

@@ -1,4 +1,4 @@
-"""The number types of a network's passes, by name, and which of them a device computes in itself."""
+"""Number types of a network's forward passes by name, and which of them a device computes natively."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def precision_of(dtype: torch.dtype) -> str:
-    """The name of a number type: bf16, fp16, fp32 or fp64."""
+    """Return the name of a number type: bf16, fp16, fp32 or fp64."""
     return str(dtype).removeprefix("torch.").replace("bfloat", "bf").replace("float", "fp")
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether a device multiplies bfloat16 itself: GPUs do, and CPUs with AVX-512 BF16 or AMX.
+    """Return whether a device multiplies bfloat16 natively: GPUs do, and CPUs with AVX-512 BF16 or AMX.
 
     Other CPUs emulate it, which takes several times as long.
     """
@@ -22,13 +22,13 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def usual_precision() -> str:
-    """The precision of training on this machine, where none is asked for: bf16 where it is fast, else fp32."""
+    """Return the default precision of training on this machine: bf16 where it is fast, otherwise fp32."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return "bf16" if multiplies_bfloat16(device) else "fp32"
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Refuses a precision that training on `device` does not have.
+    """Refuse a precision that training on `device` does not support.
 
     Raises:
         ValueError: fp16 without a GPU, whose gradient scaler it needs.

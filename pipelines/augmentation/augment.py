@@ -1,15 +1,17 @@
-"""From uint8 crops to normalised views: the photometric part of the pipeline, in batch, on the device of the crops.
+"""From uint8 crops to normalised views: the photometric half of the data path, in batches, on the device of the crops.
 
-The order is that of torchvision's MoCo v2 recipe: jitter (its four operations in each sample's own order), grey, blur,
-solarise, channel permutation, normalise. `color.py` and `blur.py` define the operations; here they are scheduled:
+The order of the operations is that of torchvision's MoCo v2 recipe: jitter (its four operations in each sample's own
+order), grey, blur, solarise, channel permutation, normalise. `color.py` and `blur.py` define the operations. There are
+two ways to run them:
 
-    CPU       each picture passes through its own operations alone while it is in a core's cache, by `color_kernels.py`,
-              in threads that hold no lock.
-    fused     every sample passes through every operation and keeps the results that it wants. That is more arithmetic
-              in few kernels, without lists of samples, and what torch.compile turns into a handful of passes. For CUDA,
-              and for a CPU without Numba.
+    CPU       each picture passes through its own operations alone while it is in a core's cache, in `color_kernels.py`,
+              by threads that hold no lock
+    fused     every sample passes through every operation and keeps the results that it needs. That is more arithmetic
+              in fewer kernels, without lists of samples, and torch.compile turns it into a handful of passes. For CUDA,
+              and for a CPU without Numba
 
-The two agree to rounding, and a test holds them to it. C = 3 colours, N = samples, P = pixels of a view, V = views.
+The two agree to rounding, which a test checks.
+C = 3 colours, N = samples of a view, P = pixels of a view, V = views, K = photometric numbers.
 """
 
 from __future__ import annotations
@@ -37,17 +39,17 @@ from pipelines.plan.photometric import (
 )
 from pipelines.plan.views import View
 
-_SLICES = 4  # slices of a view per thread: samples differ in what happens to them
+_SLICES = 4  # slices of a view per thread, because samples differ in the work that they need
 
 
 @dataclass(frozen=True)
 class Operations:
-    """What can happen to a view at all. It is known before any number is drawn: what cannot happen costs nothing.
+    """Which operations a view can have at all, known before any number is drawn; the others are never run.
 
     Attributes:
-        jitter: the operations of ColorJitter, by their columns of the numbers, whose strength is not zero.
-        grayscale, solarize, permute: whether some samples get it.
-        blur_radius: taps beside the centre of the Gaussian, 0 where no sample is blurred.
+        jitter: the operations of ColorJitter with a strength above zero, named by their columns of the numbers.
+        grayscale, solarize, permute: whether the operation has a probability above zero.
+        blur_radius: taps on each side of the Gaussian's centre, in pixels; 0 = no blur.
     """
 
     jitter: tuple[int, ...]
@@ -58,21 +60,22 @@ class Operations:
 
     @classmethod
     def of(cls, view: View) -> Operations:
+        """Return the operations that a view can have."""
         jitter = tuple(i for i in range(4) if view.jitter[i] > 0 and view.jitter_p > 0)
         radius = kernel_radius(view.blur_sigma[1], view.size) if view.blur_p > 0 else 0
         return cls(jitter, view.grayscale_p > 0, radius, view.solarize_p > 0, view.permute_p > 0)
 
 
 class Augment:
-    """Turns the crops of every view into normalised views, channels-last in memory, owned by the caller.
+    """Turns the crops of every view into normalised views, channels-last in memory; the caller owns them.
 
     Args:
-        views: their descriptions.
-        mean, std: of the colours, on the scale 0 to 1.
-        device: where the crops are and the views stay.
+        views: the descriptions of the views.
+        mean, std: of red, green and blue, on the scale 0 to 1.
+        device: where the crops lie and the views are made.
         dtype: of the views.
-        compile: compile the fused schedule, where it is the one that runs.
-        threads: that share the work on a CPU.
+        compile: whether to compile the fused way, where it is the one that runs.
+        threads: number of threads that share the work on a CPU.
     """
 
     def __init__(
@@ -101,63 +104,72 @@ class Augment:
 
     @property
     def note(self) -> str:
-        """What to tell before the first batch: why it takes long, if it will."""
+        """A text for the user, if the first batch will take long: why it does."""
         if self._threads is None:
             return ""
-        from pipelines.augmentation.color_kernels import compiled_before  # here, because it needs Numba
+        from pipelines.augmentation.color_kernels import compiled_before  # here, because it imports Numba
 
         first = "; the augmentation is compiled for this machine at the first batch, about 20 s, once"
         return "" if compiled_before() else first
 
-    def __call__(self, images: Sequence[Tensor], numbers_VSP: Tensor) -> tuple[Tensor, ...]:
-        """Augments one batch.
+    def __call__(self, images: Sequence[Tensor], numbers_VNK: Tensor) -> tuple[Tensor, ...]:
+        """Augment one batch.
 
         Args:
-            images: for each view uint8 [S, 3, size, size], any memory layout, on the device.
-            numbers_VSP: float32 [V, S, NUMBERS] on the host, columns as in `photometric.py`.
+            images: for each view uint8 [N, 3, size, size], any memory layout, on the device.
+            numbers_VNK: float32 [V, N, NUMBERS] on the host, columns as in `photometric.py`.
 
         Returns:
-            for each view [S, 3, size, size] of `dtype`, channels-last.
+            for each view [N, 3, size, size] of `dtype`, channels-last.
         """
         if self._threads is not None:
-            return self._on_cpu(self._threads, images, numbers_VSP)
+            return self._on_cpu(self._threads, images, numbers_VNK)
         if self.device.type != "cpu":
-            numbers_VSP = numbers_VSP.pin_memory().to(self.device, non_blocking=True)
+            numbers_VNK = numbers_VNK.pin_memory().to(self.device, non_blocking=True)
         return tuple(
             self._fused(view, numbers, self.scale_C, self.shift_C, operations, self.dtype)
-            for view, numbers, operations in zip(images, numbers_VSP, self.operations, strict=True)
+            for view, numbers, operations in zip(images, numbers_VNK, self.operations, strict=True)
         )
 
-    def _on_cpu(self, threads: ThreadPoolExecutor, images: Sequence[Tensor], numbers_VSP: Tensor) -> tuple[Tensor, ...]:
-        """Every view in slices that the threads share, written in the views' type by the kernels."""
-        from pipelines.augmentation import color_kernels  # here, because it needs Numba
+    def _on_cpu(self, threads: ThreadPoolExecutor, images: Sequence[Tensor], numbers_VNK: Tensor) -> tuple[Tensor, ...]:
+        """Run the kernels on slices of every view in threads; they write in the views' dtype."""
+        from pipelines.augmentation import color_kernels  # here, because it imports Numba
 
-        rounds = self.dtype == torch.bfloat16  # NumPy has no such type: the kernels write its bits
+        rounds = self.dtype == torch.bfloat16  # NumPy has no bfloat16, so the kernels write its bits
         scale_C, shift_C = self.scale_C.numpy(), self.shift_C.numpy()
         table = torch.arange(256, dtype=torch.float32)[:, None] * self.scale_C + self.shift_C
         levels = (table.bfloat16().view(torch.uint16) if rounds else table).numpy()
         outputs: list[Tensor] = []
         running: list[Future[None]] = []
-        for view, numbers, operations in zip(images, numbers_VSP.numpy(), self.operations, strict=True):
+        for view, numbers, operations in zip(images, numbers_VNK.numpy(), self.operations, strict=True):
             count, _, height, width = view.shape
             out = torch.empty((count, height, width, 3), dtype=torch.uint16 if rounds else torch.float32)
             pixels = view.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
             jitter = np.isin(range(4), operations.jitter)
             step = max(1, -(-count // (self._count * _SLICES)))
             for start in range(0, count, step):
-                running.append(
-                    threads.submit(
-                        color_kernels.augment, pixels, numbers, scale_C, shift_C, jitter, operations.blur_radius,
-                        levels, rounds, out.numpy(), start, min(start + step, count),
-                    )
-                )  # fmt: skip
+                future = threads.submit(
+                    color_kernels.augment,
+                    pixels,
+                    numbers,
+                    scale_C,
+                    shift_C,
+                    jitter,
+                    operations.blur_radius,
+                    levels,
+                    rounds,
+                    out.numpy(),
+                    start,
+                    min(start + step, count),
+                )
+                running.append(future)
             outputs.append(out.permute(0, 3, 1, 2))
-        for part in running:
-            part.result()
+        for future in running:
+            future.result()
         return tuple(out.view(torch.bfloat16) if rounds else out.to(self.dtype) for out in outputs)
 
     def close(self) -> None:
-        """Ends the threads."""
+        """End the threads."""
         if self._threads is not None:
             self._threads.shutdown(wait=True)
 
@@ -165,13 +177,13 @@ class Augment:
 def fused(
     images: Tensor, numbers: Tensor, scale_C: Tensor, shift_C: Tensor, operations: Operations, dtype: torch.dtype
 ) -> Tensor:
-    """The fused schedule: no decision depends on the value of a tensor, so nothing waits for the device.
+    """Augment one view the fused way: no branch depends on the value of a tensor, so nothing waits for the device.
 
     Args:
         images: uint8 [N, 3, height, width].
         numbers: float32 [N, NUMBERS], on the same device.
         scale_C, shift_C: the normalised value of v is v * scale + shift.
-        operations: what can happen at all.
+        operations: which operations the view can have.
         dtype: of the result.
 
     Returns:
@@ -182,7 +194,7 @@ def fused(
     if operations.jitter:
         order_NS = torch.tensor(JITTER_ORDERS, device=images.device)[numbers[:, ORDER].long()]
         for slot in range(4):
-            # Where nothing is selected the sample's operation of this slot has no strength in this view.
+            # A sample for which no candidate is selected has an operation of strength zero in this slot.
             changed = x_CNP
             for operation in operations.jitter:
                 candidate = JITTER[operation](x_CNP, numbers[:, operation, None])
@@ -202,11 +214,11 @@ def fused(
 
 
 def _planes(images: Tensor) -> Tensor:
-    """float32 [3, N, P], colour planes first, of uint8 [N, 3, H, W]."""
+    """Return uint8 [N, 3, H, W] as float32 [3, N, P], colour planes first."""
     planes = images.transpose(0, 1).to(torch.float32, memory_format=torch.contiguous_format, copy=True)
     return planes.flatten(2)
 
 
 def _channel_order(numbers: Tensor) -> Tensor:
-    """[3, N] input channels of each output channel."""
+    """Return the input channel of each output channel: int64 [3, N]."""
     return torch.tensor(CHANNEL_ORDERS, device=numbers.device)[numbers[:, PERMUTE].long()].T

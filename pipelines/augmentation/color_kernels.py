@@ -1,12 +1,13 @@
-"""The photometric operations on a CPU: one picture at a time, from uint8 to its normalised view, compiled by Numba.
+"""The photometric operations on a CPU, compiled by Numba: one picture at a time, from uint8 to its normalised view.
 
-`color.py` and `blur.py` define the operations and are what these kernels are tested against. There every operation
-passes over a whole batch; here a picture stays in a core's cache through all of its own, those that it does not get
-cost nothing, and the functions hold no lock, so that threads run them side by side.
+`color.py` and `blur.py` define the operations, and these kernels are tested against them. There, every operation passes
+over a complete batch. Here, a picture stays in a core's cache through all of its own operations, operations that it
+does not get cost nothing, and the functions hold no lock, so threads run them side by side.
 
-Planes of colour are float32 from 0 to 255, one after the other: each loop runs over contiguous numbers and becomes
-vector instructions. Literals are float32 constants because a plain one would turn the arithmetic into doubles.
-Compiled once per machine: Numba keeps the machine code beside this file.
+Colour planes are float32 from 0 to 255, one after the other, so each loop runs over contiguous numbers and becomes
+vector instructions. Literals are float32 constants, because a plain one would turn the arithmetic into doubles.
+Numba compiles once per machine and keeps the machine code beside this file.
+C = 3 colours, N = pictures, P = photometric numbers.
 """
 
 from __future__ import annotations
@@ -31,37 +32,41 @@ from pipelines.plan.photometric import (
     SOLARIZE,
 )
 
+# The compiled functions have no annotations, because Numba infers the types of their arguments:
+# mypy: allow-untyped-defs
+
 _RED, _GREEN, _BLUE = (np.float32(share) for share in LUMA)
 _ZERO, _ONE, _THREE, _WHITE = np.float32(0), np.float32(1), np.float32(3), np.float32(255)
 _TINY = np.float32(1e-6)
-_LIGHT = np.float32(1e-6)  # taps of a smaller weight than this change no result
+_LIGHT = np.float32(1e-6)  # taps with a smaller weight change no result
 _SIXTEEN, _HALF, _BIT = np.uint32(16), np.uint32(0x7FFF), np.uint32(1)  # bfloat16 is the upper half of a float32
 _JITTER_ORDERS, _CHANNEL_ORDERS = np.array(JITTER_ORDERS), np.array(CHANNEL_ORDERS)
 
-# Sums may be reordered, which vector instructions need; a division by zero gives infinity and no check.
+# Sums may be reordered, which vector instructions need. A division by zero gives infinity and is not checked.
 _jit: Any = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "nnan"})
 
 
 def compiled_before() -> bool:
-    """Whether this machine has the machine code of these kernels already; making it takes about 20 seconds."""
+    """Whether this machine has the machine code of these kernels already; compiling it takes about 20 seconds."""
     source = Path(__file__)
-    kept = Path(augment.stats.cache_path).glob(f"{source.stem}.augment-*.nbi")
-    return any(index.stat().st_mtime >= source.stat().st_mtime for index in kept)
+    indexes = Path(augment.stats.cache_path).glob(f"{source.stem}.augment-*.nbi")
+    return any(index.stat().st_mtime >= source.stat().st_mtime for index in indexes)
 
 
 @_jit
-def augment(images, numbers, scale_C, shift_C, jitter, radius, table, rounds, output, start, stop):  # type: ignore[no-untyped-def]
-    """Augments pictures start to stop of one view.
+def augment(images, numbers, scale_C, shift_C, jitter, radius, table, rounds, output, start, stop):
+    """Augment pictures start to stop of one view.
 
     Args:
         images: uint8 [N, H, W, 3].
         numbers: float32 [N, NUMBERS], columns as in `photometric.py`.
         scale_C, shift_C: the normalised value of v is v * scale + shift.
-        jitter: bool [4], which operations of ColorJitter have a strength.
-        radius: taps beside the centre of the Gaussian; 0 for none.
-        table: [256, 3], the normalised value of every level in the output's type, for pictures that nothing happens to.
+        jitter: bool [4], which operations of ColorJitter have a strength above zero.
+        radius: taps on each side of the Gaussian's centre; 0 = no blur.
+        table: [256, 3], the normalised value of every level in the output's type, for pictures without any operation.
         rounds: whether the output holds the bits of bfloat16.
-        output: [N, H, W, 3], uint16 for bfloat16, else float32.
+        output: [N, H, W, 3], uint16 for bfloat16, else float32; written.
+        start, stop: range of the pictures.
     """
     _, height, width, _ = images.shape
     planes = np.empty((3, height * width), np.float32)
@@ -91,7 +96,7 @@ def augment(images, numbers, scale_C, shift_C, jitter, radius, table, rounds, ou
 
 
 @_jit
-def _look_up(image, table, output):  # type: ignore[no-untyped-def]
+def _look_up(image, table, output):
     height, width, _ = image.shape
     for row in range(height):
         for column in range(width):
@@ -100,7 +105,7 @@ def _look_up(image, table, output):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _split(image, planes):  # type: ignore[no-untyped-def]
+def _split(image, planes):
     pixels = image.reshape(-1)
     red, green, blue = planes[0], planes[1], planes[2]
     for p in range(red.size):
@@ -108,14 +113,14 @@ def _split(image, planes):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _clamp(value):  # type: ignore[no-untyped-def]
+def _clamp(value):
     value = value if value > _ZERO else _ZERO
     return value if value < _WHITE else _WHITE
 
 
 @_jit
-def _jitter(planes, operation, number):  # type: ignore[no-untyped-def]
-    """One operation of ColorJitter, in place."""
+def _jitter(planes, operation, number):
+    """Apply one operation of ColorJitter in place."""
     red, green, blue = planes[0], planes[1], planes[2]
     if operation == HUE:
         _hue(red, green, blue, number)
@@ -139,8 +144,8 @@ def _jitter(planes, operation, number):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _hue(red, green, blue, turns):  # type: ignore[no-untyped-def]
-    """The formula of `color.hue`, in place."""
+def _hue(red, green, blue, turns):
+    """Apply the formula of `color.hue` in place."""
     centre = np.empty(3, np.float32)
     for channel in range(3):
         centre[channel] = (2 * channel - 6 * np.float64(turns) + 3) % 6 - 3
@@ -158,7 +163,7 @@ def _hue(red, green, blue, turns):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _channel(distance, chroma, low):  # type: ignore[no-untyped-def]
+def _channel(distance, chroma, low):
     share = abs(abs(distance) - _THREE) - _ONE
     share = share if share > _ZERO else _ZERO
     share = share if share < _ONE else _ONE
@@ -166,7 +171,7 @@ def _channel(distance, chroma, low):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _grayscale(planes):  # type: ignore[no-untyped-def]
+def _grayscale(planes):
     red, green, blue = planes[0], planes[1], planes[2]
     for p in range(red.size):
         red[p] = red[p] * _RED + green[p] * _GREEN + blue[p] * _BLUE
@@ -175,8 +180,8 @@ def _grayscale(planes):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _blur(planes, spare, padded, sigma, radius):  # type: ignore[no-untyped-def]
-    """The Gaussian of `blur.py`: columns into `spare`, then rows back, each row beside its mirrored ends."""
+def _blur(planes, spare, padded, sigma, radius):
+    """Blur as `blur.py` does: along columns into `spare`, then along rows, with mirrored ends, back into `planes`."""
     height, width = spare.shape
     weight = np.empty(radius + 1, np.float32)
     for tap in range(radius + 1):
@@ -212,8 +217,8 @@ def _blur(planes, spare, padded, sigma, radius):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _write(planes, order, threshold, scale_C, shift_C, rounds, output):  # type: ignore[no-untyped-def]
-    """Solarises, permutes channels, normalises; rounds to the bits of bfloat16, to nearest even, where asked to."""
+def _write(planes, order, threshold, scale_C, shift_C, rounds, output):
+    """Solarise, permute channels and normalise; with `rounds`, round to the bits of bfloat16, to nearest even."""
     normalised = np.empty(planes.shape[1], np.float32)
     bits = normalised.view(np.uint32)
     for channel in range(3):

@@ -1,101 +1,99 @@
-"""Which executor cuts the views, and why: all of them follow the same plan, so it is a matter of speed and memory.
+"""The executors, one line each, and the choice of one: all follow the same plan, so it is a matter of speed and memory.
 
-ffcv      decodes on the CPU, from a .beton or from shards; the fastest there that decodes
-dali      decodes on a GPU where there is one, from shards or from a .beton; the same views by another filter
-resident  decodes once; the set stays in the device's memory. A CPU gives the pixels of `ffcv` bit for bit, a GPU to
-          within one level
-auto      resident, where the decoded set takes at most a quarter of the device's free memory. But a loader in the
-          data set's own order makes passes, a few in a run: it shares decoded images that a training loader
-          holds, and decodes none for itself. Otherwise, on a GPU, the format's own (ffcv for .beton, dali for
-          shards), and on a CPU ffcv; the other one where its library is missing
+ffcv      decodes on the CPU; the fastest executor there that decodes
+dali      decodes on a GPU, or on the CPU without one; resizes with another filter than the others
+resident  decodes the data set once and keeps it in the device's memory; on a CPU its pixels equal those of `ffcv`
+          bit for bit, on a GPU to within one level
+auto      the choice of `choose`: `resident` where the decoded set is small, else the fastest one that decodes
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib.util import find_spec
-from typing import Protocol
-
 import torch
-from torch import Tensor
 
-from pipelines.executors.dali import DaliExecutor
-from pipelines.executors.damage import Damage
-from pipelines.executors.ffcv import BetonExecutor
-from pipelines.executors.resident import ResidentExecutor, decoded_images, forecast, is_decoded
+from pipelines.executors import dali, ffcv, resident
+from pipelines.executors.executor import Executor, ExecutorSpec
 from pipelines.formats.dataset import Dataset
-from pipelines.plan.plan import BatchPlan, Plan
+from pipelines.plan.plan import Plan
 
-LOADERS = ("auto", "ffcv", "dali", "resident")
-AUTO_SHARE = 0.25  # of the device's free memory, for a decoded set that was not asked for
-
-
-class Executor(Protocol):
-    """What cuts the views: uint8 [S, 3, size, size] each, owned by the caller, from a function that waits for them.
-
-    Attributes:
-        damage: the images that could not be decoded.
-    """
-
-    damage: Damage
-
-    def start(self, plan: BatchPlan) -> Callable[[], list[Tensor]]: ...
-
-    def close(self) -> None: ...
+# In the order in which "auto" tries them on a CPU.
+EXECUTORS: dict[str, ExecutorSpec] = {
+    spec.name: spec
+    for spec in (
+        ffcv.SPEC,
+        dali.SPEC,
+        resident.SPEC,
+    )
+}
+AUTO = "auto"
+LOADERS = (AUTO, *EXECUTORS)  # what `--loader` accepts
+AUTO_SHARE = 0.25  # of the device's free memory: the largest decoded set that "auto" keeps
 
 
-def choose(loader: str, dataset: Dataset, device: torch.device, shuffle: bool) -> tuple[str, str]:
-    """The executor's name, and a line that says what was taken and why.
+def choose(loader: str, dataset: Dataset, device: torch.device, shuffle: bool) -> tuple[ExecutorSpec, str]:
+    """Choose an executor.
+
+    "auto" takes `resident` if the decoded set fits into `AUTO_SHARE` of the device's free memory. A loader in the data
+    set's own order (`shuffle` false) makes a few passes in a run: it shares decoded images that another loader of this
+    process holds, and decodes none for itself. Otherwise "auto" takes the first installed executor, on a GPU first
+    those that prefer the data set's format.
+
+    Args:
+        loader: one of `LOADERS`.
+        device: where the batches go.
+        shuffle: whether the plan shuffles, as for training.
+
+    Returns:
+        the executor's facts, and one line that says which one was chosen and why.
 
     Raises:
         ValueError: there is no such loader.
     """
-    if loader not in LOADERS:
-        raise ValueError(f"unknown loader '{loader}'; take one of {', '.join(LOADERS)}")
-    share, line = forecast(dataset, device)
-    if is_decoded(dataset, device):
-        share, line = 0.0, "shared with another loader"
-    if loader == "resident":
-        return loader, f"loader resident, as asked: {line}"
-    if loader != "auto":
-        return loader, f"loader {loader}, as asked"
+    if loader != AUTO:
+        if loader not in EXECUTORS:
+            raise ValueError(f"unknown loader '{loader}'; take one of {', '.join((AUTO, *EXECUTORS))}")
+        detail = f": {_memory(dataset, device)[1]}" if loader == resident.SPEC.name else ""
+        return EXECUTORS[loader], f"loader {loader}, as asked{detail}"
+    share, line = _memory(dataset, device)
     if share == 0 or (shuffle and share <= AUTO_SHARE):
-        return "resident", f"loader resident: {line}"
+        return resident.SPEC, f"loader {resident.SPEC.name}: {line}"
+    spec = _fastest_decoder(dataset, device)
     reason = f"{line}, more than {AUTO_SHARE:.0%}" if shuffle else "a pass in the data set's own order"
-    by_speed = ("dali", "ffcv") if dataset.format == "shards" and device.type == "cuda" else ("ffcv", "dali")
-    name = next(filter(_has, by_speed), by_speed[0])
-    return name, f"loader {name}: {reason}"
+    return spec, f"loader {spec.name}: {reason}"
+
+
+def _memory(dataset: Dataset, device: torch.device) -> tuple[float, str]:
+    """Return the share of the device's free memory that decoding the data set would take, and a line that says so."""
+    if resident.is_decoded(dataset, device):
+        return 0.0, "shared with another loader"
+    return resident.forecast(dataset, device)
+
+
+def _fastest_decoder(dataset: Dataset, device: torch.device) -> ExecutorSpec:
+    """Return the first installed executor that decodes; the first one of all where none is installed."""
+    decoders = [spec for spec in EXECUTORS.values() if spec is not resident.SPEC]
+    if device.type == "cuda":
+        decoders.sort(key=lambda spec: dataset.format not in spec.gpu_formats)  # stable: the others keep their order
+    return next((spec for spec in decoders if spec.installed()), decoders[0])
 
 
 def make_executor(
     loader: str, dataset: Dataset, plan: Plan, device: torch.device, threads: int
 ) -> tuple[Executor, str]:
-    """The executor that `choose` names for the loader, and its line.
+    """Make the executor that `choose` returns.
 
     Args:
-        plan: whose batches it will cut.
+        loader: one of `LOADERS`.
+        plan: the plan whose batches it will cut.
         device: where the batches go.
-        threads: for decoding.
+        threads: threads for decoding.
+
+    Returns:
+        the executor, and the line that says which one was chosen and why.
 
     Raises:
-        ValueError: there is no such loader, or the set does not fit into memory.
-        ModuleNotFoundError: the executor's library is not installed.
+        ValueError: there is no such loader, or the data set does not fit into memory.
+        ModuleNotFoundError: the executor's package is not installed.
     """
-    name, note = choose(loader, dataset, device, plan.shuffle)
-    if name == "dali":
-        samples = -(-plan.batch_size // plan.world)
-        return DaliExecutor(dataset, plan.views, threads, device, largest=2 * samples), note  # anchors and partners
-    if name == "ffcv":
-        return BetonExecutor(dataset, plan.views, threads, pin=device.type == "cuda"), note
-    images = decoded_images(dataset, device, threads)
-    if device.type == "cpu" and _has("ffcv"):
-        return BetonExecutor(dataset, plan.views, threads, images=images), note
-    return ResidentExecutor(dataset, plan.views, images), note
-
-
-def _has(executor: str) -> bool:
-    package = {"ffcv": "ffcv", "dali": "nvidia.dali"}[executor]
-    try:
-        return find_spec(package) is not None
-    except (ModuleNotFoundError, ValueError):  # no package above it; a module that a test has taken away
-        return False
+    spec, note = choose(loader, dataset, device, plan.shuffle)
+    return spec.make(dataset, plan, device, threads), note

@@ -1,6 +1,6 @@
-"""One encoded image to RGB pixels, for who decodes each image once: by FFCV, or by Pillow where FFCV is missing.
+"""Decode one image to RGB pixels, for callers that decode each image once: by FFCV, or by Pillow where FFCV is missing.
 
-And the threads in which images are decoded, here and in `beton.py`.
+Also the threads in which images are decoded, here and in `ffcv.py`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from PIL import Image
 
 from pipelines.executors import ffcv_kernels
 
-Decoder = Callable[[NDArray[np.uint8], NDArray[np.uint8]], bool]  # encoded bytes, target [H, W, 3] -> whether it worked
+# Given encoded bytes and a target [H, W, 3], decodes into the target and returns whether that succeeded.
+Decoder = Callable[[NDArray[np.uint8], NDArray[np.uint8]], bool]
 
 
 def decoder() -> Decoder:
-    """The same pixels as the FFCV executor's where FFCV is installed; Pillow's are a few levels off."""
+    """Return FFCV's decoder, whose pixels equal the FFCV executor's, else Pillow's, which differs by a few levels."""
     try:
         imdecode = ffcv_kernels.load().imdecode
     except ModuleNotFoundError:
@@ -36,6 +37,7 @@ def decoder() -> Decoder:
 
 
 def with_pillow(encoded: NDArray[np.uint8], target_HW3: NDArray[np.uint8]) -> bool:
+    """Decode with Pillow; a `Decoder`."""
     try:
         pixels = np.asarray(Image.open(io.BytesIO(encoded.data)).convert("RGB"))
     except (OSError, ValueError, SyntaxError):  # what Pillow raises for damaged files
@@ -48,16 +50,19 @@ def with_pillow(encoded: NDArray[np.uint8], target_HW3: NDArray[np.uint8]) -> bo
 
 @cache
 def decoding_threads(number: int) -> ThreadPoolExecutor:
-    """As many threads, for all of this process: FFCV's decoder keeps 10 KB for each thread that ever used it."""
+    """Return a pool of so many threads, which the process keeps and shares.
+
+    FFCV's decoder never frees the 10 KB that it allocates for each thread that uses it, so threads must not be renewed.
+    """
     return ThreadPoolExecutor(number, thread_name_prefix="likeness-decode")
 
 
-os.register_at_fork(after_in_child=decoding_threads.cache_clear)  # threads do not come along
+os.register_at_fork(after_in_child=decoding_threads.cache_clear)  # a forked process has none of its parent's threads
 
 
 def decode_all(work: Callable[[int], None], starts: Iterable[int], threads: int) -> None:
-    """Does `work` from every start on, side by side; returns, or raises what one of them raised, when none runs."""
-    parts = [decoding_threads(threads).submit(work, start) for start in starts]
-    wait(parts)
-    for part in parts:
-        part.result()
+    """Call `work` for every start, side by side, and wait for all of them; then raise the first error, if any."""
+    running = [decoding_threads(threads).submit(work, start) for start in starts]
+    wait(running)
+    for future in running:
+        future.result()

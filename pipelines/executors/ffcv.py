@@ -1,14 +1,15 @@
-"""The FFCV executor: JPEGs decoded once a sample, every view cut from that decode, driven by the plan.
+"""The FFCV executor: it decodes each JPEG once and cuts every view of the sample from that decode, as planned.
 
-FFCV's own Loader decodes and compiles once per view, re-uses its output buffers, and draws random numbers that no
-seed fixes. Here its file format and its kernels (libjpeg-turbo, OpenCV's area resize) are called from one compiled
-function that is given sample numbers, boxes and flips. The function holds no lock, so that a few Python threads run
-it side by side on slices of a batch: no global thread count, and two loaders never meet.
+FFCV's own Loader decodes and compiles once per view, reuses its output buffers, and draws random numbers that no seed
+fixes. Here its kernels (libjpeg-turbo, OpenCV's area resize) are called from one compiled function that gets sample
+numbers, boxes and flips. The function holds no lock, so a few Python threads run it side by side on slices of a batch.
+No global thread count is changed, and two loaders share nothing.
 
-The function reads at addresses, so the images may lie in a mapped .beton, in the mapped shards of a folder, or
-decoded in memory (`resident.py` on a CPU).
+The function reads at memory addresses, so the images may lie in mapped files of any format, or decoded in memory
+(`resident.py` on a CPU).
 
 Memory: one decode buffer of the largest image per thread, and the batches that the loader keeps ahead.
+S = samples of a batch (anchors and partners), V = views.
 """
 
 from __future__ import annotations
@@ -27,19 +28,20 @@ from torch import Tensor
 from pipelines.executors import ffcv_kernels
 from pipelines.executors.damage import GREY, Damage
 from pipelines.executors.decode import decoding_threads
+from pipelines.executors.executor import ExecutorSpec
 from pipelines.formats.dataset import Dataset
 from pipelines.formats.encoded import EncodedImages
 from pipelines.formats.image_table import JPEG, RAW
 from pipelines.formats.inspection import Inspection
 from pipelines.memory import free_memory
-from pipelines.plan.plan import BatchPlan
+from pipelines.plan.plan import BatchPlan, Plan
 from pipelines.plan.views import View
 
-_SLICES = 4  # slices of a batch per thread, so that a thread with small images takes more of them
+_SLICES = 4  # slices of a batch per thread; a thread whose images are small takes more slices
 
 
 class Images(Protocol):
-    """Where the images lie.
+    """Images in memory or in mapped files, which compiled code reads at their addresses.
 
     Attributes:
         mode: [N] uint8, `JPEG`, `RAW`, or another number where the image is known to be damaged.
@@ -47,23 +49,24 @@ class Images(Protocol):
 
     mode: NDArray[np.uint8]
 
-    def places(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], object]:
-        """Addresses [S] of the images' first bytes, and what to hold while they are read."""
+    def addresses(self, numbers_S: NDArray[np.int64]) -> tuple[NDArray[np.int64], object]:
+        """Return the addresses [S] of the images' first bytes, and an object to hold while they are read."""
         ...
 
 
-class BetonExecutor:
-    """Cuts the views of a batch out of a .beton, or out of shards.
+class FfcvExecutor:
+    """Cuts the views of batches with FFCV's kernels, on the CPU.
 
     Args:
-        dataset: an opened data set.
-        views: sizes are taken from them; boxes and flips come with each batch.
+        dataset: an opened data set of any format.
+        views: their sizes are used; boxes and flips come with each batch.
         threads: decoding threads.
-        pin: page-locked output, for copies to a GPU.
-        images: where the images lie; in the data set's mapped files where None.
+        pin: whether the output is page-locked, for copies to a GPU.
+        images: where the images lie; None = in the data set's mapped files.
 
     Raises:
         ValueError: the decode buffers, one of the largest image for each thread, do not fit into memory.
+        ModuleNotFoundError: FFCV is not installed.
     """
 
     def __init__(
@@ -91,21 +94,19 @@ class BetonExecutor:
         for _ in range(threads):
             self._scratch.put(np.empty(largest, dtype=np.uint8))
         self._threads = decoding_threads(threads)
-        self._slices: list[Future[None]] = []  # of batches that are being made
+        self._slices: list[Future[None]] = []  # of batches under way
 
     def start(self, plan: BatchPlan) -> Callable[[], list[Tensor]]:
-        """Hands a batch to the threads; the returned function waits for it.
+        """Give a batch to the threads and return a function that waits for it.
 
-        It gives the views of the batch: one tensor [S, 3, size, size] uint8 each, channels-last in memory. Views of one
-        size lie behind each other in one block of memory, which the caller owns.
-
-        Raises:
-            DecodeError: every image is damaged (where the views are waited for).
+        That function returns one tensor [S, 3, size, size] uint8 for each view, channels-last in memory. Views of the
+        same size are adjacent in one block of memory, which the caller owns. It raises DecodeError where every image
+        is damaged.
         """
         source_S, samples = plan.source_S, len(plan.source_S)
         output, offset_V = self._allocate(samples)
         pixels, bad_S = output.numpy(), np.zeros(samples, dtype=np.bool_)
-        address_S, held = self._images.places(source_S)
+        address_S, held = self._images.addresses(source_S)
         mode_S, size_S = self._images.mode[source_S], self._dataset.table.size[source_S]
         height_S, width_S = self._dataset.heights[source_S], self._dataset.widths[source_S]
 
@@ -115,20 +116,32 @@ class BetonExecutor:
             scratch = self._scratch.get()
             try:
                 self._cut(
-                    address_S, mode_S, size_S, height_S, width_S, plan.crop_VS4, plan.flip_VS,
-                    self._sizes, offset_V, pixels, bad_S, scratch, start, stop,
-                )  # fmt: skip
+                    address_S,
+                    mode_S,
+                    size_S,
+                    height_S,
+                    width_S,
+                    plan.crop_VS4,
+                    plan.flip_VS,
+                    self._sizes,
+                    offset_V,
+                    pixels,
+                    bad_S,
+                    scratch,
+                    start,
+                    stop,
+                )
             finally:
                 self._scratch.put(scratch)
 
         step = max(1, -(-samples // (self._count * _SLICES)))
         slices = [self._threads.submit(work, start, min(start + step, samples)) for start in range(0, samples, step)]
-        self._slices = [part for part in self._slices if not part.done()] + slices
+        self._slices = [running for running in self._slices if not running.done()] + slices
 
         def finish() -> list[Tensor]:
             nonlocal held
-            for part in slices:
-                part.result()
+            for running in slices:
+                running.result()
             held = None
             self.damage.add(bad_S, source_S)
             return [
@@ -139,15 +152,15 @@ class BetonExecutor:
         return finish
 
     def close(self) -> None:
-        """Waits for what is being decoded and lets the images go."""
-        for part in self._slices:
-            part.cancel()
+        """Wait for slices that are being decoded and release the images."""
+        for running in self._slices:
+            running.cancel()
         wait(self._slices)
         del self._images
         self._inspection = None
 
     def _allocate(self, samples: int) -> tuple[Tensor, NDArray[np.int64]]:
-        """The output of one batch as flat memory, and where each view starts: views sorted by size, then by number."""
+        """Return one batch's output as flat memory, and the offset of each view in it: largest views first."""
         volume_V = samples * 3 * self._sizes**2
         order = np.argsort(-self._sizes, kind="stable")
         offset_V = np.empty_like(volume_V)
@@ -157,17 +170,42 @@ class BetonExecutor:
 
 @cache
 def _compiled_cut() -> Any:
-    """The function that decodes and cuts, compiled once per process (functions of FFCV's library cannot be cached)."""
+    """Return the function that decodes and cuts.
+
+    It is compiled once per process, because Numba cannot cache machine code that calls a library loaded by ctypes.
+    """
     import numba
 
     imdecode, resize = ffcv_kernels.load()
 
     @numba.njit(nogil=True)
-    def cut(  # type: ignore[no-untyped-def]  # numba infers them
-        address_S, mode_S, length_S, height_S, width_S, crop_VS4, flip_VS,
-        size_V, offset_V, output, bad_S, scratch, start, stop,
-    ):  # fmt: skip
-        """Makes the views of samples start to stop; marks those that do not decode. Marked ones give grey views."""
+    def cut(  # type: ignore[no-untyped-def]  # Numba infers the types
+        address_S,
+        mode_S,
+        length_S,
+        height_S,
+        width_S,
+        crop_VS4,
+        flip_VS,
+        size_V,
+        offset_V,
+        output,
+        bad_S,
+        scratch,
+        start,
+        stop,
+    ):
+        """Write the views of samples start to stop.
+
+        Args:
+            address_S, mode_S, length_S, height_S, width_S: address, mode, bytes and sides of each stored image.
+            crop_VS4, flip_VS: boxes (top, left, height, width) and horizontal flips.
+            size_V: side of each view, in pixels.
+            offset_V: first byte of each view in the output.
+            output: uint8, all views as rows of pixels, [S, size, size, 3] each.
+            bad_S: which samples are damaged; samples that do not decode are added. Their views become grey.
+            scratch: uint8, holds the largest decoded image.
+        """
         for sample in range(start, stop):
             address, height, width = address_S[sample], np.int64(height_S[sample]), np.int64(width_S[sample])
             pixels = address
@@ -196,8 +234,15 @@ def _compiled_cut() -> Any:
                     for row in range(size):
                         for column in range(size // 2):
                             for channel in range(3):
-                                kept = rows[row, column, channel]
+                                left_value = rows[row, column, channel]
                                 rows[row, column, channel] = rows[row, size - 1 - column, channel]
-                                rows[row, size - 1 - column, channel] = kept
+                                rows[row, size - 1 - column, channel] = left_value
 
     return cut
+
+
+def _make(dataset: Dataset, plan: Plan, device: torch.device, threads: int) -> FfcvExecutor:
+    return FfcvExecutor(dataset, plan.views, threads, pin=device.type == "cuda")
+
+
+SPEC = ExecutorSpec(name="ffcv", pixels="area", make=_make, package="ffcv")

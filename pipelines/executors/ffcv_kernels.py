@@ -1,6 +1,6 @@
-"""FFCV's compiled decode and resize, loaded from its shared library.
+"""FFCV's compiled decode and resize functions, loaded from its shared library.
 
-Only the library file is opened: importing the `ffcv` package itself costs seconds and is not needed.
+Only the library file is opened, because importing the package `ffcv` takes seconds and is not needed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ INSTALL = "tools/setup.sh ffcv"
 
 
 class Kernels(NamedTuple):
-    """C functions that compiled code calls by address.
+    """C functions, callable from Python and from functions compiled by Numba.
 
     Attributes:
-        imdecode: JPEG bytes to RGB rows; returns 0, or -1 where libjpeg-turbo had an error or a warning.
-        resize: crop and resize of RGB rows with OpenCV's area interpolation.
+        imdecode: decodes JPEG bytes into rows of RGB pixels; returns 0, or -1 if libjpeg-turbo reported an error or a
+            warning.
+        resize: crops and resizes rows of RGB pixels with OpenCV's area interpolation.
     """
 
     imdecode: Any
@@ -28,7 +29,7 @@ class Kernels(NamedTuple):
 
 @cache
 def load() -> Kernels:
-    """Opens FFCV's library.
+    """Load FFCV's library, once per process.
 
     Raises:
         ModuleNotFoundError: FFCV is not installed.
@@ -38,7 +39,7 @@ def load() -> Kernels:
     found = [path for folder in folders for path in Path(folder).glob("_libffcv*.so")]
     if not found:
         raise ModuleNotFoundError(
-            f"ffcv is not installed, and .beton files are read with it; install it with: {INSTALL}"
+            f"ffcv is not installed, and the loader 'ffcv' decodes with it; install it with: {INSTALL}"
         )
     library = ctypes.CDLL(str(found[0]))
     imdecode, resize = library.imdecode, library.resize

@@ -1,14 +1,15 @@
-"""The resident executor: the whole set decoded once into uint8 memory on the device, every view cut from there.
+"""The resident executor: it decodes the data set once into uint8 memory on the device and cuts every view from there.
 
-Images lie behind each other without padding, whatever their sizes. All loaders of one data set and device in this
-process share them, and the last one that is closed lets them go.
+Images of any sizes lie one after the other without padding. All loaders of one data set and device in this process
+share them, and closing the last of these loaders frees them.
 
-    CPU     FFCV's resize cuts the views, in the compiled function of `beton.py`: pixels equal the FFCV executor's bit
-            for bit, and only the cost of decoding is gone
+    CPU     FFCV's resize cuts the views, in the compiled function of `ffcv.py`: the pixels equal the FFCV executor's
+            bit for bit, without the cost of decoding. Where FFCV is missing, Pillow decodes and `area_resize.py` cuts.
     CUDA    `area_resize.py` cuts a batch in a few kernels on the prefetching stream; the host sends boxes and waits for
             nothing
 
 Memory: height x width x 3 bytes an image; on CUDA also the temporaries of one block of samples.
+N = images, P = pixels of all images, S = samples of a batch.
 """
 
 from __future__ import annotations
@@ -23,30 +24,32 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.executors import ffcv
 from pipelines.executors.area_resize import padded, resize_crops
 from pipelines.executors.damage import GREY, Damage
 from pipelines.executors.decode import Decoder, decode_all, decoder
+from pipelines.executors.executor import Executor, ExecutorSpec
 from pipelines.formats.dataset import Dataset
 from pipelines.formats.encoded import EncodedImages
 from pipelines.formats.image_table import RAW
 from pipelines.formats.inspection import Inspection
 from pipelines.memory import free_memory
-from pipelines.plan.plan import BatchPlan
+from pipelines.plan.plan import BatchPlan, Plan
 from pipelines.plan.views import View
 from pipelines.transfer import to_device
 
-LIMIT = 0.8  # share of the free memory that the decoded set may take
-DAMAGED = 255  # a mode: nothing there to be read
-_CHUNK = 64 * 2**20  # bytes decoded at a time on their way to a GPU
-_SLICE = 256  # images that a thread decodes in one go
+LIMIT = 0.8  # of the free memory: the largest decoded set that is accepted
+DAMAGED = 255  # a mode besides JPEG and RAW: the image could not be decoded
+_CHUNK = 64 * 2**20  # bytes that are decoded on the host at a time on their way to a GPU
+_SLICE = 256  # images that a thread decodes in one task
 _BLOCK = 2**24  # pixels of padded boxes that are resized at once: about 0.5 GiB of temporaries
 
 
 class DecodedImages:
-    """The pixels of a data set on a device.
+    """The decoded pixels of a data set on a device.
 
     Attributes:
-        pixels_P3: uint8 [P, 3], P pixels of all images.
+        pixels_P3: uint8 [P, 3], the pixels of all images, row by row.
         first_N: int64 [N], each image's first pixel.
         mode: uint8 [N], `RAW` or `DAMAGED`.
     """
@@ -71,8 +74,8 @@ class DecodedImages:
                 def work(
                     first: int, stop: int = stop, base: int = base, pixels_P3: NDArray[np.uint8] = pixels_P3
                 ) -> None:
-                    part = np.arange(first, min(first + _SLICE, stop))
-                    for number, damaged in zip(part.tolist(), inspection.damaged(part).tolist(), strict=True):
+                    numbers = np.arange(first, min(first + _SLICE, stop))
+                    for number, damaged in zip(numbers.tolist(), inspection.damaged(numbers).tolist(), strict=True):
                         target = pixels_P3[self.first_N[number] - base : last_N[number] - base]
                         shape = (int(dataset.heights[number]), int(dataset.widths[number]), 3)
                         if damaged or not _decode(images, number, target.reshape(shape), decode):
@@ -81,11 +84,11 @@ class DecodedImages:
 
                 decode_all(work, range(start, stop, _SLICE), threads)
                 if on_gpu:
-                    target_P3.copy_(host_P3)  # returns when it is there: every stream may read it then
+                    target_P3.copy_(host_P3)  # blocks until it has arrived, so every stream may read it
 
-    def places(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], object]:
-        """Addresses [S] of the images' first bytes, and what to hold while they are read."""
-        return self.pixels_P3.data_ptr() + 3 * self.first_N[numbers], self.pixels_P3
+    def addresses(self, numbers_S: NDArray[np.int64]) -> tuple[NDArray[np.int64], object]:
+        """Return the addresses [S] of the images' first bytes, and an object to hold while they are read."""
+        return self.pixels_P3.data_ptr() + 3 * self.first_N[numbers_S], self.pixels_P3
 
 
 def _decode(images: EncodedImages, number: int, target_HW3: NDArray[np.uint8], decode: Decoder) -> bool:
@@ -100,22 +103,22 @@ _lock = Lock()
 
 
 def _key(dataset: Dataset, device: torch.device) -> tuple[Path, str, torch.device]:
-    """The path too: with a checksum alone an edited card would have one set's sides read another one's pixels."""
+    # The path belongs to it: by the checksum alone, a data set with an edited card could read another one's pixels.
     return dataset.path.resolve(), dataset.checksum, device
 
 
 def is_decoded(dataset: Dataset, device: torch.device) -> bool:
-    """Whether an open loader of this process holds the set's pixels."""
+    """Whether an open loader of this process holds the data set's pixels on the device."""
     return _key(dataset, device) in _shared
 
 
 def decoded_bytes(dataset: Dataset) -> int:
-    """What the decoded set takes."""
+    """Return the memory that the decoded data set takes, in bytes."""
     return 3 * int((dataset.heights.astype(np.int64) * dataset.widths).sum())
 
 
 def forecast(dataset: Dataset, device: torch.device) -> tuple[float, str]:
-    """The share of the device's free memory that the decoded set takes, and a line that says so."""
+    """Return the share of the device's free memory that the decoded data set would take, and a line that says so."""
     size, free = decoded_bytes(dataset), free_memory(device)
     share = size / max(free, 1)
     line = f"{dataset.number:,} images, {size / 2**30:.2f} GiB decoded"
@@ -123,10 +126,10 @@ def forecast(dataset: Dataset, device: torch.device) -> tuple[float, str]:
 
 
 def decoded_images(dataset: Dataset, device: torch.device, threads: int) -> DecodedImages:
-    """The pixels of a data set, decoded if no open loader holds them.
+    """Return the pixels of a data set; they are decoded if no open loader holds them.
 
     Raises:
-        ValueError: they do not fit.
+        ValueError: they would take more than `LIMIT` of the device's free memory.
     """
     with _lock:
         found = _shared.get(_key(dataset, device))
@@ -142,12 +145,12 @@ def decoded_images(dataset: Dataset, device: torch.device, threads: int) -> Deco
 
 
 class ResidentExecutor:
-    """Cuts the views of a batch out of decoded images, with torch on their device.
+    """Cuts the views of batches out of decoded images, with torch on their device.
 
     Args:
         dataset: an opened data set.
-        views: sizes are taken from them; boxes and flips come with each batch.
-        images: its pixels.
+        views: their sizes are used; boxes and flips come with each batch.
+        images: the data set's pixels.
     """
 
     def __init__(self, dataset: Dataset, views: tuple[View, ...], images: DecodedImages) -> None:
@@ -155,7 +158,9 @@ class ResidentExecutor:
         self._widths, self._sizes = dataset.widths, [view.size for view in views]
 
     def start(self, plan: BatchPlan) -> Callable[[], list[Tensor]]:
-        """Cuts a batch: one tensor [S, 3, size, size] uint8 for each view, channels-last in memory.
+        """Cut a batch and return a function that returns its views; on CUDA they are queued on the current stream.
+
+        Each view is a tensor [S, 3, size, size] uint8, channels-last in memory.
 
         Raises:
             DecodeError: every image is damaged.
@@ -165,30 +170,31 @@ class ResidentExecutor:
         pixels_P3, device = images.pixels_P3, images.pixels_P3.device
         if device.type == "cuda":
             pixels_P3.record_stream(torch.cuda.current_stream(device))
-        first_S, width_S = (
-            to_device(images.first_N[source_S], device),
-            to_device(self._widths[source_S].astype(np.int64), device),
-        )
+        first_S = to_device(images.first_N[source_S], device)
+        width_S = to_device(self._widths[source_S].astype(np.int64), device)
         crop_VS4, flip_VS = to_device(plan.crop_VS4.astype(np.int64), device), to_device(plan.flip_VS, device)
         views = []
         for view, size in enumerate(self._sizes):
-            high, wide = padded(plan.crop_VS4[view])
-            step = max(1, _BLOCK // (high * wide))
-            parts = [
-                resize_crops(
-                    pixels_P3,
-                    first_S[part],
-                    width_S[part],
-                    crop_VS4[view, part],
-                    flip_VS[view, part],
-                    size,
-                    (high, wide),
-                )
-                for part in (slice(start, start + step) for start in range(0, len(source_S), step))
-            ]
-            views.append(torch.cat(parts) if len(parts) > 1 else parts[0])
+            sides = padded(plan.crop_VS4[view])
+            step = max(1, _BLOCK // (sides[0] * sides[1]))
+            blocks = []
+            for start in range(0, len(source_S), step):
+                rows = slice(start, start + step)
+                crop_S4, flip_S = crop_VS4[view, rows], flip_VS[view, rows]
+                blocks.append(resize_crops(pixels_P3, first_S[rows], width_S[rows], crop_S4, flip_S, size, sides))
+            views.append(torch.cat(blocks) if len(blocks) > 1 else blocks[0])
         return lambda: views
 
     def close(self) -> None:
-        """Lets the pixels go, if no other loader holds them."""
+        """Release the pixels; they are freed if no other loader holds them."""
         del self._images
+
+
+def _make(dataset: Dataset, plan: Plan, device: torch.device, threads: int) -> Executor:
+    images = decoded_images(dataset, device, threads)
+    if device.type == "cpu" and ffcv.SPEC.installed():
+        return ffcv.FfcvExecutor(dataset, plan.views, threads, images=images)
+    return ResidentExecutor(dataset, plan.views, images)
+
+
+SPEC = ExecutorSpec(name="resident", pixels="area", make=_make)

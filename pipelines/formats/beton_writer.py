@@ -1,8 +1,7 @@
-"""Writes a .beton in one pass, sample by sample: a whole and synced file appears under its name, or none does."""
+"""Write a .beton in one pass, sample by sample. It appears complete and synced under its name, or not at all."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 from types import TracebackType
@@ -10,46 +9,38 @@ from types import TracebackType
 import numpy as np
 
 from pipelines.formats.beton_format import ALLOCATION, FIELD, HEADER, IMAGE_FIELD, INT_FIELD, VERSION, metadata_dtype
-from pipelines.formats.image_table import JPEG, RAW
+from pipelines.formats.format import Sample, WriterOptions
+from pipelines.formats.sync import sync_folder
 
-PAGE_SIZE = 8 << 20  # FFCV's default
-MAX_PAGE_SIZE = 1 << 31  # the largest power of two that the header's 32 bits hold
-MAX_SIDE = 65535  # 16 bits in the metadata
-
-
-class SampleError(ValueError):
-    """This one sample does not fit the format; the file is as it was before, and other samples can follow."""
+PAGE_SIZE = 8 << 20  # bytes; FFCV's default
+MAX_PAGE_SIZE = 1 << 31  # bytes; the largest power of two that the header's 32 bits hold
 
 
 def page_size_for(largest: int) -> int:
-    """The page, in bytes, that a file needs whose largest sample takes `largest` bytes."""
+    """Return the page size, in bytes, for a file whose largest sample takes `largest` bytes."""
     page = PAGE_SIZE
     while page < largest and page < MAX_PAGE_SIZE:
         page *= 2
     return page
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes renames in the folder last through a power cut. Not every file system can; then there is no more to do."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def open_writer(path: Path, options: WriterOptions) -> BetonWriter:
+    """Return a writer of the file `path`, with pages that hold its largest sample."""
+    return BetonWriter(path, options.capacity, page_size_for(options.largest_sample))
 
 
 class BetonWriter:
-    """A file with the fields `image` and `label`.
+    """Writes a file with the fields `image` and `label`.
 
         with BetonWriter(path, capacity=1000) as writer:
-            writer.add(JPEG, height, width, label, data)
+            writer.add(Sample(JPEG, height, width, label, data, digest, position))
 
     Until the block ends without an error there is only a temporary file beside `path`; after an error there is none.
+    Digests and positions are not stored. Memory: one page, and 48 bytes a sample.
 
     Args:
         path: the file to write; replaced if it exists.
-        capacity: the most samples that will be added; their metadata has a fixed place before the data. Fewer are fine.
+        capacity: the largest number of samples; their metadata is stored before the data, so its size must be known.
         page_size: bytes, a power of two, at least as large as the largest sample.
     """
 
@@ -69,8 +60,8 @@ class BetonWriter:
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         self._file = open(self._temporary, "wb", buffering=0)  # noqa: SIM115 - closed in __exit__
 
-    def add(self, mode: int, height: int, width: int, label: int, data: bytes) -> int:
-        """Appends a sample and returns its index.
+    def add(self, sample: Sample) -> int:
+        """Append a sample and return its index.
 
         Raises:
             SampleError: the sample cannot be stored; nothing was written.
@@ -78,19 +69,15 @@ class BetonWriter:
         """
         if self.number >= self.capacity:
             raise ValueError(f"{self.path} was made for at most {self.capacity} samples")
-        if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-            raise SampleError(f"is {width} x {height} pixels; each side must be 1 to {MAX_SIDE}")
-        if mode not in (JPEG, RAW) or not data or (mode == RAW and len(data) != height * width * 3):
-            raise SampleError(f"has {len(data)} bytes, which is no image of {width} x {height} in mode {mode}")
-        if len(data) > self.page_size:
-            raise SampleError(f"takes {len(data)} bytes and a page has {self.page_size}; reduce it with --max-size")
+        sample.check(max_bytes=self.page_size)
+        data = sample.data
         if len(self._page) + len(data) > self.page_size:
             self._page.extend(bytes(self.page_size - len(self._page)))
             self._flush()
         pointer = self._page_start + len(self._page)
         self._page += data
         index = self.number
-        self._metadata[index] = ((mode, width, height, pointer), label)
+        self._metadata[index] = ((sample.mode, sample.width, sample.height, pointer), sample.label)
         self._allocations[index] = (index, pointer, len(data))
         self.number += 1
         return index
@@ -114,8 +101,8 @@ class BetonWriter:
         for field, (type_id, name) in zip(fields, ((IMAGE_FIELD, b"image"), (INT_FIELD, b"label")), strict=True):
             field["type_id"] = type_id
             field["name"][: len(name)] = np.frombuffer(name, dtype=np.uint8)
-        # FFCV reads the table up to the end of the file, so it must come last. The header comes last in time:
-        # a file without one is refused by every reader.
+        # FFCV reads the table up to the end of the file, so it must come last there. The header is written last: every
+        # reader refuses a file without one.
         self._write(self._allocations[: self.number].tobytes(), self._page_start)
         self._write(fields.tobytes(), HEADER.itemsize)
         self._write(self._metadata[: self.number].tobytes(), self._metadata_start)

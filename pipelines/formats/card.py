@@ -1,7 +1,9 @@
-"""The small files beside the images: the card, which says what they are, and the list of their names.
+"""The small files that belong to a data set: the card that describes it, and the names of its images in the source.
 
-photos.beton     photos.beton.json         photos.beton.names
-photos-shards/   photos-shards/card.json   photos-shards/names
+They lie beside a data set that is one file, and inside one that is a folder:
+
+    photos.beton     photos.beton.json         photos.beton.names     photos.beton.skipped.txt
+    photos-shards/   photos-shards/card.json   photos-shards/names    photos-shards/skipped.txt
 """
 
 from __future__ import annotations
@@ -17,23 +19,45 @@ from pipelines.formats.regular_file import content, regular
 
 CARD_FORMAT = "likeness-card"
 CARD_VERSION = 1
-MAX_CARD = 256 << 20  # characters; what one file that was left out takes is less than 5,000
+MAX_CARD = 256 << 20  # characters; each skipped file that the card lists takes less than 5,000
+PART = "part.json"
 
 
 class DatasetError(ValueError):
-    """The data set cannot be used; the message is one line with what, where and how to mend it."""
+    """The data set cannot be used; the message is one line that says what is wrong, where, and how to fix it."""
 
 
 def card_path(path: str | os.PathLike[str]) -> Path:
-    return Path(path) / "card.json" if os.path.isdir(path) else Path(f"{os.fspath(path)}.json")
+    """Return where the card of the data set at `path` lies."""
+    return _companion(path, "card.json", ".json")
 
 
 def names_path(path: str | os.PathLike[str]) -> Path:
-    return Path(path) / "names" if os.path.isdir(path) else Path(f"{os.fspath(path)}.names")
+    """Return where the names of the images of the data set at `path` lie."""
+    return _companion(path, "names", ".names")
+
+
+def skipped_path(path: str | os.PathLike[str]) -> Path:
+    """Return where conversion lists the source files that it skipped."""
+    return _companion(path, "skipped.txt", ".skipped.txt")
+
+
+def part_path(folder: Path) -> Path:
+    """Return the file that one machine's part of a split conversion has in place of the card."""
+    return folder / PART
+
+
+def _companion(path: str | os.PathLike[str], inside: str, suffix: str) -> Path:
+    return Path(path) / inside if os.path.isdir(path) else Path(f"{os.fspath(path)}{suffix}")
+
+
+def copy_advice(path: Path) -> str:
+    """Return what has to be copied so that a data set stays complete, in words for a message."""
+    return "the folder with all its files" if path.is_dir() else f"{path.name} and {card_path(path).name} together"
 
 
 def write_card(path: str | os.PathLike[str], card: dict[str, Any]) -> None:
-    """Writes the card of the file or folder `path`, whole or not at all, with checksums of itself and of the names."""
+    """Write the card of the data set at `path`, atomically, with a checksum of itself and one of the names."""
     described = {key: value for key, value in card.items() if key not in ("format", "version")}
     if names_path(path).is_file():
         described["names_checksum"] = hexadecimal(content(names_path(path)))
@@ -41,14 +65,14 @@ def write_card(path: str | os.PathLike[str], card: dict[str, Any]) -> None:
 
 
 def sealed(card: dict[str, Any]) -> dict[str, Any]:
-    """The card with a checksum of what it says, in whatever order and layout, among the facts of the files."""
+    """Return the card with a checksum of its values under `file.card`; key order and white space do not count."""
     card = card | {"file": {key: value for key, value in card["file"].items() if key != "card"}}
     card["file"]["card"] = hexadecimal(json.dumps(card, sort_keys=True).encode("ascii"))
     return card
 
 
 def write_json(target: Path, value: dict[str, Any]) -> None:
-    """Writes a small file, whole or not at all."""
+    """Write a small JSON file atomically: it appears complete and synced, or not at all."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "w", encoding="ascii") as file:  # other characters, and undecodable names, are escaped
@@ -61,15 +85,15 @@ def write_json(target: Path, value: dict[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _no_number(text: str) -> Any:
+def _not_a_number(text: str) -> Any:
     raise ValueError(f"it holds {text}, which is no number")
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """The card of the file or folder `path`.
+    """Return the card of the data set at `path`; its values are not checked yet.
 
     Raises:
-        DatasetError: there is none, or it is none of ours.
+        DatasetError: there is no card, or it is damaged, or it was not written by this project.
     """
     card_at = card_path(path)
     try:
@@ -77,11 +101,10 @@ def read_card(path: Path) -> dict[str, Any]:
             text = file.read(MAX_CARD + 1)
         if len(text) > MAX_CARD:
             raise ValueError(f"it has more than {MAX_CARD >> 20} MiB")
-        card = json.loads(text, parse_constant=_no_number)
+        card = json.loads(text, parse_constant=_not_a_number)
     except FileNotFoundError:
-        where, what = ("in it", "the whole folder") if path.is_dir() else ("beside it", "both")
         raise DatasetError(
-            f"{path} has no card {card_at.name} {where}; copy {what}, or convert again with: "
+            f"{path} has no card {card_at.name}; copy {copy_advice(path)}, or convert again with: "
             f"python -m tools.convert SOURCE {path} --force"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
@@ -101,11 +124,11 @@ def read_card(path: Path) -> dict[str, Any]:
 
 
 def check_card(card: dict[str, Any]) -> None:
-    """Refuses values of another kind than conversion writes, before anything is done with them.
+    """Refuse a card with a value of a kind that conversion does not write.
 
     Raises:
         KeyError: a value is missing.
-        ValueError: one is of the wrong kind; without the card's name.
+        ValueError: a value is of the wrong kind; the message does not name the card.
     """
     classes = card["classes"]
     if type(card["number"]) is not int or not 1 <= card["number"] < 1 << 48:
@@ -133,7 +156,7 @@ def check_card(card: dict[str, Any]) -> None:
 
 
 def write_names(path: str | os.PathLike[str], names: list[str]) -> None:
-    """Writes the images' source names, one a line; a line break in a name is escaped, undecodable bytes are kept."""
+    """Write the images' names in the source, one a line; line breaks are escaped, undecodable bytes are kept."""
     lines = [name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r") for name in names]
     with open(names_path(path), "wb") as file:
         file.write("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
@@ -142,7 +165,14 @@ def write_names(path: str | os.PathLike[str], names: list[str]) -> None:
 
 
 def read_names(path: str | os.PathLike[str], checksum: str | None = None) -> list[str]:
-    """The images' names in the source, in index order; empty if the list was not kept, or is not that of the card."""
+    """Return the images' names in the source, in index order.
+
+    Args:
+        checksum: the card's checksum of the list; None = do not compare.
+
+    Returns:
+        an empty list if there is no list, or if its checksum differs.
+    """
     try:
         data = content(names_path(path))
     except OSError:

@@ -1,4 +1,4 @@
-"""A converted data set: one .beton, or a folder of shards, with the card that was written at conversion."""
+"""A converted data set: what its card and its image table say. `opening.py` makes it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from pipelines.formats.image_table import ImageTable
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is known of a data set without decoding it.
+    """All that is known of a data set without decoding an image.
 
     Attributes:
-        path: the .beton, or the folder of shards.
-        format: "beton" or "shards".
-        number: N, the images in it.
-        classes: names, in the order of the labels, as they can be printed (`printable`); empty if unlabelled.
+        path: the file or folder, such as photos.beton.
+        format: name of its on-disk format, a key of `registry.FORMATS`.
+        number: N, the number of images.
+        classes: names in the order of the labels, escaped for display (`printable`); empty if unlabelled.
         heights, widths: [N] int32, pixels.
         labels: [N] int64, -1 = unlabelled.
-        mean, std: of red, green and blue on the scale 0 to 1; every image counts the same whatever its size.
-        checksum: hexadecimal; of the images' encoded bytes and labels in order, whatever files they lie in.
-        name: the source that it was converted from, as it can be printed.
+        mean, std: of red, green and blue, on the scale 0 to 1; every image has the same weight whatever its size.
+        checksum: hexadecimal, of the images' encoded bytes and labels in order; the same for every format.
+        name: the source that it was converted from, escaped for display.
         table: where the images lie in the files.
-        card: the whole card; its names are those of the source, byte for byte.
+        card: the card as it was read; names in it are those of the source, byte for byte.
     """
 
     path: Path
@@ -47,9 +47,9 @@ class Dataset:
 
 
 def image_names(dataset: Dataset) -> list[str]:
-    """The images' names in the source, in index order; empty if the list was not kept with the images, or edited.
+    """Return the images' names in the source, in index order, byte for byte (`printable` escapes them for display).
 
-    They are those of the source, byte for byte (`printable` makes them printable), as lists of images name them.
+    The list is empty if it was not kept with the images, or was edited.
     """
     names = read_names(dataset.path, dataset.card.get("names_checksum"))
     return names if len(names) == dataset.number else []

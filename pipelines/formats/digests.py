@@ -1,4 +1,4 @@
-"""Checksums: of one image, of a data set's content, of what describes a file."""
+"""Checksums: of one image, of all images of a data set, and of the bytes that describe a file (BLAKE2b, 128 bits)."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-DIGEST_SIZE = 16  # bytes of blake2b
-SAMPLED = 64  # images of a data set that are compared whenever it is opened
+DIGEST_SIZE = 16  # bytes
+SAMPLED = 64  # images that are compared with the card whenever a data set is opened
 
 
 def hexadecimal(data: bytes) -> str:
-    """Checksum of a few bytes, as the card writes it."""
+    """Return the checksum of some bytes as the card writes it: 32 hexadecimal digits."""
     return hashlib.blake2b(data, digest_size=DIGEST_SIZE).hexdigest()
 
 
 def image_digest(data: bytes | memoryview) -> bytes:
-    """16 bytes that stand for an image's encoded bytes."""
+    """Return the 16-byte digest of one image's encoded bytes."""
     return hashlib.blake2b(data, digest_size=DIGEST_SIZE).digest()
 
 
 def content_checksum(digests: bytes, labels: NDArray[np.int64]) -> str:
-    """Checksum of a data set from its images' digests, joined in index order, and its labels [N].
+    """Return the checksum of a data set's content, which does not depend on the files that hold the images.
 
-    It does not depend on the files that hold the images.
+    Args:
+        digests: the digests of all N images, joined in index order.
+        labels: [N].
     """
     rows = np.zeros(len(labels), dtype=[("digest", "u1", DIGEST_SIZE), ("label", "<i8")])
     rows["digest"] = np.frombuffer(digests, dtype=np.uint8).reshape(len(labels), DIGEST_SIZE)
@@ -33,11 +35,15 @@ def content_checksum(digests: bytes, labels: NDArray[np.int64]) -> str:
 
 
 def sampled_numbers(images: int) -> list[int]:
-    """The images that stand for all at opening: the first, the last, and those between at equal distance."""
+    """Return the indices of the images that opening compares: first, last, and evenly spaced ones between."""
     return sorted({int(number) for number in np.linspace(0, images - 1, SAMPLED)})
 
 
 def sample_checksum(digests: bytes) -> str:
-    """Checksum of the sampled images, from the digests of all (or of only those), joined in index order."""
+    """Return the checksum of the sampled images.
+
+    Args:
+        digests: of all images, or of the sampled ones only, joined in index order.
+    """
     numbers = sampled_numbers(len(digests) // DIGEST_SIZE)
     return hexadecimal(b"".join(digests[number * DIGEST_SIZE : (number + 1) * DIGEST_SIZE] for number in numbers))

@@ -1,4 +1,4 @@
-"""The encoded bytes of any image of a data set, out of mapped files: nothing is copied until a decoder reads it."""
+"""Random access to the encoded bytes of a data set's images, through memory-mapped files and without copies."""
 
 from __future__ import annotations
 
@@ -18,20 +18,24 @@ from pipelines.formats.regular_file import regular
 if TYPE_CHECKING:
     from pipelines.formats.dataset import Dataset
 
-MAX_MAPPED = 256  # files; each mapped one keeps a file descriptor, and 1024 is a common limit of a process
+MAX_MAPPED = 256  # files; each mapped file holds a file descriptor, and 1024 is a common limit of a process
 
 
 class EncodedImages:
-    """`images[number]` is the stored image as uint8 [bytes], read-only; threads may ask side by side.
+    """`images[number]` is the stored image as uint8 [bytes], read-only; safe to use from several threads.
 
-    A file is mapped when its first image is asked for, and the one that was asked for longest ago is let go when there
-    are more than `MAX_MAPPED`. An array stays good for as long as it is held, also after `close`.
+    A file is mapped when one of its images is first asked for. Beyond `max_mapped` files the least recently used one is
+    dropped. An array stays valid for as long as it is held, also after `close`.
 
     Args:
         dataset: an opened data set of any format.
+        max_mapped: the largest number of files that are mapped at once.
 
     Attributes:
-        mode: [N] uint8; where it is `RAW` the bytes are the pixels, height x width x 3, and no image file.
+        mode: [N] uint8, `JPEG` or `RAW`; raw bytes are the pixels, height x width x 3, without a file header.
+
+    Raises:
+        DatasetError: (on access) a file has disappeared or changed its length since the data set was opened.
     """
 
     def __init__(self, dataset: Dataset, max_mapped: int = MAX_MAPPED) -> None:
@@ -49,22 +53,25 @@ class EncodedImages:
         return self.file(int(self._table.file[number]))[start : start + int(self._table.size[number])]
 
     def image_file(self, number: int) -> NDArray[np.uint8]:
-        """The image as a file [bytes] that every decoder reads; raw pixels become a PPM, which is a copy."""
+        """Return the image as an image file [bytes]; raw pixels are copied into a PPM."""
         data = self[number]
         if self.mode[number] != RAW:
             return data
         header = ppm_header(int(self._table.height[number]), int(self._table.width[number]))
         return np.concatenate((np.frombuffer(header, dtype=np.uint8), data))
 
-    def places(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[NDArray[np.uint8]]]:
-        """For compiled code: addresses [S] of the images' first bytes, and the mapped files to hold meanwhile."""
-        files, which_S = np.unique(self._table.file[numbers], return_inverse=True)
+    def addresses(self, numbers_S: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[NDArray[np.uint8]]]:
+        """Return the memory addresses [S] of the images' first bytes, for compiled code.
+
+        The mapped files come with them: hold these for as long as the addresses are used.
+        """
+        files, which_S = np.unique(self._table.file[numbers_S], return_inverse=True)
         mapped = [self.file(int(file)) for file in files]
         base = np.array([data.ctypes.data for data in mapped], dtype=np.int64)
-        return base[which_S] + self._table.offset[numbers], mapped
+        return base[which_S] + self._table.offset[numbers_S], mapped
 
     def file(self, number: int) -> NDArray[np.uint8]:
-        """A file of the data set, whole and mapped."""
+        """Return all bytes of file `number` of the data set, mapped."""
         with self._lock:
             data = self._mapped.get(number)
             if data is None:
@@ -82,12 +89,12 @@ class EncodedImages:
                 data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
         except (OSError, ValueError) as error:  # ValueError: an empty file
             raise DatasetError(f"{path} cannot be read any more ({error}); open the data set again") from None
-        if len(data) != length:  # reading a mapped place behind the end would kill the process
+        if len(data) != length:  # reading mapped memory beyond the end would kill the process
             raise DatasetError(f"{path} has {len(data)} bytes now and had {length}; open the data set again")
         return data
 
     def close(self) -> None:
-        """Lets all files go; each is unmapped with the last array that lies in it."""
+        """Drop all files; each is unmapped when the last array that lies in it is released."""
         with self._lock:
             self._mapped.clear()
 

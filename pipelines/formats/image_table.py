@@ -1,4 +1,4 @@
-"""Where the images of a data set lie: one table for every format, read without touching an image."""
+"""The table of a data set's images: where each one lies in the files. It is the same for every on-disk format."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 JPEG, RAW = 0, 1
-PIXEL_BOUND = 1 << 30  # of one image in any file that is opened: 3 GiB decoded
+MAX_SIDE = 65535  # pixels; every format here stores a side in 16 bits
+PIXEL_BOUND = 1 << 30  # pixels of one image in any data set that is opened: 3 GiB decoded
 
 
 @dataclass(frozen=True)
 class ImageTable:
-    """The files of a data set, and the place of every image in them. Arrays have N entries, in index order.
+    """The files of a data set and the byte range of every image. Arrays have N entries, in index order.
 
     Attributes:
-        files: what holds the images: the one .beton, or every shard.
+        files: the files that hold the images: one .beton, or every shard.
         lengths: bytes of each file.
-        file: int32, which of the files holds the image.
+        file: int32, index into `files`.
         mode: uint8, `JPEG` or `RAW` (height x width x 3 bytes).
         height, width: int32, pixels.
-        offset, size: int64, bytes, of the image's data in its file.
+        offset, size: int64, bytes; where the image's data starts in its file, and how long it is.
         label: int64; -1 where there is none.
-        digest: 16 bytes of each image as it was converted; None where the format keeps none, or they are not to count.
+        digest: 16 bytes of each image as it was converted; None where the format stores none, or where the caller
+            wants changed images to be accepted.
     """
 
     files: tuple[Path, ...]
@@ -43,12 +45,12 @@ class ImageTable:
 
 
 def ppm_header(height: int, width: int) -> bytes:
-    """What makes an image file, which every decoder reads, of raw pixels when it stands before them."""
+    """Return the bytes that, put before raw RGB pixels, make a PPM file, which every decoder reads."""
     return b"P6 %d %d 255\n" % (width, height)
 
 
 def refuse(wrong: NDArray[np.bool_], what: str) -> None:
-    """Raises a ValueError that names the first sample which is wrong."""
+    """Raise a ValueError that names the first sample for which `wrong` [N] holds; do nothing if there is none."""
     if wrong.any():
         raise ValueError(f"is damaged or edited: sample {int(np.argmax(wrong))} {what}")
 
@@ -56,7 +58,11 @@ def refuse(wrong: NDArray[np.bool_], what: str) -> None:
 def check_pixels(
     mode: NDArray[np.uint8], height: NDArray[np.int32], width: NDArray[np.int32], size: NDArray[np.uint64]
 ) -> None:
-    """Every number that a decoder would trust and that does not depend on the file."""
+    """Check the columns of a table [N] that a decoder trusts and that do not depend on a file's length.
+
+    Raises:
+        ValueError: a sample is of an unknown kind, empty, too large, or has a size that does not fit its sides.
+    """
     refuse(mode > RAW, "is neither JPEG nor raw")
     refuse((height < 1) | (width < 1), "has no pixels")
     refuse(height.astype(np.int64) * width > PIXEL_BOUND, f"has more than {PIXEL_BOUND:,} pixels")

@@ -1,4 +1,4 @@
-"""Opens files that somebody named, or that lie in a folder: a pipe would hold us up, and a device may never end."""
+"""Open a file by name, but never a pipe, a socket or a device: reading one could block or never end."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import stat
 
 
 def regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
-    """A handle of a regular file; also an `opener` for `open`.
+    """Return a file descriptor of a regular file; usable as the `opener` of `open`.
 
     Raises:
-        OSError: it cannot be opened, or is none.
+        OSError: the file cannot be opened, or is not a regular file.
     """
     handle = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
     kind = stat.S_IFMT(os.fstat(handle).st_mode)
@@ -22,6 +22,10 @@ def regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
 
 
 def content(path: str | os.PathLike[str]) -> bytes:
-    """The whole of a regular file."""
+    """Return all bytes of a regular file.
+
+    Raises:
+        OSError: as `regular`.
+    """
     with open(path, "rb", opener=regular) as file:
         return file.read()

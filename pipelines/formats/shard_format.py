@@ -1,17 +1,17 @@
-"""The shard format: a folder of WebDataset tars, with an index that finds any image in them at once.
+"""The shard format: a folder of WebDataset tars, with an index that gives random access to every image in them.
 
     photos-shards/shard-000000.tar    KEY.jpg, or KEY.ppm where the pixels are stored raw, and KEY.cls, the label
     photos-shards/shard-000001.tar    ...
-    photos-shards/index               where every image lies, its sides, label and digest; 44 bytes an image
+    photos-shards/index               byte range, sides, label and digest of every image; 44 bytes an image
     photos-shards/card.json, names    as beside a .beton
 
-The tars are plain POSIX ones, so tar, webdataset and DALI's own reader take them. What is read at random goes by the
-index alone: the tars' headers are never parsed. The data of an image begins where its JPEG begins, or behind the PPM's
-header, so the bytes, and their checksums, are those of a .beton.
+The tars are plain POSIX ones, which tar, webdataset and DALI's own reader read. Random access uses only the index; the
+tars' headers are never parsed. An image's byte range begins where its JPEG begins, or behind the PPM's header, so its
+bytes, and their checksums, are the same as in a .beton.
 
     index: header | records[N], little-endian
 
-Writing is in `shard_writer.py`.
+This file has the layout and the reader; `shard_writer.py` writes.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.formats.digests import DIGEST_SIZE, hexadecimal
+from pipelines.formats.format import Format
 from pipelines.formats.image_table import RAW, ImageTable, check_pixels, refuse
 from pipelines.formats.regular_file import content, regular
 
 MAGIC = b"LIKEIDX1"
-BLOCK = 512  # of a tar
+BLOCK = 512  # bytes of a block of a tar
 HEADER = np.dtype([("magic", "S8"), ("number", "<u8"), ("shards", "<u8"), ("digest", "V16")])
 RECORD = np.dtype(
     [
@@ -43,15 +44,15 @@ RECORD = np.dtype(
     ]
 )
 INDEX = "index"
-PART = "part.json"  # in place of the card, in what one of several machines converted
 
 
 def shard_name(number: int) -> str:
+    """Return the file name of shard `number`, counted from 0."""
     return f"shard-{number:06d}.tar"
 
 
 def is_shard_folder(path: Path) -> bool:
-    """Whether this is, or is left of, what the conversion writes; an image folder is not."""
+    """Whether a folder has an index of shards or a first shard; it may be incomplete."""
     try:
         with open(path / INDEX, "rb", opener=regular) as file:
             begins = file.read(len(MAGIC))
@@ -61,7 +62,7 @@ def is_shard_folder(path: Path) -> bool:
 
 
 def index_bytes(records: NDArray[Any], shards: int) -> bytes:
-    """The index of `records` [N] of `RECORD`."""
+    """Return the bytes of the index file for `records` [N] of `RECORD` in so many shards."""
     body = records.astype(RECORD, copy=False).tobytes()
     header = np.zeros(1, dtype=HEADER)
     header[0] = (MAGIC, len(records), shards, bytes.fromhex(hexadecimal(body)))
@@ -69,13 +70,16 @@ def index_bytes(records: NDArray[Any], shards: int) -> bytes:
 
 
 def read_index(path: Path) -> tuple[NDArray[Any], int]:
-    """The records [N] of an index, whole and with the checksum that it carries, and the number of shards.
+    """Return the records [N] of an index file, and the number of shards.
 
     Raises:
-        ValueError: truncated, foreign or edited; one line.
+        ValueError: it is truncated or foreign, or its own checksum differs; one line.
         OSError: it cannot be read.
     """
-    data = content(path)
+    return _parsed_index(path, content(path))
+
+
+def _parsed_index(path: Path, data: bytes) -> tuple[NDArray[Any], int]:
     if len(data) < HEADER.itemsize or data[: len(MAGIC)] != MAGIC:
         raise ValueError(f"{path} is no index of shards that this program reads")
     header = np.frombuffer(data, dtype=HEADER, count=1)[0]
@@ -88,19 +92,28 @@ def read_index(path: Path) -> tuple[NDArray[Any], int]:
     return np.frombuffer(body, dtype=RECORD), int(header["shards"])
 
 
-def folder_facts(path: Path, shards: int) -> dict[str, Any]:
-    """What the card keeps of the files: bytes in all, the index's checksum, and the length of every shard."""
-    lengths = [os.stat(path / shard_name(number)).st_size for number in range(shards)]
+def file_facts(path: Path) -> dict[str, Any]:
+    """Return what the card keeps of the files: bytes in all, the index's checksum, and the length of every shard.
+
+    Raises:
+        ValueError: the index is damaged; one line.
+        OSError: a file is missing or cannot be read.
+    """
     index = content(path / INDEX)
+    _, shards = _parsed_index(path / INDEX, index)
+    lengths = [os.stat(path / shard_name(number)).st_size for number in range(shards)]
     return {"bytes": sum(lengths) + len(index), "checksum": hexadecimal(index), "shards": lengths}
 
 
 def checked_shards(path: Path, recorded: dict[str, Any]) -> tuple[tuple[Path, ...], tuple[int, ...], NDArray[Any]]:
-    """The shards, their lengths and the index's records, as `folder_facts` described them; no shard is opened.
+    """Return the shards, their lengths and the index's records [N], after comparing all with `file_facts`.
+
+    No shard is opened.
 
     Raises:
-        ValueError: a file is missing, cut, edited or of another data set; one line.
-        OSError: one cannot be read.
+        ValueError: a file is missing, truncated or edited, or belongs to another data set; one line.
+        KeyError: the card lacks a fact.
+        OSError: a file cannot be read.
     """
     lengths = tuple(int(length) for length in recorded["shards"])
     files = tuple(path / shard_name(number) for number in range(len(lengths)))
@@ -122,10 +135,10 @@ def checked_shards(path: Path, recorded: dict[str, Any]) -> tuple[tuple[Path, ..
 
 
 def checked_table(path: Path, recorded: dict[str, Any]) -> ImageTable:
-    """The table of the folder that a card describes by `folder_facts`.
+    """Return the table of the folder that a card describes by `file_facts`.
 
     Raises:
-        ValueError, OSError: as `checked_shards`, or the index points at what cannot be.
+        ValueError, KeyError, OSError: as `checked_shards`; ValueError also where a number of the index is impossible.
     """
     files, lengths, records = checked_shards(path, recorded)
     try:
@@ -160,7 +173,19 @@ def _table(files: tuple[Path, ...], lengths: tuple[int, ...], records: NDArray[A
 
 
 def sample_digests(records: NDArray[Any]) -> bytes:
-    """The images' digests, joined in index order."""
+    """Return the images' digests from the index's records [N], joined in index order."""
     joined = np.ascontiguousarray(records["digest"]).tobytes()
     assert len(joined) == len(records) * DIGEST_SIZE
     return joined
+
+
+SHARDS = Format(
+    name="shards",
+    summary="a folder of WebDataset tars, for DALI and for other programs",
+    is_folder=True,
+    suffix="",
+    splittable=True,
+    recognise=is_shard_folder,
+    file_facts=file_facts,
+    checked_table=checked_table,
+)

@@ -1,6 +1,7 @@
-"""Writes shards in one pass, sample by sample: tars of a bounded size, and their index.
+"""Write shards in one pass, sample by sample: tars of a bounded size, and their index.
 
-The folder is made by the caller, who gives it its name when it is whole; see `tools/staging.py`.
+The files appear under their own names while they are written. The caller gives the folder its name when it is
+complete; see `tools/staging.py`.
 """
 
 from __future__ import annotations
@@ -13,18 +14,19 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pipelines.formats.beton_writer import MAX_SIDE, SampleError, sync_folder
-from pipelines.formats.image_table import JPEG, RAW, ppm_header
+from pipelines.formats.format import Sample, WriterOptions
+from pipelines.formats.image_table import RAW, ppm_header
 from pipelines.formats.shard_format import BLOCK, INDEX, RECORD, index_bytes, shard_name
+from pipelines.formats.sync import sync_folder
 
 SHARD_SIZE = 512 << 20  # bytes, as a default
-MAX_BYTES = (1 << 32) - 1  # of one image: 32 bits in the index
+MAX_BYTES = (1 << 32) - 1  # bytes of one image: 32 bits in the index
 _END = bytes(2 * BLOCK)  # ends a tar
-_BUFFER = 1 << 20
+_BUFFER = 1 << 20  # bytes
 
 
 def _template() -> bytes:
-    """A tar header with neither name nor length: owner, time and mode are always the same."""
+    """Return a tar header without name and length; owner, time and mode are always the same."""
     member = tarfile.TarInfo("")
     member.mode = 0o644
     header = bytearray(member.tobuf(tarfile.USTAR_FORMAT))
@@ -38,10 +40,16 @@ _SUM = sum(_HEADER)
 
 
 def tar_header(name: bytes, size: int) -> bytes:
-    """The POSIX header of a file of `size` bytes: what tarfile writes, without its price for each member."""
+    """Return the POSIX header of a file of `size` bytes: the bytes that `tarfile` makes, computed faster."""
     length = b"%011o" % size
     checksum = b"%06o\0 " % (_SUM + sum(name) + sum(length))
     return name.ljust(100, b"\0") + _HEADER[100:124] + length + _HEADER[135:148] + checksum + _HEADER[156:]
+
+
+def open_writer(path: Path, options: WriterOptions) -> ShardWriter:
+    """Make the folder `path` and return a writer that fills it."""
+    path.mkdir()
+    return ShardWriter(path, options.capacity, options.shard_size)
 
 
 def _padding(size: int) -> bytes:
@@ -52,13 +60,16 @@ class ShardWriter:
     """Fills a folder with shards and, when the block ends without an error, with their index.
 
         with ShardWriter(folder, capacity=1000) as writer:
-            writer.add(JPEG, height, width, label, data, digest, position)
+            writer.add(Sample(JPEG, height, width, label, data, digest, position))
+
+    A sample's position becomes its key in the tar, so that the parts of a split conversion join without a change.
+    Memory: 44 bytes a sample.
 
     Args:
         folder: an empty folder that exists.
-        capacity: the most samples that will be added.
-        shard_size: bytes; a shard is closed before it would grow longer, so only an image that is larger by itself
-            makes a longer one.
+        capacity: the largest number of samples.
+        shard_size: bytes; a shard is closed before it would grow larger, so only a single image that is larger than
+            this makes a larger shard.
     """
 
     def __init__(self, folder: str | os.PathLike[str], capacity: int, shard_size: int = SHARD_SIZE) -> None:
@@ -70,37 +81,30 @@ class ShardWriter:
         self._file: BinaryIO | None = None
         self._length = 0
 
-    def add(self, mode: int, height: int, width: int, label: int, data: bytes, digest: bytes, position: int) -> int:
-        """Appends a sample and returns its index.
-
-        Args:
-            digest: of `data`, 16 bytes.
-            position: the sample's number in the source; it becomes the key.
+    def add(self, sample: Sample) -> int:
+        """Append a sample and return its index.
 
         Raises:
             SampleError: the sample cannot be stored; nothing was written.
             OSError: the disk is full or failed.
         """
-        if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-            raise SampleError(f"is {width} x {height} pixels; each side must be 1 to {MAX_SIDE}")
-        if mode not in (JPEG, RAW) or not data or (mode == RAW and len(data) != height * width * 3):
-            raise SampleError(f"has {len(data)} bytes, which is no image of {width} x {height} in mode {mode}")
-        if len(data) > MAX_BYTES:
-            raise SampleError(f"takes {len(data)} bytes and an image may have {MAX_BYTES}; reduce it with --max-size")
+        sample.check(max_bytes=MAX_BYTES)
+        mode, height, width, label, data, digest, position = sample
         key = b"%09d" % position
         front = ppm_header(height, width) if mode == RAW else b""
         size = len(front) + len(data)
-        parts = [tar_header(key + (b".ppm" if mode == RAW else b".jpg"), size), front, data, _padding(size)]
+        pieces = [tar_header(key + (b".ppm" if mode == RAW else b".jpg"), size), front, data, _padding(size)]
         if label >= 0:
             text = b"%d" % label
-            parts += [tar_header(key + b".cls", len(text)), text, _padding(len(text))]
-        length = sum(map(len, parts))
+            pieces += [tar_header(key + b".cls", len(text)), text, _padding(len(text))]
+        length = sum(map(len, pieces))
         if self._file is not None and self._length + length + len(_END) > self.shard_size:
             self._close_shard()
         if self._file is None:
-            self._file = open(self.folder / shard_name(self.shards), "xb", buffering=_BUFFER)  # noqa: SIM115 - closed with the shard
+            path = self.folder / shard_name(self.shards)
+            self._file = open(path, "xb", buffering=_BUFFER)  # noqa: SIM115 - closed in _close_shard
             self._length, self.shards = 0, self.shards + 1
-        self._file.write(b"".join(parts))
+        self._file.write(b"".join(pieces))
         index, offset = self.number, self._length + BLOCK + len(front)
         self._records[index] = (offset, len(data), self.shards - 1, width, height, label, mode, digest)
         self._length += length

@@ -1,19 +1,19 @@
-"""How a global batch divides: over micro-batches, processes and batch-norm groups. Every check of it is here."""
+"""How a global batch divides over micro-batches, processes and batch-norm groups. All checks of it are here."""
 
 from __future__ import annotations
 
 
 def check_global_batch(batch_size: int, *, micro_batches: int = 1, processes: int = 1, norm_groups: int = 1) -> None:
-    """Refuses a global batch that does not divide evenly.
+    """Refuse a global batch that does not divide evenly.
 
     Args:
-        batch_size: images of one optimizer step, over all processes.
-        micro_batches: passes that a step accumulates its gradient over (`--accumulate`).
-        processes: that share each micro-batch.
-        norm_groups: groups of a micro-batch, each with batch statistics of its own (`--bn-splits`).
+        batch_size: number of images of one optimizer step, over all processes.
+        micro_batches: number of passes over which a step accumulates its gradient (`--accumulate`).
+        processes: number of processes that share each micro-batch.
+        norm_groups: number of groups of a micro-batch with separate batch statistics (`--bn-splits`).
 
     Raises:
-        ValueError: names the numbers that do not go together.
+        ValueError: two of the numbers do not divide; the message names them.
     """
     if batch_size % micro_batches:
         raise ValueError(f"--batch-size {batch_size} does not divide into --accumulate {micro_batches} micro-batches")
@@ -36,10 +36,10 @@ def check_global_batch(batch_size: int, *, micro_batches: int = 1, processes: in
 
 
 def check_enough_images(images: int, batch_size: int) -> None:
-    """Refuses a data set that does not fill one global batch.
+    """Refuse a data set that does not fill one global batch.
 
     Raises:
-        ValueError: names both numbers.
+        ValueError: there are fewer images; the message names both numbers.
     """
     if images < batch_size:
         raise ValueError(

@@ -1,4 +1,7 @@
-"""Who may be paired with whom, and how the pair is mixed: what CLIM's selection hands to the plan."""
+"""Candidate partners of every sample, and how pairs are mixed: what CLIM's selection hands to the plan.
+
+N = images, M = entries of the pool of candidates, k = neighbours.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,16 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Pairing:
-    """Partners of every sample: sample i draws uniformly from `pool[start[i] : start[i] + count[i]]`.
+    """Candidates of every sample: sample i draws its partner uniformly from `pool[start[i] : start[i] + count[i]]`.
 
     Memory: N x 12 bytes, and 4 bytes for each entry of the pool (at most N x k for k neighbours).
 
     Attributes:
-        pool: [M] int32, data-set numbers.
-        start: [N] int64, where a sample's candidates begin; samples may share a stretch.
-        count: [N] int32; 0 means that the sample trains alone.
-        mix_probability: share of the steps that mix; the others are plain.
-        mix_alpha: CutMix's lambda is drawn from Beta(alpha, alpha), once a step.
+        pool: [M] int32, indices in the data set.
+        start: [N] int64, where a sample's candidates begin in the pool; ranges of samples may overlap.
+        count: [N] int32, number of candidates; 0 = the sample has no partner.
+        mix_probability: probability that a step mixes; other steps are plain.
+        mix_alpha: CutMix's lambda is drawn from Beta(alpha, alpha), once a step (arXiv 1905.04899).
         neighbors: [N, k] int32, the local neighbours before selection; only the monitor reads them.
     """
 
@@ -32,12 +35,15 @@ class Pairing:
 
 
 def same_class_rates(pairing: Pairing, labels_N: NDArray[np.integer]) -> dict[str, float]:
-    """How often a drawn partner has its anchor's class: a monitor for labelled data, never a part of training.
+    """Return how often a drawn partner has its anchor's class: a monitor for labelled data, not used in training.
+
+    Args:
+        labels_N: [N] classes, -1 = unlabelled. Pairs with an unlabelled side are left out.
 
     Returns:
-        `selected`: over the anchors that have partners; `neighbors`: over all k neighbours, unselected; `chance`: of a
-        random other sample; `paired`: share of the samples that have a partner at all. But for the last, pairs one
-        side of which is unlabelled are left out.
+        rates from 0 to 1: `selected`, the mean over the anchors that have candidates; `neighbors`, the same for all k
+        neighbours before selection, where the pairing holds them; `chance`, for a random other sample; `paired`, the
+        share of all samples that have candidates, labelled or not.
     """
     labelled = labels_N >= 0
     anchor_M = np.repeat(np.arange(len(labels_N)), pairing.count)

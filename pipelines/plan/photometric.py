@@ -3,7 +3,7 @@
 Distributions are those of torchvision: ColorJitter inside RandomApply, RandomGrayscale, GaussianBlur inside
 RandomApply, RandomSolarize, and RandomChannelPermutation inside RandomApply.
 
-S = samples. A row of numbers holds everything that `augment.py` needs to know of one sample.
+S = samples. One row of numbers holds everything that `augmentation/augment.py` needs for one view of a sample.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipelines.plan.random_numbers import uniform
 from pipelines.plan.views import View
 
-# Columns of the numbers. "None" is the value that leaves the picture as it is.
+# Columns of the numbers. "none" is the value that leaves the picture unchanged.
 BRIGHTNESS = 0  # factor, none = 1
 CONTRAST = 1  # factor, none = 1
 SATURATION = 2  # factor, none = 1
@@ -24,17 +24,17 @@ HUE = 3  # shift in turns of the colour circle, none = 0
 ORDER = 4  # row of JITTER_ORDERS; 0 without jitter
 GRAYSCALE = 5  # 1 = grey, none = 0
 BLUR = 6  # standard deviation in pixels of the view, none = 0
-SOLARIZE = 7  # values from this one on (0 to 255) are inverted, none = 256
+SOLARIZE = 7  # values from this threshold on (0 to 255) are inverted, none = 256
 PERMUTE = 8  # row of CHANNEL_ORDERS, none = 0
 NUMBERS = 9
 
-_UNCHANGED = np.array([1, 1, 1, 0, 0, 0, 0, 256, 0], dtype=np.float32)  # a row that leaves the picture as it is
+_UNCHANGED = np.array([1, 1, 1, 0, 0, 0, 0, 256, 0], dtype=np.float32)  # the "none" value of every column
 
-JITTER_ORDERS = tuple(permutations((BRIGHTNESS, CONTRAST, SATURATION, HUE)))  # the columns are the operations' names
+JITTER_ORDERS = tuple(permutations((BRIGHTNESS, CONTRAST, SATURATION, HUE)))  # operations are named by their columns
 CHANNEL_ORDERS = tuple(permutations((0, 1, 2)))  # output channel i is input channel CHANNEL_ORDERS[row][i]
 
-# Each random number has its own counter: an operation that is switched off never moves the numbers of another.
-FIRST_COUNTER = 64  # the geometry of a view uses the counters below
+# Each random number has its own counter, so switching an operation off does not change the numbers of another one.
+FIRST_COUNTER = 64  # crops.py uses the counters below
 (
     _JITTER_COIN,
     _BRIGHTNESS,
@@ -53,16 +53,16 @@ FIRST_COUNTER = 64  # the geometry of a view uses the counters below
 
 
 def photometric_numbers(view: View, key_S: NDArray[np.uint64]) -> NDArray[np.float32]:
-    """Every photometric number of one view of S samples.
+    """Return every photometric number of one view of S samples.
 
     Args:
         view: the description to draw from.
         key_S: uint64 [S], one key for each (seed, epoch, sample, view).
 
     Returns:
-        float32 [S, NUMBERS], columns as named above.
+        float32 [S, NUMBERS], with the columns named above.
     """
-    if not any((view.jitter_p, view.grayscale_p, view.blur_p, view.solarize_p, view.permute_p)):
+    if not any(view.photometric_probabilities):
         return np.tile(_UNCHANGED, (len(key_S), 1))
     draw = np.moveaxis(uniform(key_S, _COUNTERS, start=FIRST_COUNTER), -1, 0)
     jittered = draw[_JITTER_COIN] < view.jitter_p

@@ -1,11 +1,11 @@
 """The plan: every random decision of the data path as a pure function of (seed, epoch, sample, view).
 
-Nothing here keeps random state, and nothing here opens a file. The same plan drives every executor, so they cut the
-same boxes; a resumed run asks for the same step and gets the same batch; N processes ask for their part of the
-batch that one process would see.
+Nothing here keeps random state or opens a file. Every executor gets the same plan, so all cut the same boxes; a resumed
+run asks for the same step and gets the same batch; N processes ask for their shares of the batch that one process would
+see.
 
-Cost of one batch: a few hundred hashes a sample and view, in NumPy. An epoch's order is a permutation that can be
-read at any position, so nothing here grows with the data set.
+Cost of one batch: a few hundred hashes a sample and view, in NumPy. An epoch's order is a permutation that can be read
+at any position, so memory does not grow with the data set.
 S = samples to decode (anchors, then their partners), B = anchors, V = views, P = photometric numbers.
 """
 
@@ -24,21 +24,22 @@ from pipelines.plan.photometric import photometric_numbers
 from pipelines.plan.random_numbers import key, permute, uniform
 from pipelines.plan.views import View
 
-_ORDER, _VIEW, _PARTNER, _MIX, _BATCH = range(5)  # what a key is for, so that no two decisions share numbers
+_ORDER, _VIEW, _PARTNER, _MIX, _BATCH = range(5)  # first integer of a key, so that no two decisions share numbers
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """All that an executor needs to know of one batch of this process.
+    """All that an executor needs to know about one batch of this process.
 
     Attributes:
-        source_S: [S] int64, data-set numbers to decode: the B anchors, then (where the step mixes) their B partners.
+        source_S: [S] int64, indices of the images to decode: the B anchors, then (where the step mixes) their partners.
         count: B.
-        seed: of this global batch, for whatever a method draws itself.
+        seed: a number of this global batch, for random numbers that a method draws itself.
         crop_VS4: [V, S, 4] int32 boxes (top, left, height, width).
         flip_VS: [V, S] bool.
         photometric_VSP: [V, S, P] float32, columns as in `photometric.py`.
-        box_B4: [B, 4] float32 CutMix rectangles, or None where the step mixes nothing.
+        box_B4: [B, 4] float32 CutMix rectangles (top, left, bottom, right) in shares of the side, with area 0 for an
+            anchor without a partner; None where the step mixes nothing.
     """
 
     source_S: NDArray[np.int64]
@@ -55,12 +56,13 @@ class Plan:
 
     Args:
         heights, widths: [N] sides of the stored images, in pixels.
-        views: what is made of each sample.
-        batch_size: samples of a *global* batch, over all processes.
-        subset: data-set numbers to draw from; all where None.
+        views: descriptions of the views of each sample.
+        batch_size: number of samples of a *global* batch, over all processes.
+        seed: together with the epoch it fixes every random number.
+        subset: indices of the images to draw from; None = all.
         rank, world: this process takes positions rank, rank + world, ... of each global batch.
-        shuffle: a new order each epoch, else the data set's own.
-        drop_last: leave out the samples that do not fill a batch.
+        shuffle: whether each epoch has a new order; else the data set's own.
+        drop_last: whether the last samples, which do not fill a batch, are left out.
 
     Raises:
         ValueError: the batch does not divide over the processes, or is larger than the data.
@@ -99,13 +101,17 @@ class Plan:
             raise ValueError("there are no images to make batches of")
 
     def order(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Data-set numbers at the given positions of an epoch."""
+        """Return the indices in the data set at the given positions of an epoch."""
         if self.shuffle:
             positions = permute(key(self.seed, _ORDER, epoch), positions, self.size)
         return positions if self.subset is None else self.subset[positions]
 
     def batch(self, epoch: int, step: int, pairing: Pairing | None = None) -> BatchPlan:
-        """The part of global batch `step` that this process makes."""
+        """Return this process's share of global batch `step` of an epoch.
+
+        Args:
+            pairing: the candidates for partners; None = no step mixes.
+        """
         start = step * self.batch_size
         stop = min(start + self.batch_size, self.size)
         anchor_B = self.order(epoch, np.arange(start + self.rank, stop, self.world, dtype=np.int64))
@@ -115,7 +121,7 @@ class Plan:
             partner_B, alone_B = self._partners(epoch, anchor_B, pairing)
             box_B4 = np.where(alone_B[:, None], np.float32(0), mix)
             source_S = np.concatenate([anchor_B, partner_B])
-            # A partner's views are drawn afresh for each anchor: its key holds the anchor's number as well.
+            # A partner gets other views for each anchor: its key holds the anchor's index as well.
             salt_S = np.concatenate([salt_S, anchor_B + 1])
         height_S, width_S = self.heights[source_S], self.widths[source_S]
         crop, flip, photometric = [], [], []
@@ -131,15 +137,22 @@ class Plan:
     def _partners(
         self, epoch: int, anchor_B: NDArray[np.int64], pairing: Pairing
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """A partner drawn uniformly from each anchor's candidates, and which anchors have none but themselves."""
+        """Draw a partner [B] uniformly from each anchor's candidates; an anchor without any is its own partner.
+
+        Also return which anchors are their own partners: bool [B].
+        """
         count_B = pairing.count[anchor_B]
         draw_B = uniform(key(self.seed, _PARTNER, epoch, anchor_B), 1)[:, 0]
-        place_B = pairing.start[anchor_B] + (draw_B * count_B).astype(np.int64)
-        partner_B = np.where(count_B > 0, pairing.pool.take(place_B, mode="clip"), anchor_B).astype(np.int64)
+        index_B = pairing.start[anchor_B] + (draw_B * count_B).astype(np.int64)
+        partner_B = np.where(count_B > 0, pairing.pool.take(index_B, mode="clip"), anchor_B).astype(np.int64)
         return partner_B, partner_B == anchor_B
 
     def _mix_box(self, epoch: int, step: int, pairing: Pairing) -> NDArray[np.float32] | None:
-        """CutMix's rectangle of a global batch in shares of the side (arXiv 1905.04899), or None for a plain step."""
+        """Draw the CutMix rectangle of a global batch (arXiv 1905.04899), or return None where the step does not mix.
+
+        Returns:
+            float32 [4], (top, left, bottom, right) in shares of the side, clipped to 0 to 1.
+        """
         step_key = key(self.seed, _MIX, epoch, step)
         mixes, top, left = uniform(step_key, 3).reshape(3)
         if mixes >= pairing.mix_probability:

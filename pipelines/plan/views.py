@@ -1,12 +1,12 @@
-"""What a view is: the geometry and the photometric numbers that a method asks of the pipeline.
+"""What a view is: the geometry and the photometric numbers that a method asks the data path for.
 
-A `View` is only a description. `plan.py` turns it into boxes and factors for a given sample, the executors cut the
-boxes, and `augment.py` applies the factors. Definitions follow torchvision's transforms of the same names.
+A `View` is only a description. `plan.py` draws boxes and factors for a given sample, the executors cut the boxes, and
+`augmentation/augment.py` applies the factors. Definitions follow torchvision's transforms of the same names.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -15,15 +15,18 @@ class View:
 
     Attributes:
         size: side of the square output, in pixels.
-        scale: range of the crop's share of the image area (RandomResizedCrop), or None for a centre crop.
+        scale: range of the crop's share of the image area (RandomResizedCrop); None = a centre crop.
         ratio: range of the crop's aspect ratio, width / height.
-        center: share of the shorter side that a centre crop keeps; 224 / 256 is the usual evaluation crop. Only read
+        center: share of the shorter side that a centre crop keeps; 224 / 256 is the usual evaluation crop. Used only
             where `scale` is None.
         flip: probability of a horizontal flip.
-        jitter: strengths (brightness, contrast, saturation, hue) of ColorJitter; the four come in random order.
+        jitter: strengths (brightness, contrast, saturation, hue) of ColorJitter, applied in random order.
         jitter_p, grayscale_p, blur_p, solarize_p, permute_p: probability of each operation.
         blur_sigma: range of the Gaussian's standard deviation, in pixels of the view.
         solarize_threshold: values at or above it are inverted, 0 to 255.
+
+    Raises:
+        ValueError: a value is out of its range; one line that names it.
     """
 
     size: int
@@ -41,7 +44,7 @@ class View:
     permute_p: float = 0.0
 
     def __post_init__(self) -> None:
-        probabilities = (self.flip, self.jitter_p, self.grayscale_p, self.blur_p, self.solarize_p, self.permute_p)
+        probabilities = (self.flip, *self.photometric_probabilities)
         if self.size < 1:
             raise ValueError(f"view size is {self.size}; give at least 1 pixel")
         if self.scale is not None and not 0 < self.scale[0] <= self.scale[1] <= 1:
@@ -57,12 +60,21 @@ class View:
         if not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
             raise ValueError(f"blur sigma is {self.blur_sigma}; give 0 < low <= high, in pixels")
 
+    @property
+    def photometric_probabilities(self) -> tuple[float, ...]:
+        """The probability of every photometric operation; where all are 0, the view is cropped, flipped, normalised."""
+        return self.jitter_p, self.grayscale_p, self.blur_p, self.solarize_p, self.permute_p
+
+    def without_colours(self) -> View:
+        """Return a view with the same crops and flips, and no photometric operation."""
+        return replace(self, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0, solarize_p=0.0, permute_p=0.0)
+
 
 def contrastive(size: int, scale: tuple[float, float] = (0.2, 1.0)) -> View:
-    """The augmentation of MoCo v2 (arXiv 2003.04297): crop, jitter, grey, blur, flip."""
+    """Return the view of MoCo v2 (arXiv 2003.04297): crop, jitter, grey, blur, flip."""
     return View(size, scale, jitter=(0.4, 0.4, 0.4, 0.1), jitter_p=0.8, grayscale_p=0.2, blur_p=0.5)
 
 
 def evaluation(size: int, keep: float = 1.0) -> View:
-    """The whole shorter side (or its share `keep`), centred, without any random number."""
+    """Return a centre crop of the shorter side, or of its share `keep`, without any random number."""
     return View(size, scale=None, center=keep, flip=0.0)

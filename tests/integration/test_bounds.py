@@ -15,11 +15,11 @@ from models.evaluation.features import extract_local
 from models.methods.clim_selection import select
 from models.queue import KeyQueue
 from models.search.kmeans import ROWS
-from models.search.nearest import PIECE
+from models.search.nearest import CHUNK
 from models.search.nearest import ROWS as QUERIES
 from models.search.sharded_features import LocalFeatures
 from pipelines import Dataset, View, make_loader
-from pipelines.executors.ffcv import BetonExecutor
+from pipelines.executors.ffcv import FfcvExecutor
 from pipelines.executors.resident import DecodedImages
 from pipelines.formats.shard_format import RECORD
 from pipelines.plan.views import evaluation
@@ -62,7 +62,7 @@ def test_selection_makes_no_tensor_that_grows_faster_than_its_samples(number: in
     part = LocalFeatures(torch.arange(number), torch.randn(number, 16, generator=generator), number)
     with Largest() as largest:
         select(part, "paper", 8, 5, clusters, 3)
-    fixed = max(QUERIES * PIECE * 4, ROWS * clusters * 4)  # a chunk of scores, of distances to centroids
+    fixed = max(QUERIES * CHUNK * 4, ROWS * clusters * 4)  # a chunk of scores, of distances to centroids
     assert largest.bytes <= min(fixed, QUERIES * (number + 16) * 4)
     assert largest.bytes < number * number * 4 / 2
 
@@ -75,14 +75,14 @@ def test_a_resident_set_is_its_pixels(dataset: Dataset) -> None:
 
 def test_a_loader_is_at_most_a_few_batches_ahead(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     started = 0
-    start = BetonExecutor.start
+    start = FfcvExecutor.start
 
     def counting(*arguments: Any) -> Any:
         nonlocal started
         started += 1
         return start(*arguments)
 
-    monkeypatch.setattr(BetonExecutor, "start", counting)
+    monkeypatch.setattr(FfcvExecutor, "start", counting)
     with make_loader(dataset, [View(16)], 2, loader="ffcv", threads=1) as loader:
         for consumed, _ in enumerate(loader.epoch(0), 1):
             time.sleep(0.05)  # the loader is faster and would run ahead if it could

@@ -56,8 +56,7 @@ def test_a_small_disk(tmp_path: Path, form: str) -> None:
     )  # fmt: skip
     assert found.returncode == 1, found
     assert found.stderr == (
-        f"tools.convert: the disk of /mnt/{name} is full; nothing was written. "
-        "Free some space, or give another target\n"
+        f"tools.convert: the disk of /mnt/{name} is full; nothing was written. Free some space or give another target\n"
     )
 
 
@@ -70,7 +69,7 @@ def test_files_that_may_not_grow(tmp_path: Path, form: str) -> None:
     assert found.returncode == 1
     assert (
         found.stderr
-        == f"tools.convert: {out} would be larger than a file may be here (ulimit -f); nothing was written\n"
+        == f"tools.convert: {out} would exceed the largest file size allowed here (ulimit -f); nothing was written\n"
     )
     assert {path.name for path in tmp_path.iterdir()} - {f"{out.name}.json", f"{out.name}.names"} == {
         "photos", "few", out.name,

@@ -3,63 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
-import eval as program
+from models.evaluation.protocols.knn import KnnProtocol
 from models.storage.encoder import Encoder, from_run
-from pipelines import Dataset
 from tests.support.encoder_runs import write_run
+from tests.support.fake_images import FakeLoader, call, dataset
 from tools.evaluation.tables import show_classes
-
-CLASSES = ("a", "b", "c")
-
-
-def dataset(
-    path: str, number: int = 90, seed: int = 0, classes: tuple[str, ...] = CLASSES, unlabelled: int = 0
-) -> Dataset:
-    labels = np.random.default_rng(seed).integers(0, max(1, len(classes)), number)
-    labels[: number if not classes else unlabelled] = -1
-    sides = np.full(number, 16, np.int32)
-    return Dataset(
-        path=Path(path), format="beton", number=number, classes=classes, heights=sides, widths=sides, labels=labels,
-        mean=(0.1,) * 3, std=(0.9,) * 3, checksum=f"c{seed}", name="fake", table=None, card={},  # type: ignore[arg-type]
-    )  # fmt: skip
-
-
-class FakeLoader:
-    """Each class has a colour; pictures are noisy squares of it."""
-
-    normalised_by: list[tuple[float, float, float]] = []  # noqa: RUF012
-    replaced = 0  # damaged images
-
-    def __init__(self, data: Dataset, views: Any, batch_size: int, **options: Any) -> None:
-        assert not options["shuffle"]
-        assert not options["drop_last"]
-        assert (views[0].size, views[0].center, views[0].scale) == (16, 0.875, None)
-        self.dataset, self.batch_size, self.subset = data, batch_size, options["subset"]
-        self.normalised_by.append(data.mean)
-
-    def epoch(self, epoch: int) -> Iterator[Any]:
-        colours = torch.randn(len(CLASSES) + 1, 3, 1, 1, generator=torch.Generator().manual_seed(5))
-        noise = torch.Generator().manual_seed(self.dataset.number)
-        pictures = torch.randn(self.dataset.number, 3, 16, 16, generator=noise)
-        for index in torch.from_numpy(self.subset).split(self.batch_size):
-            label = torch.from_numpy(self.dataset.labels)[index]
-            yield SimpleNamespace(views=(colours[label] + pictures[index],), index=index, label=label)
-
-    def __enter__(self) -> FakeLoader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture
@@ -73,11 +27,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("models.evaluation.feature_extractor.make_loader", FakeLoader)
     FakeLoader.normalised_by.clear()
     return write_run(tmp_path / "run")
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr("sys.argv", ["eval.py", *map(str, arguments)])
-    return program.main()
 
 
 def test_knn_writes_protocol_and_baselines(
@@ -150,15 +99,15 @@ def test_data_that_cannot_be_measured_on(
         (("knn", "--labels", "10"), "--labels is '10'; give 'all' or a percentage such as 10%"),
         (("knn", "--labels", "10%", "--label-list", "x"), "argument --label-list: not allowed with argument --labels"),
         (("knn", "--seeds", "0,0"), "--seeds 0,0 names a seed twice"),
-        (("knn", "--seeds", "0,-1"), "argument --seeds: invalid whole_numbers value: '0,-1'"),
+        (("knn", "--seeds", "0,-1"), "--seeds is 0,-1; give 0 or more"),
         (("linear", "--settings", "magic"), "--settings is 'magic'; take published, or one of msvq, clim"),
         (("linear", "--lr", "0.1,0"), "--lr is 0.1,0; give numbers above 0"),
         (("linear", "--sweep", "--lr", "1"), "argument --lr: not allowed with argument --sweep"),
         (("linear", "--lr", "1,2", "--labels", "1%"), "no class has two labels, so none can be held out"),
-        (("finetune", "--lr-backbone", "-1"), "--lr-backbone is -1; give a number above 0"),
-        (("linear", "--lr", "inf"), "--lr is inf; give numbers above 0"),
-        (("finetune", "--lr-head", "nan"), "--lr-head is nan; give a number above 0"),
-        (("knn", "--temperature", "nan"), "--temperature is nan; give a number above 0"),
+        (("finetune", "--lr-backbone", "-1"), "--lr-backbone is -1.0; give a number above 0"),
+        (("linear", "--lr", "inf"), "argument --lr: invalid list of finite float value: 'inf'"),
+        (("finetune", "--lr-head", "nan"), "argument --lr-head: invalid finite float value: 'nan'"),
+        (("knn", "--temperature", "nan"), "argument --temperature: invalid finite float value: 'nan'"),
         (("retrieve", "--k", "0,5"), "--k is 0,5; give whole numbers above 0, such as 1,5,10"),
         (("retrieve", "--k", "1,91"), "--k is 91, but there are 90 images to find; give at most as many"),
         (("knn", "--k", "91"), "--k is 91, but there are 90 images to find; give at most as many"),
@@ -166,7 +115,7 @@ def test_data_that_cannot_be_measured_on(
         (("knn", "--image-size", "16"), "--image-size goes with --weights alone; leave it out"),
         (("knn", "--device", "tape"), "--device is 'tape'; take cpu or cuda"),
         (("retrieve", "--labels", "10%"), "unrecognized arguments: --labels 10%"),
-        (("knn", "--loader", "magic"), "argument --loader: invalid choice: 'magic'"),
+        (("knn", "--loader", "magic"), "--loader is 'magic'; take one of auto, ffcv, dali, resident"),
     ],
 )
 def test_options_that_make_no_sense_are_one_line_and_overwrite_nothing(
@@ -210,7 +159,7 @@ def test_the_same_images_and_how_they_were_seen_are_told(run: Path, monkeypatch:
 def test_broken_weights_are_one_line_that_names_the_checkpoint(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tools.evaluation.evaluate.from_run", lambda *which: broken(from_run(*which)))
+    monkeypatch.setattr("tools.evaluation.encoders.from_run", lambda *which: broken(from_run(*which)))
     there = ("--run", run, "--data", "train", "--val-data", "val", "--device", "cpu")
     for name in ("knn", "retrieve", "linear"):
         assert call(monkeypatch, name, *there) == 2
@@ -227,7 +176,7 @@ def broken(encoder: Encoder) -> Encoder:
 def test_names_of_classes_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(width=100)
     rows = [{"class": name, "images": 1, "top1": 1.0} for name in ("[red]x", "\x1b[31mred", "\udcff\n")]
-    show_classes(rows, console)
+    show_classes(rows, KnnProtocol, console)
     printed = capsys.readouterr().out
     assert all(text in printed for text in ("[red]x", r"\x1b[31mred", r"\udcff\n"))
 
@@ -239,6 +188,6 @@ def test_missing_run_and_bad_numbers(
     assert call(monkeypatch, "knn", "--run", run / "no", *there) == 2
     assert "is no run of train.py" in capsys.readouterr().err
     assert call(monkeypatch, "knn", "--run", run, *there, "--temperature", 0) == 2
-    assert capsys.readouterr().err == "eval.py: --temperature is 0; give a number above 0\n"
+    assert capsys.readouterr().err == "eval.py: --temperature is 0.0; give a number above 0\n"
     assert call(monkeypatch, "knn", "--run", run, *there, "--k", 0) == 2
-    assert capsys.readouterr().err == "eval.py: argument --k: invalid positive value: '0'\n"
+    assert capsys.readouterr().err == "eval.py: --k is 0; give at least 1\n"

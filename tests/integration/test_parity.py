@@ -22,7 +22,7 @@ pytest.importorskip("nvidia.dali", reason="nvidia-dali is not installed")
 from pipelines import View, make_loader
 from pipelines.executors.dali import DaliExecutor
 from pipelines.executors.decode import decoder
-from pipelines.executors.ffcv import BetonExecutor
+from pipelines.executors.ffcv import FfcvExecutor
 from pipelines.executors.resident import ResidentExecutor, decoded_images
 from pipelines.formats.encoded import EncodedImages
 from pipelines.formats.image_table import RAW
@@ -45,8 +45,8 @@ VIEWS = {
     "a side of each": View(64, (0.5, 0.8), ratio=(0.4, 2.5)),
 }
 EXECUTORS = {
-    "ffcv": lambda dataset, views: BetonExecutor(dataset, views, 2),
-    "resident": lambda dataset, views: BetonExecutor(dataset, views, 2, images=decoded_images(dataset, CPU, 2)),
+    "ffcv": lambda dataset, views: FfcvExecutor(dataset, views, 2),
+    "resident": lambda dataset, views: FfcvExecutor(dataset, views, 2, images=decoded_images(dataset, CPU, 2)),
     "resident, torch": lambda dataset, views: ResidentExecutor(dataset, views, decoded_images(dataset, CPU, 2)),
     "dali": lambda dataset, views: DaliExecutor(dataset, views, 2, CPU, 64),
 }

@@ -18,7 +18,7 @@ import train
 from tests.support import gloo, runs
 from tests.support.states import run_state
 from tools.run import process_group as peers
-from tools.run.process_group import LOST, LostContact, detect_lost_peers, processes_meant, run_facts
+from tools.run.process_group import LOST, LostContact, detect_lost_peers, requested_processes, run_facts
 
 PEER_TIMEOUT = 8  # seconds
 SLACK = 40  # seconds for the launchers to notice and end, on a busy machine
@@ -190,7 +190,7 @@ def test_the_banner_says_when_accelerate_started_fewer_processes(data, tmp_path)
     assert "world size 1" in done.stdout
     assert "2 processes were asked for and one was started" in done.stdout
     assert "torchrun --nproc_per_node 2" in done.stdout
-    assert processes_meant() == 1  # the parent of this process is no accelerate
+    assert requested_processes() == 1  # the parent of this process is no accelerate
 
 
 # ---- two machines in network namespaces -----------------------------------------------------------------------------

@@ -218,5 +218,5 @@ def test_a_run_of_which_no_checkpoint_can_be_read_is_left_as_it_is(whole, data, 
     assert runs.in_process(train, monkeypatch, *runs.options(data, run), "--resume") == 2
     error = capsys.readouterr().err
     assert re.match(r"train\.py: none of the \d checkpoints in .* can be read: step-00000060 is damaged", error)
-    assert error.endswith("start anew with --force instead of --resume\n") and error.count("\n") == 1
+    assert error.endswith("start again with --force instead of --resume\n") and error.count("\n") == 1
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

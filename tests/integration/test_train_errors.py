@@ -50,7 +50,7 @@ WRONG = {
     "optimizer": ({"optimizer": "magic"}, "--optimizer is 'magic'; take one of sgd"),
     "backbone": ({"backbone": "magic"}, "--backbone is 'magic'; take one of resnet18"),
     "learning rate": ({"lr": -1}, "--lr is -1.0; give a number above 0"),
-    "method's value": ({"rule": "magic"}, "unknown selection rule 'magic'; take one of paper, snapshot"),
+    "method's value": ({"rule": "magic"}, "--rule is 'magic'; take one of paper, snapshot"),
     "tracker": ({"log_with": "paper"}, "--log-with is 'paper'; take one of tensorboard, wandb"),
     "too many clusters": ({"clusters": 500}, "500"),
 }

@@ -20,7 +20,7 @@ def mixture(number=600, width=16, groups=6, seed=0):
 @pytest.fixture
 def small_chunks(monkeypatch):
     monkeypatch.setattr(nearest, "ROWS", 64)
-    monkeypatch.setattr(nearest, "PIECE", 37)
+    monkeypatch.setattr(nearest, "CHUNK", 37)
     for module in (kmeans, N):
         monkeypatch.setattr(module, "ROWS", 64)
 
@@ -123,8 +123,8 @@ def test_selection_does_not_depend_on_the_order_of_the_samples(rule, whiten):
     settings = Settings(rule=rule, whiten=whiten, neighbors=8, clusters=12)
     order = np.random.default_rng(4).permutation(400)
     straight, shuffled = (
-        sets(select(LocalFeatures.whole(features), settings)),
-        sets(select(LocalFeatures.whole(features[order]), settings)),
+        sets(select(LocalFeatures.single_process(features), settings)),
+        sets(select(LocalFeatures.single_process(features[order]), settings)),
     )
     assert any(straight)
     for place, original in enumerate(order):
@@ -133,7 +133,7 @@ def test_selection_does_not_depend_on_the_order_of_the_samples(rule, whiten):
 
 def test_the_papers_partners_are_neighbours_that_lie_closer_to_the_centre():
     features, _ = mixture(400)
-    pairing = select(LocalFeatures.whole(features), Settings(whiten=0, neighbors=8, clusters=12))
+    pairing = select(LocalFeatures.single_process(features), Settings(whiten=0, neighbors=8, clusters=12))
     assert pairing.count.min() >= 0 and pairing.count.max() <= 8 and (pairing.count == 0).any()
     for i, chosen in enumerate(sets(pairing)):
         assert chosen <= set(pairing.neighbors[i].tolist())
@@ -144,7 +144,7 @@ def test_the_papers_partners_are_neighbours_that_lie_closer_to_the_centre():
 def test_the_snapshots_partners_are_the_central_members_of_the_cluster():
     features, _ = mixture(400)
     settings = Settings(rule="snapshot", whiten=0, neighbors=8, clusters=12)
-    chosen = sets(select(LocalFeatures.whole(features), settings))
+    chosen = sets(select(LocalFeatures.single_process(features), settings))
     space = torch.nn.functional.normalize(features)
     centroids, assignment = N.kmeans(space, 12, settings.kmeans_iterations)
     eligible = N.closer_than_average(space, centroids, assignment)

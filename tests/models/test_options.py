@@ -1,12 +1,13 @@
 """The command line of train.py: every option with its default, and values that reach the recipe."""
 
 import re
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 
 import pytest
 
 from models.methods.recipes import names, recipe
 from models.methods.registry import REGISTRY
+from models.options import check_options, describe, option
 from models.training.config import Training
 from tools.command_line import Failure
 from tools.run.options import parse
@@ -119,3 +120,39 @@ def test_usual_options_pass():
 def test_a_former_name_is_still_taken():
     overrides = parse(["--method", "clim", "--data", "x", "--image-keep", "0.5", "--decay-vectors"])[1]
     assert overrides == {"crop_ratio": 0.5, "decay_norm_and_bias": True}
+
+
+@dataclass(frozen=True)
+class Options:
+    """One field of each kind of bound."""
+
+    share: float = option(0.5, "a share", at_least=0, at_most=1)
+    count: int = option(1, "a count", at_least=1)
+    rates: tuple[float, ...] = option((0.1, 1.0), "rates", above=0)
+    sizes: tuple[int, ...] | None = option(None, "sizes", at_least=8)
+    name: str | None = option(None, "a name", choices=(None, "one", "two"))
+    fact: str = "no option"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"share": 1.5}, "--share is 1.5; give 0 to 1"),
+        ({"share": float("nan")}, "--share is nan; give 0 to 1"),
+        ({"count": 0}, "--count is 0; give at least 1"),
+        ({"rates": (0.1, 0.0)}, "--rates is 0.1,0; give numbers above 0, such as 0.1,1"),
+        ({"sizes": (16, 4)}, "--sizes is 16,4; give at least 8"),
+        ({"name": "three"}, "--name is 'three'; take one of one, two"),
+    ],
+)
+def test_every_bound_is_checked_in_one_line(values, message):
+    check_options(Options())
+    check_options(Options(share=0, rates=(3.0,), sizes=(8,), name="one", fact="anything"))
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        check_options(replace(Options(), **values))
+
+
+def test_kinds_come_from_the_annotations():
+    kinds = {item.name: (item.kind, item.element) for item in describe(Options)}
+    assert kinds["rates"] == (tuple, float) and kinds["sizes"] == (tuple, int)
+    assert kinds["name"] == (str, str) and "fact" not in kinds

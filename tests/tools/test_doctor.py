@@ -1,6 +1,9 @@
-"""The doctor names the stage that limits and a command that mends it, and looks at what is installed."""
+"""The doctor names the stage that limits and a remedy, and checks what is installed."""
 
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,9 +13,8 @@ import torch
 
 from pipelines.plan.views import View, contrastive
 from tools import doctor
-from tools.diagnosis import bottleneck as probe
-from tools.diagnosis import installation
-from tools.diagnosis.bottleneck import Speeds, verdict, without_colours
+from tools.diagnosis import bottleneck, checkout, installation
+from tools.diagnosis.bottleneck import Speeds, verdict
 from tools.diagnosis.installation import Check
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -24,7 +26,7 @@ def images(side, number=1000):
 
 
 @pytest.mark.parametrize(
-    ("speeds", "side", "device", "loader", "stage", "mend"),
+    ("speeds", "side", "device", "loader", "stage", "remedy"),
     [
         (Speeds(900, 800, 100, 97), 64, CPU, "ffcv", "the network", "nothing in the data path"),
         (Speeds(900, 800, 100, 80), 64, CPU, "ffcv", "the cores", "more cores"),
@@ -35,23 +37,49 @@ def images(side, number=1000):
         (Speeds(120, 110, 100, 60), 64, CUDA, "ffcv", "decoding and cropping", "--loader dali"),
     ],
 )
-def test_the_limit_and_what_mends_it(speeds, side, device, loader, stage, mend, monkeypatch):
-    monkeypatch.setattr(probe, "forecast", lambda dataset, device: (2.0 if device.type == "cuda" else 0.1, ""))
+def test_the_limit_and_its_remedy(speeds, side, device, loader, stage, remedy, monkeypatch):
+    monkeypatch.setattr(bottleneck, "forecast", lambda dataset, device: (2.0 if device.type == "cuda" else 0.1, ""))
     found = verdict(speeds, images(side), (View(224),), device, loader)
     assert found.stage == stage
-    assert mend in found.mend
+    assert remedy in found.remedy
 
 
 def test_crops_stay_when_colours_go():
     view = contrastive(32)
-    assert without_colours(view) == replace(view, jitter_p=0, grayscale_p=0, blur_p=0)
+    assert view.without_colours() == replace(view, jitter_p=0, grayscale_p=0, blur_p=0)
 
 
 def test_every_check_answers():
     found = list(installation.checks())
     assert {check.name for check in found} >= {"GPU", "ffcv", "DALI", "C++ compiler", "threads", "shared memory"}
     assert all(check.found and check.state in ("ok", "slow", "missing") for check in found)
-    assert all(check.mend for check in found if check.state == "missing")
+    assert all(check.remedy for check in found if check.state == "missing")
+
+
+def test_the_packages_of_this_checkout_are_found():
+    assert checkout.foreign_packages() == ""
+    check = installation.own_packages()
+    assert check.state == "ok" and check.found == f"models, pipelines, tools of {checkout.ROOT}"
+
+
+def test_packages_of_another_checkout_are_named_with_the_fix(monkeypatch, tmp_path):
+    monkeypatch.setattr(checkout, "ROOT", tmp_path)
+    check = installation.own_packages()
+    assert check.state == "missing" and check.remedy == f"cd {tmp_path} and run it there"
+    assert f"models is {installation.ROOT / 'models'}, pipelines is" in check.found and "\n" not in check.found
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("name", ["models", "pipelines"])
+def test_a_package_of_the_same_name_in_the_current_folder_is_one_line(name, tmp_path):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("")
+    environment = os.environ | {"PYTHONPATH": str(checkout.ROOT)}
+    line = [sys.executable, "-m", "tools.doctor"]
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stdout == ""
+    expected = f"{name} is {tmp_path / name}, not of this checkout: cd {checkout.ROOT} and run it there"
+    assert done.stderr == f"tools.doctor: {expected}\n"
 
 
 def test_what_is_absent_is_told_with_its_command(monkeypatch, tmp_path):
@@ -74,7 +102,7 @@ def test_a_probe_of_real_data(data, capsys):
     assert doctor.main(["--data", str(data.train), "--seconds", "0.4", "--", *words]) == 0
     text = capsys.readouterr().out
     assert "limit: " in text
-    assert "mend: " in text
+    assert "to fix: " in text
     assert "training from the loader" in text
 
 

@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
 import tools.export
 import tools.exporting.onnx_file
+import tools.exporting.verified_export
 from models import load_encoder
 from pipelines import open_dataset
 from tests.support.datasets import photos
+from tests.support.images import smooth
 from tests.support.run_folders import files, write_checkpoint, write_measured_run, write_run
 from tools.export import main
 from tools.exporting.parity_check import real_images
@@ -56,8 +59,10 @@ def features(network, images_BCHW):
         return network.eval()(images_BCHW)
 
 
-def python_blocks(card):
-    return re.findall(r"```python\n(.*?)```", card.read_text(), re.DOTALL)
+def python_block(card, line):
+    """The lines of Python on a card that hold this line."""
+    blocks = re.findall(r"```python\n(.*?)```", card.read_text(), re.DOTALL)
+    return next(block for block in blocks if line in block)
 
 
 @pytest.mark.parametrize("layout", ["torchvision", "timm"])
@@ -74,7 +79,7 @@ def test_the_stock_class_computes_the_same(name, stem, size, layout, dataset, tm
 
     monkeypatch.chdir(tmp_path)
     space = {}
-    exec(python_blocks(tmp_path / "w.md")[1], space)
+    exec(python_block(tmp_path / "w.md", "model.eval()"), space)
     stock = worst(features(space["model"], images), expected)
     assert stock <= 1e-5
     if stem == "small":  # with the library's own max-pool the weights load too, and compute something else
@@ -99,7 +104,7 @@ def test_timms_vit_computes_the_same(width, dataset, tmp_path, monkeypatch, caps
     images = real_images(dataset, load_encoder(folder))
     monkeypatch.chdir(tmp_path)
     space = {}
-    exec(python_blocks(tmp_path / "w.md")[1], space)
+    exec(python_block(tmp_path / "w.md", "model.eval()"), space)
     stock = worst(features(space["model"], images), features(network, images).pooled)
     assert stock <= 1e-5
     with capsys.disabled():
@@ -147,19 +152,31 @@ def test_metadata_say_what_it_is(run, dataset, tmp_path):
     assert (encoder.step, encoder.samples_seen, encoder.mean) == (12, 192, dataset.mean)
 
 
-def test_the_card(run, tmp_path, monkeypatch):
+def test_the_card(run, tmp_path):
     assert main([str(run), str(tmp_path / "w.safetensors")]) == 0
     card = (tmp_path / "w.md").read_text()
     assert "| `knn-k20-t0.1-cosine-student` | top1 | 50.50 (40.00 to 61.50) | 12 of test | 12 |" in card
     assert "| `linear-cached` | top1 | 40.00 | 12 of test | 4 (not of these weights) |" in card
     assert "| `lr` | 0.1 | paper |" in card
-    monkeypatch.chdir(tmp_path)
-    from PIL import Image
 
-    Image.new("RGB", (40, 30), "red").save("photo.jpg")
-    space = {}
-    exec(python_blocks(tmp_path / "w.md")[0], space)
-    assert space["features"].shape == (1, 32)
+
+def test_every_way_to_load_that_the_card_shows_gives_the_same_features(run, tmp_path, monkeypatch):
+    """Those that need no import of this project stand first."""
+    assert main([str(run), str(tmp_path / "w.safetensors"), "--onnx", str(tmp_path / "w.onnx")]) == 0
+    card = tmp_path / "w.md"
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(smooth(37, 50, 3)).save("photo.jpg", quality=95)
+    own, plain = {}, {}
+    exec(python_block(card, "load_encoder"), own)
+    assert own["features"].shape == (1, 32)
+    exec(python_block(card, "np.einsum"), plain)
+    expected = own["encoder"].preprocess(Image.open("photo.jpg"))
+    torch.testing.assert_close(plain["images"], expected, rtol=0, atol=1e-3)  # the card rounds mean and deviation
+    exec(python_block(card, "import onnxruntime"), plain)
+    torch.testing.assert_close(torch.from_numpy(plain["features"]), own["features"], rtol=0, atol=1e-3)
+    text = card.read_text()
+    assert text.index("import onnxruntime") < text.index("np.einsum") < text.index("from models import load_encoder")
+    assert "needs the checkout on Python's path" in text and "fails in a folder that has a `models` of its own" in text
 
 
 def test_a_run_of_train_py(whole, data, tmp_path):
@@ -210,16 +227,17 @@ def test_weights_that_compute_something_else_leave_nothing(run, tmp_path, monkey
     def damaged(state, facts):
         return save(state | {"conv1.weight": state["conv1.weight"] * 1.001}, facts)
 
-    monkeypatch.setattr(tools.export, "save", damaged)
+    monkeypatch.setattr(tools.exporting.verified_export, "save", damaged)
     assert main([str(run), str(tmp_path / "out" / "w.safetensors")]) == 2
     assert re.search(
         r"read back differs from the run's backbone by \S+, more than 1e-05; nothing", capsys.readouterr().err
     )
     assert files(tmp_path / "out") == []
 
-    monkeypatch.setattr(
-        tools.export, "save", lambda state, facts: save(state | {"bn1.bias": state["bn1.bias"] * float("nan")}, facts)
-    )
+    def broken(state, facts):
+        return save(state | {"bn1.bias": state["bn1.bias"] * float("nan")}, facts)
+
+    monkeypatch.setattr(tools.exporting.verified_export, "save", broken)
     assert main([str(run), str(tmp_path / "out" / "w.safetensors")]) == 2
     assert "differs from the run's backbone by nan" in capsys.readouterr().err
     assert files(tmp_path / "out") == []

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from tools import fuzz
+from tools.fuzzing.campaign import Campaign
 from tools.fuzzing.mutations import IMAGES, edit_json, harmed
 
 
 def options(tmp_path: Path, subject: str, number: int, **changes: object) -> argparse.Namespace:
-    made = fuzz._options(["images", "--number", str(number), "--keep", str(tmp_path / "kept")])
+    made = fuzz.parse(["images", "--number", str(number), "--keep", str(tmp_path / "kept")])
     for name, value in {"subject": subject, **changes}.items():
         setattr(made, name, value)
     return made
@@ -24,15 +25,15 @@ def options(tmp_path: Path, subject: str, number: int, **changes: object) -> arg
 @pytest.mark.processes
 def test_it_notices_everything(tmp_path: Path) -> None:
     chosen = options(tmp_path, "tests.support.fuzz_canary:Canary", 10, memory=256, case_seconds=2)
-    fuzzing = fuzz.Fuzzing(chosen, tmp_path)
-    fuzzing.run()
-    found = {number: (stage, outcome) for number, stage, outcome, _ in fuzzing.findings}
+    campaign = Campaign(chosen, tmp_path)
+    campaign.run()
+    found = {number: (stage, outcome) for number, stage, outcome, _ in campaign.findings}
     assert found == {
         1: ("process", "CRASH"), 3: ("process", "HANG"), 5: ("python", "MEMORY"), 7: ("python", "CRASH"),
         8: ("canary", "WRONG"), 9: ("process", "CRASH"),
     }  # fmt: skip
-    assert fuzzing.cases == 10 and fuzzing.counts["canary"]["refused"] == 4
-    details = {number: detail for number, _, _, detail in fuzzing.findings}
+    assert campaign.cases == 10 and campaign.counts["canary"]["refused"] == 4
+    details = {number: detail for number, _, _, detail in campaign.findings}
     assert "exit code -11" in details[1] and "KeyError: 'unexpected'" in details[7]
     kept = fuzz.keep(chosen, 7, tmp_path / "scratch")
     assert (kept / "case").read_bytes() == b"7"
@@ -40,9 +41,9 @@ def test_it_notices_everything(tmp_path: Path) -> None:
 
 @pytest.mark.processes
 def test_it_notices_leaks(tmp_path: Path) -> None:
-    fuzzing = fuzz.Fuzzing(options(tmp_path, "tests.support.fuzz_canary:Leak", 60), tmp_path)
-    fuzzing.run()
-    assert [outcome for _, _, outcome, _ in fuzzing.findings] == ["LEAK"]
+    campaign = Campaign(options(tmp_path, "tests.support.fuzz_canary:Leak", 60), tmp_path)
+    campaign.run()
+    assert [outcome for _, _, outcome, _ in campaign.findings] == ["LEAK"]
 
 
 @pytest.mark.processes

@@ -11,7 +11,8 @@ pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installe
 
 from models.storage.checkpoint import write_manifest
 from tests.support import runs
-from tools.kill_test import differences, main
+from tools.kill_test import main
+from tools.reliability.run_differences import differences
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +37,7 @@ def test_a_kill_leaves_the_same_run(data, tmp_path, capsys):
 def test_a_run_that_cannot_start_is_told(tmp_path, capsys):
     assert main(["--out", str(tmp_path), "--", "--method", "nonsense"]) == 2
     assert "the run ended with exit code 2; see " in capsys.readouterr().err
-    assert "invalid choice: 'nonsense'" in (tmp_path / "whole.txt").read_text()
+    assert "invalid choice: 'nonsense'" in (tmp_path / "undisturbed.txt").read_text()
 
 
 def test_one_changed_bit_one_lost_and_one_changed_row_are_seen(whole, tmp_path):

@@ -20,7 +20,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 from tests.support import runs
 from tests.support.reported_runs import pictures, trained
 from tools import report
-from tools.reporting.map import tsne
+from tools.reporting.embedding_map import tsne
 from tools.reporting.neighbors import confusion
 
 pytestmark = pytest.mark.whole_run
@@ -131,7 +131,7 @@ def test_a_run_without_labels(tmp_path):
     out = run / "report"
     assert "kNN accuracy" in titles(out) and "Left out: the run had no labelled images to classify." in text(out)
     assert "Colours by class are left out" in text(out) and "no held-out ones are known" in text(out)
-    assert "Left out: it takes labels in both the training and the held-out images." in text(out)
+    assert "Left out: it needs labels of both the training and the held-out images." in text(out)
     assert not (out / "map-classes.png").exists() and not (out / "purity.png").exists()
     assert (out / "neighbors.png").exists() and list(out.glob("partners-*.png"))
 
@@ -156,7 +156,7 @@ def test_a_run_that_goes_on(clim, tmp_path):
         file.write('{"step": 13, "epoch"')  # being written
     assert report.main([str(run), *FEW]) == 0
     assert "<td>unfinished, step 12 of 12</td>" in text(run / "report")
-    assert "Left out with all that needs them: the run has no checkpoint yet." in text(run / "report")
+    assert "Left out, with everything that needs features: the run has no checkpoint yet." in text(run / "report")
 
 
 # ---- what is refused ----------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def test_a_missing_library(clim, monkeypatch, capsys):
 
 def test_a_folder_with_anything_else_is_left_alone(clim, tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("years")
-    assert f"{tmp_path} holds thesis.txt, which is not of a report" in refused(capsys, clim, "--out", tmp_path)
+    assert f"{tmp_path} holds thesis.txt, which is not part of a report" in refused(capsys, clim, "--out", tmp_path)
     assert "is not a folder" in refused(capsys, clim, "--out", tmp_path / "thesis.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -234,7 +234,7 @@ def test_a_full_disk_leaves_the_earlier_report(reported, clim, small_disk, capsy
     disk = small_disk(int(1.5 * size))
     out = shutil.copytree(reported, disk / "report")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    words = f"cannot write {out}: No space left on device; make room, or take another --out\n"
+    words = f"cannot write {out}: No space left on device; free some disk space, or take another --out\n"
     assert words in refused(capsys, clim, "--out", out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert [path.name for path in disk.iterdir()] == ["report"]

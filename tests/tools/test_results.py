@@ -1,4 +1,4 @@
-"""The README's tables are drawn from the files of tools/results/, and are what those hold."""
+"""The tables of the Markdown files are drawn from the files of tools/results/, and every one is up to date."""
 
 import json
 
@@ -76,5 +76,36 @@ def test_what_cannot_be_drawn_is_one_line(kind, content, message, tmp_path, caps
     assert error.count("\n") == 1
 
 
-def test_the_readme_is_up_to_date():
+def test_an_incomplete_mark_is_one_line(tmp_path, capsys):
+    (tmp_path / "b.json").write_text(json.dumps(BENCHMARK))
+    readme, table = tmp_path / "README.md", "<!-- drawn: loader b.json -->\n<!-- end -->\n"
+    for broken in ("<!-- drawn: loader b.json -->\n", "<!-- drawn: b.json -->\n<!-- end -->\n"):
+        readme.write_text(broken + table)
+        assert results.main(["--readme", str(readme)]) == 2
+        error = capsys.readouterr().err
+        assert "README.md: 2 marks, of which 1 " in error and error.count("\n") == 1
+        assert readme.read_text() == broken + table
+
+
+def test_every_markdown_file_of_the_project_is_drawn(tmp_path, monkeypatch, capsys):
+    """Files are named relative to the Markdown file; folders that are not the project's are left alone."""
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    old, texts = "<!-- drawn: loader {} -->\nold\n<!-- end -->\n", {}
+    for folder, name in ((".", "tools/results/b.json"), ("tools/benchmarks", "../results/b.json"), (".venv", "b.json")):
+        path = tmp_path / folder / "README.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(texts.setdefault(path, old.format(name)))
+    (tmp_path / "tools/results").mkdir()
+    (tmp_path / "tools/results/b.json").write_text(json.dumps(BENCHMARK))
+    assert results.main(["--check"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("a table is out of date; run: python -m tools.results\n") == 2 == error.count("\n")
+    assert all(path.read_text() == text for path, text in texts.items())
+    assert results.main([]) == results.main(["--check"]) == 0
+    assert [("162.07x" in path.read_text()) for path in texts] == [True, True, False]
+
+
+def test_all_tables_of_the_project_are_up_to_date():
+    files = {str(path.relative_to(results.ROOT)) for path in results.marked_files(results.ROOT)}
+    assert files >= {"tools/benchmarks/README.md", "tools/results/README.md"}
     assert results.main(["--check"]) == 0

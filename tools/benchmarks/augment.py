@@ -1,7 +1,8 @@
-"""The photometric part alone: uint8 pictures on the device to normalised views, beside kornia and torchvision v2.
+"""The photometric augmentation alone, from uint8 pictures on the device to normalised views: ours, kornia, torchvision.
 
-All do MoCo v2's colours with the same probabilities and strengths; what is not installed, or does not import, is left
-out by name. kornia and torchvision draw their random numbers in the run, ours come from the plan before it.
+All apply MoCo v2's colour augmentation with the same probabilities and strengths. A library that is not installed or
+cannot be imported is left out and named. kornia and torchvision draw their random numbers during the measurement; ours
+come from the plan and are computed before.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from pipelines.plan.views import contrastive
 from tools.benchmarks.measure import Case, Settings, milliseconds, peak_memory, take_turns
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_SIZES = ((32, 512), (224, 64))  # sides, and pictures of each on a CPU
-_ON_GPU = 8  # times as many on a GPU
+_SIZES = ((32, 512), (224, 64))  # side in pixels, and number of pictures on a CPU
+_ON_GPU = 8  # a GPU gets this many times as many pictures
 
 
 def cases(settings: Settings) -> Iterator[Case]:
@@ -30,23 +31,23 @@ def cases(settings: Settings) -> Iterator[Case]:
 
 
 def measure(side: int, count: int, settings: Settings) -> Case:
-    """Milliseconds for `count` pictures of side x side pixels."""
+    """Measure the milliseconds for `count` pictures of side x side pixels."""
     view = contrastive(side)
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8, generator=generator)
     images = images.permute(0, 3, 1, 2).to(settings.device)
-    functions, missing = {}, []
+    contenders, missing = {}, []
     for name, make in (("ours", _ours), ("kornia", _kornia), ("torchvision v2", _torchvision)):
         try:
-            functions[name] = make(view, images, settings)
+            contenders[name] = make(view, images, settings)
         except (ImportError, RuntimeError) as error:  # torchvision: "operator torchvision::nms does not exist"
             missing.append(f"{name} ({str(error).splitlines()[0]})")
     peaks = {}
-    for name, function in functions.items():
+    for name, function in contenders.items():
         function()  # compiles
         peaks[name] = peak_memory(function, settings.device)
     values = take_turns(
-        {name: milliseconds(function, settings.device) for name, function in functions.items()}, settings.repeats
+        {name: milliseconds(function, settings.device) for name, function in contenders.items()}, settings.repeats
     )
     facts = {"left out": ", ".join(missing)} if missing else {}
     return Case(f"{count} views at {side} px", "ms", values, peaks, facts)
@@ -76,7 +77,7 @@ def _kornia(view: View, images: Tensor, settings: Settings) -> Callable[[], obje
 def _torchvision(view: View, images: Tensor, settings: Settings) -> Callable[[], object]:
     from torchvision.transforms import v2
 
-    one = v2.Compose(
+    transform = v2.Compose(
         [
             v2.RandomApply([v2.ColorJitter(*view.jitter)], view.jitter_p),
             v2.RandomGrayscale(view.grayscale_p),
@@ -85,8 +86,8 @@ def _torchvision(view: View, images: Tensor, settings: Settings) -> Callable[[],
             v2.Normalize(_MEAN, _STD),
         ]
     )
-    # Its transforms draw once a call: pictures with numbers of their own go through one by one.
-    return _without_gradient(lambda: torch.stack([one(image) for image in images]).bfloat16())
+    # Each call of its transforms draws one set of random numbers, so pictures must be passed one by one.
+    return _without_gradient(lambda: torch.stack([transform(image) for image in images]).bfloat16())
 
 
 def _without_gradient(function: Callable[[], object]) -> Callable[[], object]:

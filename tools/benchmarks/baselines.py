@@ -1,4 +1,4 @@
-"""Exact search and k-means by faiss and by scikit-learn, as far as they are installed, for `selection`.
+"""Exact search and k-means by faiss and scikit-learn, which `selection` and `search` compare with.
 
 N samples of unit length, Q of them as queries, k neighbours, C clusters, D dimensions.
 """
@@ -19,11 +19,12 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Baseline:
-    """A library that does what selection needs.
+    """A library's search and k-means over N given samples.
 
     Attributes:
-        search: (queries [Q, D], k) to the k most similar of the N samples [Q, k], nearest first.
-        cluster: (C, iterations) to centroids [C, D] and the nearest centroid of every sample [N].
+        name: the name of the library.
+        search: (queries [Q, D], k) -> the numbers of the k most similar samples [Q, k], nearest first.
+        cluster: (C, iterations) -> centroids [C, D] and the number of each sample's nearest centroid [N].
     """
 
     name: str
@@ -32,7 +33,7 @@ class Baseline:
 
 
 def baselines(features_ND: Tensor, threads: int) -> list[Baseline]:
-    """Those that are installed, made ready for these samples; a missing one is named."""
+    """Return the baselines that are installed, prepared for these samples; print the name of a missing one."""
     found: list[Baseline] = []
     for make in (with_faiss, with_sklearn):
         try:
@@ -43,7 +44,7 @@ def baselines(features_ND: Tensor, threads: int) -> list[Baseline]:
 
 
 def with_faiss(rows_ND: Array, threads: int) -> Baseline:
-    """A flat index and its k-means, which is told to take all samples."""
+    """Return faiss's flat index, and its k-means over all samples (by default it would take a subset)."""
     import faiss
 
     faiss.omp_set_num_threads(threads)
@@ -55,9 +56,13 @@ def with_faiss(rows_ND: Array, threads: int) -> Baseline:
 
     def cluster(clusters: int, iterations: int) -> tuple[Tensor, Tensor]:
         found = faiss.Kmeans(
-            rows_ND.shape[1], clusters, niter=iterations, seed=1, max_points_per_centroid=len(rows_ND),
+            rows_ND.shape[1],
+            clusters,
+            niter=iterations,
+            seed=1,
+            max_points_per_centroid=len(rows_ND),
             min_points_per_centroid=1,
-        )  # fmt: skip
+        )
         found.train(rows_ND)
         return _tensor(found.centroids), _tensor(found.index.search(rows_ND, 1)[1][:, 0])
 
@@ -65,7 +70,7 @@ def with_faiss(rows_ND: Array, threads: int) -> Baseline:
 
 
 def with_sklearn(rows_ND: Array, threads: int) -> Baseline:
-    """Brute force and Lloyd's algorithm, from random samples."""
+    """Return scikit-learn's brute-force search, and its Lloyd's algorithm started from random samples."""
     from sklearn.cluster import KMeans
     from sklearn.neighbors import NearestNeighbors
     from threadpoolctl import threadpool_limits

@@ -1,13 +1,16 @@
-"""What a checkpoint costs training: steps beside whose start one is copied and written, and steps without.
+"""What a checkpoint costs training: windows of steps with a checkpoint written beside them, and windows without.
 
-MoCo with ResNet-18 and a queue of 65,536 keys of 128 numbers, batch 256, on batches that are there; in bfloat16, or in
-float32 on a CPU that does not multiply it: quick steps are those beside which a checkpoint costs most.
-A window is a few steps, several times as long as a write; a write that outlasts it is waited for, and counts. Windows
-with and without come in pairs, whose order alternates, so that a machine that slows down favours neither.
-"Share lost every 50 steps" is what a window with a checkpoint takes longer, the median of the pairs, as a share of 50
-steps: copying, and what writing takes from training. A window is a small part of 50 steps on a CPU, so that noise
-within it is as small a part of the share; the pairs' quartiles tell how much it is. "Copy" is how long a step waits.
-Checkpoints go into the folder for temporary files ($TMPDIR).
+MoCo with ResNet-18 and a queue of 65,536 keys of 128 numbers, batch size 256, on a batch that is ready. In bfloat16, or
+in float32 on a CPU that only emulates bfloat16: the faster the steps, the more a checkpoint costs beside them.
+
+A window is a few steps and several times as long as the writing of a checkpoint. If the writing lasts longer, the
+window waits for it, and that time counts. Windows with and without a checkpoint come in pairs whose order alternates,
+so that a machine that slows down favours neither. Checkpoints are written to the folder for temporary files ($TMPDIR).
+
+"share lost every 50 steps" is by how much a window with a checkpoint is longer (the median over the pairs), as a share
+of the duration of 50 steps. It includes copying, and what writing takes away from training. On a CPU a window is much
+shorter than 50 steps, so that noise within a window changes the share little; the quartiles over the pairs show how
+much. "copy ms" is how long a step waits for the copy.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from tools.benchmarks.measure import Case, Settings, milliseconds, synchronize
 from tools.run.checkpoint_writer import CheckpointWriter
 
 _BATCH, _QUEUE, _EVERY = 256, 65_536, 50
-_WRITES = 3  # times as long as a write is a window, at least
+_WRITES = 3  # a window is at least this many times as long as the writing of a checkpoint
 _WITH, _WITHOUT = "with a checkpoint", "without"
 
 
@@ -38,14 +41,14 @@ def cases(settings: Settings) -> Iterator[Case]:
 
 
 def of_network(width: int, batch_size: int, queue: int, settings: Settings) -> Case:
-    """Milliseconds of a window of steps, with a checkpoint at its start and without."""
+    """Measure the milliseconds of a window of steps, with a checkpoint at its start and without."""
     torch.manual_seed(0)
     device = torch.device(settings.device)
-    quick = multiplies_bfloat16(device)
-    dtype = torch.bfloat16 if quick else torch.float32
+    fast_bfloat16 = multiplies_bfloat16(device)
+    dtype = torch.bfloat16 if fast_bfloat16 else torch.float32
     recipe = resolve("moco", "cifar10", width=width, batch_size=batch_size, queue_size=queue)
     method = build("moco", recipe)
-    # torch's types do not know this argument
+    # torch's stub lacks memory_format beside a device
     method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     method.begin(0, 1000, 1)
     optimizer = build_optimizer(method.named_parameters(), "sgd", 0.01, 0.9, 5e-4)
@@ -54,7 +57,7 @@ def of_network(width: int, batch_size: int, queue: int, settings: Settings) -> C
     batch = Batch(views, index, index, 0)
 
     def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=quick):
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16):
             losses = method(batch)
         torch.autograd.backward(losses.total)
         optimizer.step()
@@ -75,7 +78,7 @@ def of_network(width: int, batch_size: int, queue: int, settings: Settings) -> C
             writer.wait()
 
         step()
-        save_alone()  # makes the memory of the copies
+        save_alone()  # allocates the memory of the copies
         writes = [milliseconds(save_alone, settings.device)() for _ in range(3)]
         alone = milliseconds(step, settings.device)()
         steps = min(_EVERY, math.ceil(_WRITES * statistics.median(writes) / alone))
@@ -100,10 +103,15 @@ def of_network(width: int, batch_size: int, queue: int, settings: Settings) -> C
     shares = [(one - other) / fifty for one, other in zip(values[_WITH], values[_WITHOUT], strict=True)]
     low, middle, high = statistics.quantiles(shares, n=4) if len(shares) > 1 else shares * 3
     facts = {
-        "share lost every 50 steps": round(middle, 5), "quartiles of the pairs": [round(low, 5), round(high, 5)],
-        "pairs": len(shares), "copy ms": round(statistics.median(copies), 1),
-        "copy and write ms, with nothing beside": round(statistics.median(writes), 1), "size MiB": round(size, 1),
-        "network": f"ResNet-18, width {width}", "batch": batch_size, "queue": queue,
+        "share lost every 50 steps": round(middle, 5),
+        "quartiles of the pairs": [round(low, 5), round(high, 5)],
+        "pairs": len(shares),
+        "copy ms": round(statistics.median(copies), 1),
+        "copy and write ms, with nothing beside": round(statistics.median(writes), 1),
+        "size MiB": round(size, 1),
+        "network": f"ResNet-18, width {width}",
+        "batch": batch_size,
+        "queue": queue,
         "precision": str(dtype).removeprefix("torch."),
-    }  # fmt: skip
+    }
     return Case(f"{steps} steps of moco", "ms", values, facts=facts)

@@ -1,14 +1,16 @@
-"""Evaluation: features of a data set beside the forward pass alone, and kNN beside scikit-learn's brute force.
+"""Evaluation: extracting features beside the forward pass alone, and kNN beside scikit-learn's brute force.
 
-extraction   `FeatureExtractor.local_features` as eval.py calls it, loading included, and the same network on batches
-             that are already there; "ours is better" below the second's name is the efficiency of the pass itself.
-             ResNet-18 at 32 px, bfloat16 and float32; on a small CPU of the first 2,048 images.
-             `--data FILE --sizes 60000` measures a pass that long, in bfloat16, where the network leaves the loader
-             the least time.
-kNN          10,000 queries, 512-d features, k = 200, on banks of `--sizes` images; scikit-learn's weighted
-             KNeighborsClassifier up to 50,000, which must give the same top-1.
+extraction   `FeatureExtractor.local_features` as eval.py calls it, loading included, beside the same network on batches
+             that are ready; the ratio "ours is better" of the latter is the efficiency of the extraction. ResNet-18 at
+             32 px, in bfloat16 and float32, over the first 2,048 images on a CPU and 50,000 on a GPU.
+             `--data FILE --sizes 60000` measures one pass of that length, in bfloat16 only, where the network is
+             fastest and the loader has the least time.
+kNN          10,000 queries, 512-d features, k = 200, banks of `--sizes` images. scikit-learn's weighted
+             KNeighborsClassifier takes part up to 50,000 images and must find the same top-1.
 
-python -m tools.benchmark evaluation --data cifar10.beton --json tools/results/2-cores-evaluation.json
+    python -m tools.benchmark evaluation --data cifar10.beton --json tools/results/2-cores-evaluation.json
+
+B queries, N images of a bank, C classes, D features.
 """
 
 from __future__ import annotations
@@ -35,12 +37,12 @@ from tools.benchmarks.loader import Images, converted
 from tools.benchmarks.measure import Case, Settings, milliseconds, peak_memory, synchronize, take_turns
 
 K, TEMPERATURE, CLASSES = 200, 0.1, 10
-COMPARED = 50_000  # images of a bank up to which scikit-learn takes part
+COMPARED = 50_000  # the largest bank with which scikit-learn takes part
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of one run."""
+    """The sizes of one run."""
 
     width: int = 64
     images: int = 2048
@@ -66,10 +68,10 @@ def cases(settings: Settings) -> Iterator[Case]:
 
 
 def extraction(dataset: Dataset, dtype: torch.dtype, sizes: Sizes, settings: Settings) -> Case:
-    """Images per second with the loader and without."""
+    """Measure the images per second of extraction, with the loader and on batches that are ready."""
     torch.manual_seed(0)
     network = build_backbone("resnet18", width=sizes.width, stem="small")
-    # torch's types do not know this argument
+    # torch's stub lacks memory_format beside a device
     network.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     number_N = np.arange(min(sizes.images, dataset.number))
     view = evaluation(32)
@@ -95,7 +97,7 @@ def extraction(dataset: Dataset, dtype: torch.dtype, sizes: Sizes, settings: Set
 
 @torch.no_grad()
 def forward(network: nn.Module, ready: list[Tensor]) -> list[Tensor]:
-    """Features of batches that are there."""
+    """Return the features of batches that are on the device."""
     found = []
     with evaluating(network):
         for images in ready:
@@ -105,7 +107,7 @@ def forward(network: nn.Module, ready: list[Tensor]) -> list[Tensor]:
 
 
 def neighbors(number: int, sizes: Sizes, settings: Settings) -> Case:
-    """Seconds of classifying all queries."""
+    """Measure the seconds that classifying all queries takes."""
     (bank_ND, labels_N), (query_BD, labels_B) = (
         clouds(count, sizes.dimensions, seed, settings.device) for seed, count in enumerate((number, sizes.queries))
     )
@@ -140,7 +142,7 @@ def neighbors(number: int, sizes: Sizes, settings: Settings) -> Case:
 
 
 def clouds(number: int, dimensions: int, seed: int, device: str) -> tuple[Tensor, Tensor]:
-    """Features [N, D] in `CLASSES` clouds that overlap, and their classes [N]."""
+    """Return random features [N, D] in `CLASSES` overlapping clouds, and their classes [N]."""
     generator = torch.Generator().manual_seed(seed)
     centre_CD = torch.randn(CLASSES, dimensions, generator=torch.Generator().manual_seed(9))
     label_N = torch.randint(CLASSES, (number,), generator=generator)
@@ -149,7 +151,7 @@ def clouds(number: int, dimensions: int, seed: int, device: str) -> tuple[Tensor
 
 
 def _rate(run: Callable[[], object], images: int, device: str) -> Callable[[], float]:
-    """A contender in images per second."""
+    """Return a contender that reports images per second."""
 
     def measure() -> float:
         synchronize(device)

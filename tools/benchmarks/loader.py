@@ -1,13 +1,14 @@
-"""The loader: crops and flips of several views of each JPEG, as uint8 on the device, from one .beton.
+"""The loader: crops and flips of several views of each JPEG, from one .beton to uint8 on the device.
 
-Ours, with each executor and with prefetching, beside what the two libraries offer for several views:
+Ours with each executor, prefetching included, beside what the two libraries offer for several views of an image:
 
-    FFCV Loader     one pipeline a view, which decodes (and compiles) once a view
-    DALI a view     one decode of a random part of the image (`image_random_crop`) and one resize a view
+    FFCV Loader     one pipeline for each view, which decodes the image (and compiles) for each view
+    DALI a view     one decode of a random region (`image_random_crop`) and one resize for each view
 
-"normalised" is what training gets: the first executor's views through the whole loader, as float32. With `--data` the
-views are cut from that data set, else from JPEGs made for the purpose. On a GPU DALI decodes there ("mixed"). Memory
-is what a contender takes until its first epoch is over: the GPU's, libraries' own pools included, or the process's.
+"ours, normalised" is what training gets: the views of the first executor through the complete loader, as float32. With
+`--data` the views are cut from that data set, otherwise from generated JPEGs. On a GPU, DALI decodes there ("mixed").
+Memory is what a contender takes until its first epoch is over: of the GPU, including the pools of libraries, or of the
+process.
 """
 
 from __future__ import annotations
@@ -25,23 +26,29 @@ import numpy as np
 import torch
 
 from pipelines import Dataset, View, make_loader, open_dataset
-from pipelines.executors.choose import make_executor
+from pipelines.executors.choose import EXECUTORS, make_executor
 from pipelines.executors.resident import decoded_bytes
 from pipelines.loader import cut_ahead
 from pipelines.plan.plan import Plan
 from pipelines.prefetch import Prefetch
 from tools.benchmarks.measure import Case, Settings, peak_memory, synchronize, take_turns
-from tools.benchmarks.stock_loaders import dali_epochs, ffcv_epochs
+from tools.benchmarks.reference_loaders import dali_epochs, ffcv_epochs
 from tools.conversion.convert import convert
 from tools.conversion.options import parse
 from tools.conversion.synthetic_images import write_jpegs
 
-Epochs = Callable[[int], Iterator[Any]]
+Epochs = Callable[[int], Iterator[Any]]  # the number of an epoch -> its batches
 
 
 @dataclass(frozen=True)
 class Images:
-    """Views of square JPEGs of one size."""
+    """Generated square JPEGs, and the views that are cut from them.
+
+    Attributes:
+        name: what the views are, for the title of the case.
+        side: the side of the JPEGs, in pixels.
+        number: the number of JPEGs.
+    """
 
     name: str
     side: int
@@ -65,31 +72,24 @@ def cases(settings: Settings) -> Iterator[Case]:
 
 
 def measure(images: Images, dataset: Dataset, settings: Settings) -> Case:
-    """Samples per second of every contender, and how long each one's first batch takes."""
+    """Measure the samples per second of each contender, its memory, and the time until its first batch."""
     device = torch.device(settings.device)
     contenders: dict[str, Callable[[], float]] = {}
     first_batch: dict[str, float] = {}
     memory: dict[str, float] = {}
     plan = Plan(dataset.heights, dataset.widths, images.views, images.batch_size)
-    size = (images.views, images.batch_size, settings.threads, device)
     makers: dict[str, Callable[[ExitStack], Epochs]] = {
-        **{f"ours, {name}": our_epochs(name, dataset, plan, settings) for name in ("ffcv", "resident", "dali")},
-        "ours, normalised": lambda stack: (
-            stack.enter_context(
-                make_loader(
-                    dataset, images.views, images.batch_size, loader="ffcv", device=device, threads=settings.threads
-                )
-            ).epoch
-        ),
-        "FFCV Loader": lambda stack: ffcv_epochs(dataset, *size),
-        "DALI a view": lambda stack: dali_epochs(dataset, *size),
+        **{f"ours, {name}": our_epochs(name, dataset, plan, settings) for name in EXECUTORS},
+        "ours, normalised": normalised_epochs(images, dataset, settings),
+        "FFCV Loader": lambda stack: ffcv_epochs(dataset, images.views, images.batch_size, settings.threads, device),
+        "DALI a view": lambda stack: dali_epochs(dataset, images.views, images.batch_size, settings.threads, device),
     }
     with ExitStack() as stack:
         for name, make in makers.items():
 
             def begin(name: str = name, make: Callable[[ExitStack], Epochs] = make) -> None:
                 started, epochs = time.perf_counter(), make(stack)
-                for batch in epochs(0):  # to its end: FFCV's Loader does not take it well when one leaves
+                for batch in epochs(0):  # to its end, because FFCV's Loader fails if an epoch is left early
                     synchronize(settings.device)
                     first_batch.setdefault(name, round(time.perf_counter() - started, 2))
                     del batch
@@ -107,7 +107,7 @@ def measure(images: Images, dataset: Dataset, settings: Settings) -> Case:
 
 
 def memory_taken(function: Callable[[], None], device: torch.device) -> float:
-    """MiB that are gone after a call; on a CPU, at its peak."""
+    """Return the MiB of GPU memory that a call takes and keeps; on a CPU, the MiB that it takes at its peak."""
     if device.type == "cpu":
         return peak_memory(function)
     torch.cuda.empty_cache()
@@ -117,13 +117,13 @@ def memory_taken(function: Callable[[], None], device: torch.device) -> float:
 
 
 def rate(epochs: Epochs, images: Images, settings: Settings) -> Callable[[], float]:
-    """A contender: samples/s of an epoch that it has not run yet."""
+    """Return a contender that runs the next epoch and returns its samples/s."""
     count = 0
 
     def run() -> float:
         nonlocal count
         count += 1
-        torch.set_num_threads(settings.threads)  # FFCV's Loader changes it
+        torch.set_num_threads(settings.threads)  # FFCV's Loader changes this number
         synchronize(settings.device)
         started, samples = time.perf_counter(), 0
         for batch in epochs(count):
@@ -136,7 +136,7 @@ def rate(epochs: Epochs, images: Images, settings: Settings) -> Callable[[], flo
 
 
 def our_epochs(name: str, dataset: Dataset, plan: Plan, settings: Settings) -> Callable[[ExitStack], Epochs]:
-    """Plan and executor behind the loader's prefetching, without the photometric part."""
+    """Return what opens an executor behind the loader's prefetching, without photometric augmentation."""
 
     def make(stack: ExitStack) -> Epochs:
         device = torch.device(settings.device)
@@ -156,8 +156,18 @@ def our_epochs(name: str, dataset: Dataset, plan: Plan, settings: Settings) -> C
     return make
 
 
+def normalised_epochs(images: Images, dataset: Dataset, settings: Settings) -> Callable[[ExitStack], Epochs]:
+    """Return what opens the complete loader with the executor ffcv."""
+
+    def make(stack: ExitStack) -> Epochs:
+        loading: dict[str, Any] = {"loader": "ffcv", "device": settings.device, "threads": settings.threads}
+        return stack.enter_context(make_loader(dataset, images.views, images.batch_size, **loading)).epoch
+
+    return make
+
+
 def converted(images: Images, folder: Path) -> Dataset:
-    """The images as a .beton, through the project's own conversion."""
+    """Generate the JPEGs and convert them to a .beton in `folder`."""
     source, target = folder / f"{images.side}", folder / f"{images.side}.beton"
     write_jpegs(source, images.number, images.side)
     convert(parse([str(source), str(target)]))

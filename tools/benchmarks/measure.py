@@ -1,7 +1,7 @@
-"""How every benchmark measures: contenders take turns in one process, medians count, noise is told.
+"""How every benchmark measures: contenders take turns in one process, medians are reported, noise is flagged.
 
-A case compares "ours", the first contender, with named others. Speed is a ratio of medians of one run: machines are
-shared and their speed changes from minute to minute, so numbers of two runs are never compared.
+A case compares "ours", the first contender, with named others. The result is the ratio of their medians in one run.
+Machines are shared and their speed changes from minute to minute, so numbers of two runs are never compared.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ import torch
 
 from pipelines.memory import release_memory
 
-NOISY = 0.25  # spread of the repeats, (largest - smallest) / median, above which a measurement is flagged
+NOISY = 0.25  # the spread of the repeats, (largest - smallest) / median, above which a measurement is flagged
 _MIB = 2**20
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line asks of every benchmark.
+    """The options of the command line, for all benchmarks.
 
     Attributes:
-        repeats: runs of each contender.
-        threads: that each may use.
+        repeats: the number of runs of each contender.
+        threads: the number of threads that a contender may use.
         device: "cpu" or "cuda".
-        data: a converted data set to measure on instead of images made for the purpose, or None.
-        sizes: numbers of samples, for what is measured over a data set's size.
+        data: a converted data set to measure on; None for generated images.
+        sizes: the numbers of samples, for benchmarks that measure how time grows with the data set.
     """
 
     repeats: int = 5
@@ -48,10 +48,10 @@ class Case:
 
     Attributes:
         name: what is measured, with its sizes.
-        unit: of the values; a unit that ends in "/s" is better when it is larger, any other when it is smaller.
-        values: the repeats of each contender; the first one is ours.
-        peak_mib: memory of a contender beyond what was there before it ran, in MiB.
-        facts: whatever else a reader needs to know.
+        unit: the unit of the values. For a unit that ends in "/s" larger is better, for any other smaller is better.
+        values: the measurements of each contender; the first contender is ours.
+        peak_mib: the memory that a contender needed beyond what was in use before it ran, in MiB.
+        facts: further facts that belong to the result.
     """
 
     name: str
@@ -61,20 +61,21 @@ class Case:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def median(self, contender: str) -> float:
+        """Return the median of a contender's measurements."""
         return statistics.median(self.values[contender])
 
     def spread(self, contender: str) -> float:
-        """(largest - smallest) / median of the repeats."""
+        """Return (largest - smallest) / median of a contender's measurements."""
         values = self.values[contender]
         return (max(values) - min(values)) / statistics.median(values)
 
     def ratio(self, contender: str) -> float:
-        """How many times better ours is than `contender`."""
+        """Return how many times better ours is than `contender`."""
         ours, other = self.median(next(iter(self.values))), self.median(contender)
         return ours / other if self.unit.endswith("/s") else other / ours
 
     def row(self) -> dict[str, Any]:
-        """The case as JSON."""
+        """Return the case as JSON."""
         return {
             "case": self.name,
             "unit": self.unit,
@@ -93,7 +94,7 @@ class Case:
 
 
 def take_turns(contenders: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """What each contender returns, `repeats` times, one after the other in every round."""
+    """Call each contender `repeats` times, all of them once in every round, and return what they returned."""
     values: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, run in contenders.items():
@@ -102,7 +103,7 @@ def take_turns(contenders: Mapping[str, Callable[[], float]], repeats: int) -> d
 
 
 def milliseconds(function: Callable[[], object], device: str = "cpu", times: int = 1) -> Callable[[], float]:
-    """A contender that returns how long one call of `function` takes, averaged over `times` calls."""
+    """Return a contender that returns how long a call of `function` takes, averaged over `times` calls."""
 
     def run() -> float:
         synchronize(device)
@@ -116,7 +117,7 @@ def milliseconds(function: Callable[[], object], device: str = "cpu", times: int
 
 
 def peak_memory(function: Callable[[], object], device: str = "cpu") -> float:
-    """MiB that a call of `function` needs at its peak beyond what was held before: resident memory, or the GPU's."""
+    """Return the MiB that a call needs at its peak beyond what was in use before: resident memory, or the GPU's."""
     if device != "cpu":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -124,23 +125,26 @@ def peak_memory(function: Callable[[], object], device: str = "cpu") -> float:
         function()
         torch.cuda.synchronize()
         return float(torch.cuda.max_memory_allocated() - before) / _MIB
-    release_memory()  # what is freed but kept would hide as much of what is needed
-    Path("/proc/self/clear_refs").write_text("5")  # the kernel starts the process's peak anew
+    release_memory()  # memory that is freed but not returned would be used again, unnoticed
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak of the resident memory
     before = _resident("VmRSS")
     function()
     return (_resident("VmHWM") - before) / _MIB
 
 
 def synchronize(device: str) -> None:
+    """Wait until a GPU has done what it was asked; on a CPU, do nothing."""
     if device != "cpu":
         torch.cuda.synchronize()
 
 
 def load_average() -> float:
+    """Return the mean number of busy processes over the last minute."""
     return os.getloadavg()[0]
 
 
-def _resident(what: str) -> int:
-    found = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+def _resident(field_name: str) -> int:
+    """Return a field of /proc/self/status, in bytes."""
+    found = re.search(rf"{field_name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1]) * 1024

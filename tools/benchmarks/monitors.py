@@ -1,7 +1,8 @@
-"""What the quality monitor costs: a measurement beside the epoch that it looks back on, data included in both.
+"""What the quality monitor costs: one measurement beside one epoch of training, both with loading.
 
-An epoch is reckoned from a few steps of 256 images. ResNet-18 at 32 px, bfloat16. `--data FILE` measures on a converted
-data set (its number of images decides how many the monitor looks at) instead of 50,000 images made for the purpose.
+The duration of an epoch is extrapolated from a few steps of 256 images. ResNet-18 at 32 px, bfloat16. `--data FILE`
+measures on a converted data set instead of 50,000 generated images; its size determines how many images the monitor
+uses.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pipelines.compiled import compile_hot_path
 from pipelines.plan.views import evaluation
 from tools.benchmarks.loader import Images, converted
 from tools.benchmarks.measure import Case, Settings, synchronize, take_turns
-from tools.benchmarks.step import Sizes, fed, made, speed, trainer
+from tools.benchmarks.step import Sizes, endless_batches, make_method, speed, trainer
 
 _PIXELS = 32
 
@@ -35,10 +36,10 @@ def cases(settings: Settings) -> Iterator[Case]:
             dataset = converted(Images("", _PIXELS, 50_000, sizes.batch_size, ()), Path(folder))
         else:
             dataset = open_dataset(settings.data)
-        method = made("msvq", sizes, settings)
+        method = make_method("msvq", sizes, settings)
         loading: dict[str, Any] = {"dtype": torch.bfloat16, "device": settings.device, "threads": settings.threads}
         monitor = QualityMonitor(dataset, evaluation(_PIXELS), method.views[0], **loading)
-        batches = fed(method, dataset, sizes, settings)
+        batches = endless_batches(method, dataset, sizes, settings)
         train = trainer(method, settings.device)
         train(next(batches))
 
@@ -55,7 +56,7 @@ def cases(settings: Settings) -> Iterator[Case]:
         values = take_turns({"a measurement": measurement, "an epoch of training": epoch}, settings.repeats)
         batches.close()
         monitor.close()
-    name = f"msvq, {len(monitor.chosen_N):,} of {dataset.number:,} images looked at"
+    name = f"msvq, {len(monitor.chosen_N):,} of {dataset.number:,} images measured"
     case = Case(name, "seconds", values)
     share = 1 / case.ratio("an epoch of training")
     facts = {"share of an epoch": round(share, 4), "network": f"ResNet-18, width {sizes.width}"}

@@ -1,10 +1,10 @@
-"""MSVQ's step as the paper's code writes it, for `step.py` to compare with: float32, eager, one forward a view.
+"""MSVQ's training step in plain PyTorch, which `step.py` compares with: float32, eager, one forward pass per view.
 
-Plain PyTorch: contiguous memory, batch norm in groups by a reshape, whole similarity matrices, softmax and logarithm
-written one after the other, queues as plain tensors. It shares with ours the network's layout and nothing else.
-Follows the specification in arXiv 2305.05370; it is no copy of released code.
+Contiguous memory, batch norm in groups by a reshape, complete similarity matrices, softmax and logarithm one after the
+other, queues as plain tensors. It shares the architecture of the network with ours and nothing else. It follows the
+specification in arXiv 2305.05370 and is not a copy of released code.
 
-B batch, D embedding, K queue.
+B batch, D embedding, K queue; images [N, C, H, W].
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from models.networks.heads import mlp
 
 
 class ReshapedBatchNorm(nn.BatchNorm2d):
-    """Batch norm of `splits` interleaved groups, by reading the groups as channels."""
+    """Batch norm with statistics per group of `splits` interleaved groups, computed by turning groups into channels."""
 
     def __init__(self, channels: int, splits: int) -> None:
         super().__init__(channels)
@@ -40,7 +40,7 @@ class ReshapedBatchNorm(nn.BatchNorm2d):
 
 
 class PaperMsvq:
-    """Student, two teachers, two queues, SGD; `step` trains on one batch of four views."""
+    """A student, two teachers, two queues and SGD; `step` trains on one batch of four views."""
 
     def __init__(self, width: int, splits: int = 8, hidden: int = 2048, dim: int = 128, queue_size: int = 4096) -> None:
         backbone = build_backbone("resnet18", width, "small", batch_norm=lambda c: ReshapedBatchNorm(c, splits))
@@ -51,13 +51,13 @@ class PaperMsvq:
         self.optimizer = torch.optim.SGD(self.student.parameters(), 0.06, momentum=0.9, weight_decay=5e-4)
 
     def to(self, device: str) -> None:
-        """Moves everything; the optimizer has no state yet."""
+        """Move networks and queues to a device. Call it before the first step, while the optimizer has no state."""
         for network in (self.student, *self.teachers):
             network.to(device)
         self.queues = [queue_DK.to(device) for queue_DK in self.queues]
 
     def step(self, views: Sequence[Tensor]) -> Tensor:
-        """One training step; the loss."""
+        """Make one training step on a strong and three weak views [B, 3, s, s]; return the loss."""
         with torch.no_grad():
             for teacher, momentum in zip(self.teachers, (0.99, 0.95), strict=True):
                 for mine, theirs in zip(teacher.parameters(), self.student.parameters(), strict=True):
@@ -65,12 +65,12 @@ class PaperMsvq:
         strong, *weak = views
         student_BD = F.normalize(self.student(strong), dim=1)
         keys = [self._key(self.teachers[t], view) for t, view in zip((0, 0, 1), weak, strict=True)]
-        parts = []
+        losses = []
         for key_BD, queue in zip(keys, (0, 0, 1), strict=True):
             queue_DK = self.queues[queue].clone().detach()
             soft_BK = F.softmax(key_BD @ queue_DK / 0.04, dim=1)
-            parts.append(-(soft_BK * F.log_softmax(student_BD @ queue_DK / 0.1, dim=1)).sum(1).mean())
-        loss = sum(parts[1:], parts[0]) / 3
+            losses.append(-(soft_BK * F.log_softmax(student_BD @ queue_DK / 0.1, dim=1)).sum(1).mean())
+        loss = sum(losses[1:], losses[0]) / 3
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         self.optimizer.step()
@@ -82,6 +82,6 @@ class PaperMsvq:
     @staticmethod
     @torch.no_grad()
     def _key(teacher: nn.Module, view: Tensor) -> Tensor:
-        """A teacher's keys from a shuffled batch."""
+        """Return a teacher's keys, computed on a shuffled batch."""
         order = torch.randperm(len(view), device=view.device)
         return F.normalize(teacher(view[order]), dim=1)[torch.argsort(order)]

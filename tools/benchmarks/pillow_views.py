@@ -1,7 +1,8 @@
-"""What most projects load views with: Pillow transforms in the worker processes of a torch DataLoader.
+"""The usual way to load views, to compare with: Pillow transforms in the worker processes of a torch DataLoader.
 
 Operations, order and probabilities are those of a `View`; random numbers come from Python's generator, as usual.
-torchvision's transforms are not used: they do not import beside every build of torch, and call these same functions.
+torchvision's transforms would call the same functions of Pillow; they are not used because torchvision cannot be
+imported with every build of torch.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from pipelines import Dataset as Converted
 from pipelines import View
+from pipelines.formats.encoded import EncodedImages
 
 
 class PillowViews(Dataset[tuple[Tensor, ...]]):
-    """The views of pictures in memory, decoded or as JPEGs, made one sample at a time; normalised float32 [3, s, s]."""
+    """A torch data set of pictures in memory, decoded or as JPEGs. A sample is its views, float32 [3, s, s] each."""
 
     def __init__(
         self,
@@ -52,7 +54,7 @@ class PillowViews(Dataset[tuple[Tensor, ...]]):
 
 
 def transform(picture: Image.Image, view: View) -> Image.Image:
-    """One view of a picture."""
+    """Return one random view of a picture."""
     left, top, width, height = random_box(picture.width, picture.height, view)
     side = (view.size, view.size)
     x = picture.resize(side, Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
@@ -70,7 +72,7 @@ def transform(picture: Image.Image, view: View) -> Image.Image:
 
 
 def random_box(width: int, height: int, view: View) -> tuple[int, int, int, int]:
-    """RandomResizedCrop's box (left, top, width, height); the whole picture after ten draws that do not fit."""
+    """Draw RandomResizedCrop's box (left, top, width, height); the complete picture if ten draws do not fit."""
     low, high = view.scale or (1.0, 1.0)
     for _ in range(10):
         area = width * height * random.uniform(low, high)
@@ -82,7 +84,7 @@ def random_box(width: int, height: int, view: View) -> tuple[int, int, int, int]
 
 
 def jitter(x: Image.Image, strengths: Sequence[float]) -> Image.Image:
-    """ColorJitter: brightness, contrast, saturation and hue in random order."""
+    """Apply ColorJitter: brightness, contrast, saturation and hue in random order."""
     enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
     for operation in random.sample(range(4), 4):
         strength = strengths[operation]
@@ -92,23 +94,21 @@ def jitter(x: Image.Image, strengths: Sequence[float]) -> Image.Image:
             x = enhancers[operation](x).enhance(random.uniform(max(0.0, 1 - strength), 1 + strength))
         else:
             h, s, v = x.convert("HSV").split()
-            turned = np.array(h) + np.uint8(round(255 * random.uniform(-strength, strength)) % 256)
-            x = Image.merge("HSV", (Image.fromarray(turned), s, v)).convert("RGB")
+            rotated = np.array(h) + np.uint8(round(255 * random.uniform(-strength, strength)) % 256)
+            x = Image.merge("HSV", (Image.fromarray(rotated), s, v)).convert("RGB")
     return x
 
 
 def pictures_of(dataset: Converted, decoded: bool) -> list[bytes | NDArray[np.uint8]]:
-    """All images of a .beton of JPEGs in memory: as they are stored, or decoded."""
-    data = np.memmap(dataset.path, dtype=np.uint8, mode="r")
-    table = dataset.table
-    spans = zip(table.offset.tolist(), table.size.tolist(), strict=True)
-    stored = [data[offset : offset + size].tobytes() for offset, size in spans]
+    """Return all images of a data set in memory: as files as they are stored, or decoded, [H, W, 3] each."""
+    with EncodedImages(dataset) as images:
+        stored = [images.image_file(number).tobytes() for number in range(len(images))]
     if not decoded:
         return list(stored)
     return [np.array(Image.open(io.BytesIO(one)).convert("RGB")) for one in stored]
 
 
 def pillow_loader(data: PillowViews, batch_size: int, batches: int, workers: int) -> DataLoader[tuple[Tensor, ...]]:
-    """Epochs of `batches` random batches, so that the workers, which live on, rest between two epochs."""
+    """Return a loader with epochs of `batches` random batches. Its persistent workers are idle between two epochs."""
     sampler = RandomSampler(data, replacement=True, num_samples=batches * batch_size)
     return DataLoader(data, batch_size, sampler=sampler, num_workers=workers, persistent_workers=True)

@@ -1,12 +1,12 @@
-"""A whole training step, data included: beside the same step on batches that are there, and beside plain code.
+"""A complete training step with loading, beside the same step on a batch that is ready, and beside plain code.
 
-    pipeline efficiency   MSVQ and CLIM (32 and 24 px, every step mixed): what the loader leaves of the step's speed.
-                          "ours is better" below the name of the step without data is the efficiency itself.
-    against plain code    MSVQ's step as the paper's code writes it (`paper_msvq.py`), fed by Pillow transforms in a
-                          DataLoader; and forward and backward alone: the four forward passes and one backward pass.
+    pipeline efficiency   MSVQ and CLIM (32 and 24 px, every step mixed): what is left of the speed of the step alone
+                          when the loader feeds it. It is the ratio "ours is better" of "batch already there".
+    a whole step          MSVQ, beside MSVQ in plain PyTorch (`paper_msvq.py`) fed by Pillow transforms in a
+                          DataLoader, and beside its four forward passes and one backward pass alone.
 
-ResNet-18 at 32 px, batch 256, bfloat16 (the plain code float32). Such a step takes seconds on a small CPU: a run is two
-steps. `--data FILE` measures on a converted data set instead of images that are made for the purpose.
+ResNet-18 at 32 px, batch size 256, bfloat16 (the plain code float32). On a small CPU such a step takes seconds, so a
+run is two steps there. `--data FILE` measures on a converted data set instead of generated images.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tools.run.cuda_graphs import compile_backbones
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the network and of one run."""
+    """The sizes of the network and of one run."""
 
     width: int = 64
     batch_size: int = 256
@@ -58,9 +58,9 @@ def cases(settings: Settings) -> Iterator[Case]:
 
 
 def efficiency(name: str, dataset: Dataset, sizes: Sizes, settings: Settings) -> Case:
-    """Samples per second with the loader and without."""
-    method = made(name, sizes, settings)
-    batches = fed(method, dataset, sizes, settings)
+    """Measure the samples per second with the loader and on a batch that is ready."""
+    method = make_method(name, sizes, settings)
+    batches = endless_batches(method, dataset, sizes, settings)
     ready = next(batches)
     train = trainer(method, settings.device)
     train(ready)
@@ -78,16 +78,16 @@ def efficiency(name: str, dataset: Dataset, sizes: Sizes, settings: Settings) ->
 
 
 def against_plain_code(dataset: Dataset, sizes: Sizes, settings: Settings) -> Case:
-    """MSVQ's samples per second: ours, the plain code's, and those of forward and backward alone."""
-    method = made("msvq", sizes, settings)
+    """Measure MSVQ's samples per second: ours, the plain code's, and those of forward and backward passes alone."""
+    method = make_method("msvq", sizes, settings)
     data = PillowViews(pictures_of(dataset, decoded=True), method.views, dataset.mean, dataset.std)
     pillow = iter_forever(pillow_loader(data, sizes.batch_size, sizes.steps, settings.threads))
     plain = PaperMsvq(sizes.width)
     plain.to(settings.device)
-    plain.step([view.to(settings.device) for view in next(pillow)])  # starts the workers before any thread of ours
+    plain.step([view.to(settings.device) for view in next(pillow)])  # workers must be forked before threads start
     for _ in range(sizes.steps - 1):
-        next(pillow)  # to the end of the epoch, where they rest
-    batches = fed(method, dataset, sizes, settings)
+        next(pillow)  # to the end of the epoch, after which the workers are idle
+    batches = endless_batches(method, dataset, sizes, settings)
     ready = next(batches)
     train, alone = trainer(method, settings.device), forward_and_backward(method, settings.device)
     train(ready)
@@ -107,13 +107,13 @@ def against_plain_code(dataset: Dataset, sizes: Sizes, settings: Settings) -> Ca
     return Case("msvq: a whole step", "samples/s", values, facts=_facts(sizes))
 
 
-def made(name: str, sizes: Sizes, settings: Settings) -> Method:
-    """The method with its CIFAR-10 recipe, on the device."""
+def make_method(name: str, sizes: Sizes, settings: Settings) -> Method:
+    """Build a method with its CIFAR-10 recipe on the device."""
     torch.manual_seed(0)
-    other: dict[str, Any] = {"resolutions": (32, 24)} if name == "clim" else {}
-    recipe = resolve(name, "cifar10", width=sizes.width, batch_size=sizes.batch_size, **other)
+    changed: dict[str, Any] = {"resolutions": (32, 24)} if name == "clim" else {}
+    recipe = resolve(name, "cifar10", width=sizes.width, batch_size=sizes.batch_size, **changed)
     method = build(name, recipe)
-    # torch's types do not know this argument
+    # torch's stub lacks memory_format beside a device
     method.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     method.begin(0, 1000, 1)
     if settings.device == "cuda":
@@ -121,16 +121,21 @@ def made(name: str, sizes: Sizes, settings: Settings) -> Method:
     return method
 
 
-def fed(method: Method, dataset: Dataset, sizes: Sizes, settings: Settings) -> Any:
-    """Batches without end; CLIM's with random partners, all of them mixed: the most that a step can ask of a loader."""
+def endless_batches(method: Method, dataset: Dataset, sizes: Sizes, settings: Settings) -> Any:
+    """Yield batches without end. CLIM's have random partners and are all mixed, the most that a loader can be asked."""
     pairing = None
     if len({view.size for view in method.views}) > 1:
         start, pool = np.arange(dataset.number), np.random.default_rng(0).permutation(dataset.number)
         pairing = Pairing(pool.astype(np.int32), start, np.ones(dataset.number, np.int32), 1.0, 1.0)
     loader = make_loader(
-        dataset, method.views, sizes.batch_size, dtype=torch.bfloat16,
-        threads=settings.threads, device=settings.device, compile=settings.device != "cpu",
-    )  # fmt: skip
+        dataset,
+        method.views,
+        sizes.batch_size,
+        dtype=torch.bfloat16,
+        threads=settings.threads,
+        device=settings.device,
+        compile=settings.device != "cpu",
+    )
     with loader:
         epoch = 0
         while True:
@@ -139,7 +144,7 @@ def fed(method: Method, dataset: Dataset, sizes: Sizes, settings: Settings) -> A
 
 
 def trainer(method: Method, device: str) -> Callable[[Batch], object]:
-    """One step of the method as train.py makes it."""
+    """Return a function that makes one training step of the method, as train.py does."""
     optimizer = build_optimizer(method.named_parameters(), "sgd", 0.01, 0.9, 5e-4)
 
     def train(batch: Batch) -> object:
@@ -155,7 +160,7 @@ def trainer(method: Method, device: str) -> Callable[[Batch], object]:
 
 
 def forward_and_backward(method: Method, device: str) -> Callable[[Batch], object]:
-    """The student's forward and backward pass and three of a teacher, nothing else."""
+    """Return a function that makes the student's forward and backward pass and three forward passes of a teacher."""
     student = method.get_submodule("student")
 
     def passes(batch: Batch) -> object:
@@ -172,7 +177,7 @@ def forward_and_backward(method: Method, device: str) -> Callable[[Batch], objec
 
 
 def speed(train: Callable[[Any], object], batches: Iterator[Any], sizes: Sizes, device: str) -> float:
-    """Samples per second of one run. A loader has its queue full before and fills it again before it ends."""
+    """Return the samples per second of one run. A loader's prefetch queue is full both before and after it."""
     synchronize(device)
     started = time.perf_counter()
     for batch in islice(batches, sizes.steps):
@@ -182,6 +187,7 @@ def speed(train: Callable[[Any], object], batches: Iterator[Any], sizes: Sizes, 
 
 
 def iter_forever(loader: Any) -> Iterator[Any]:
+    """Yield the batches of endless epochs."""
     while True:
         yield from loader
 

@@ -1,8 +1,8 @@
 """Loader and augmentation together, from stored JPEGs to normalised views, beside Pillow transforms in a DataLoader.
 
-Two cases: MSVQ's four views (one strong, three weak) at 32 px, where the DataLoader gets its pictures decoded and in
-memory, and two 224 px and four 96 px views of photos, all with MoCo v2's augmentation, where it gets JPEGs in memory.
-`--data FILE` measures the case that fits the size of the images in it; else images are made for both.
+Two cases: MSVQ's four views (one strong, three weak) at 32 px, for which the DataLoader has decoded pictures in memory;
+and two views of 224 px and four of 96 px of photos, all with MoCo v2's augmentation, for which it has JPEGs in memory.
+`--data FILE` measures the case that fits the size of its images; otherwise images are generated for both cases.
 """
 
 from __future__ import annotations
@@ -28,7 +28,14 @@ from tools.benchmarks.pillow_views import PillowViews, pictures_of, pillow_loade
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a case draws, and how much of it one run makes."""
+    """The sizes of a case.
+
+    Attributes:
+        name: the title of the case.
+        side: the side of the images, in pixels.
+        number: the number of images.
+        batches: the number of batches of one run.
+    """
 
     name: str
     side: int
@@ -39,7 +46,7 @@ class Sizes:
 
 
 def msvq_views() -> tuple[View, ...]:
-    """One strong and three weak views at 32 px, as the CIFAR-10 recipe has them."""
+    """Return MSVQ's views in the CIFAR-10 recipe: one strong and three weak ones at 32 px."""
     settings = resolve("msvq", "cifar10").settings
     assert isinstance(settings, MsvqSettings)
     return (*settings.views(1), *[settings.weak(settings.weak_flip)] * 3)
@@ -66,12 +73,16 @@ def cases(settings: Settings) -> Iterator[Case]:
 
 
 def measure(sizes: Sizes, dataset: Dataset, settings: Settings) -> Case:
-    """Samples per second of whole, short epochs: a contender's threads and workers rest while another one runs."""
+    """Measure the samples per second of short epochs.
+
+    A run is a complete epoch, so that the threads and workers of a contender are idle while another one runs.
+    """
     decoded = sizes.side <= 64
     data = PillowViews(pictures_of(dataset, decoded), sizes.views, dataset.mean, dataset.std)
-    fewer = max(2, sizes.batches // 5) // settings.threads * settings.threads or settings.threads  # it is slower
+    # The DataLoader is slower, so it gets fewer batches: a multiple of its workers.
+    fewer = max(2, sizes.batches // 5) // settings.threads * settings.threads or settings.threads
     pillow = pillow_loader(data, sizes.batch_size, fewer, settings.threads)
-    for _ in pillow:  # its workers start before any thread of ours
+    for _ in pillow:  # its workers must be forked before threads start
         pass
 
     def ours(dtype: torch.dtype) -> Callable[[], float]:
@@ -95,7 +106,7 @@ def measure(sizes: Sizes, dataset: Dataset, settings: Settings) -> Case:
 
 
 def rate(epoch: Iterable[Any], batch_size: int, device: str = "cpu") -> float:
-    """Samples per second of an epoch, its start included."""
+    """Return the samples per second of an epoch, including its start."""
     synchronize(device)
     started, count = time.perf_counter(), 0
     for batch in epoch:

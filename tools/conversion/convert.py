@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from pipelines.formats.registry import FORMATS
 from pipelines.printable import printable
 from tools.conversion.convert_source import Written, check_targets, convert_source, target
 from tools.conversion.encode import Settings
@@ -20,23 +21,24 @@ from tools.staging import Staging
 
 @contextmanager
 def no_progress(total: int) -> Iterator[Progress]:
-    """Tells nobody how far a conversion is."""
+    """A progress report that goes nowhere."""
     yield lambda count: None
 
 
 def convert(
     arguments: argparse.Namespace, progress: Callable[[int], AbstractContextManager[Progress]] = no_progress
 ) -> tuple[Source, list[Written]]:
-    """Converts the source that a parsed command line names; all of its splits are written, or none is.
+    """Convert the source that a parsed command line names; all of its splits are written, or none.
 
     Args:
-        arguments: of `options.parse`.
-        progress: given the number of images, a context whose value is told how many were just done.
+        arguments: from `options.parse`.
+        progress: given the number of images, returns a context manager; its value is called with the number of images
+            that were just done.
 
     Raises:
         BadFiles, SourceError, TargetError, WorkerError, OSError: nothing was written.
     """
-    out, form, part = arguments.out, arguments.format, arguments.shard
+    out, form, part = arguments.out, FORMATS[arguments.format], arguments.shard
     check_targets(out, [TRAIN], arguments.force, form, part)
     check_exists(arguments.source)
     settings = Settings(arguments.max_size, arguments.quality, arguments.max_pixels)
@@ -44,13 +46,13 @@ def convert(
     with _staging(target(out, TRAIN, part)) as staging:
         source = find_source(arguments.source, staging.folder, arguments.follow_links)
         check_targets(out, list(source.splits), arguments.force, form, part)
-        whole = [len(items) for items in source.splits.values()]
-        with progress(sum(whole) if part is None else sum(len(part.range(images)) for images in whole)) as advance:
+        counts = [len(items) for items in source.splits.values()]
+        with progress(sum(counts) if part is None else sum(len(part.range(images)) for images in counts)) as advance:
             return source, convert_source(source, out, staging, options, advance)
 
 
 def merge(arguments: argparse.Namespace) -> list[Written]:
-    """Joins the parts of a conversion that was split over machines.
+    """Join the parts of a conversion that was split over machines.
 
     Raises:
         SourceError, TargetError: nothing was changed.
@@ -68,8 +70,8 @@ def _staging(out: Path) -> Staging:
         )
     for folder in staging.unclear:
         print(
-            f"note: another conversion to {printable(str(out))} runs or was killed, which cannot be told on a file "
-            f"system without locks; if none runs, remove {printable(str(folder))}",
+            f"note: another conversion to {printable(str(out))} runs or was killed, and without locks on this file "
+            f"system nobody can tell which; if none runs, remove {printable(str(folder))}",
             file=sys.stderr,
         )
     return staging

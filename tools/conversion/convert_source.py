@@ -1,4 +1,4 @@
-"""From a recognised source to finished files: all splits are written, or none is."""
+"""From a recognised source to finished files: all splits are written, or none."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.formats import shard_format
-from pipelines.formats.card import card_path, names_path
+from pipelines.formats.card import part_path, skipped_path
+from pipelines.formats.format import Format
+from pipelines.formats.registry import format_of
 from pipelines.printable import printable
-from tools.conversion.shard_parts import Part, part_file
+from tools.conversion.shard_parts import Part
 from tools.conversion.source import TRAIN, Source
 from tools.conversion.write_split import Options, Progress, convert_split
 from tools.staging import Staging, TargetError
@@ -25,38 +26,40 @@ class BadFiles(ValueError):
 
 @dataclass(frozen=True)
 class Written:
-    """A finished split: its file or folder, and its card (of a part, what it says of itself)."""
+    """A finished split: its file or folder, and its card (for one machine's part, what it says of itself)."""
 
     path: Path
     card: dict[str, Any]
 
 
 def target(out: Path, suffix: str, part: Part | None = None) -> Path:
-    """photos.beton, and for the split "test" photos-test.beton."""
+    """Return where a split goes: photos.beton, and for the split "test" photos-test.beton."""
     path = out if suffix == TRAIN else out.with_name(f"{out.stem}-{suffix}{out.suffix}")
     return path if part is None else part.path(path)
 
 
-def skipped_path(path: Path) -> Path:
-    return path / "skipped.txt" if path.is_dir() else Path(f"{path}.skipped.txt")
+def check_targets(out: Path, suffixes: list[str], force: bool, form: Format, part: Part | None = None) -> None:
+    """Refuse, before any work, to replace what must not be replaced.
 
-
-def check_targets(out: Path, suffixes: list[str], force: bool, form: str, part: Part | None = None) -> None:
-    """Refuses, before any work, what must not be replaced.
+    Args:
+        suffixes: keys of the splits.
+        force: whether files of an earlier conversion are replaced.
+        form: the format to write.
 
     Raises:
-        TargetError: a file is in the way, by name.
+        TargetError: a file or folder is in the way; the message names it.
     """
     for suffix in suffixes:
         path = target(out, suffix, part)
-        if form == "beton" and path.is_dir():
-            raise TargetError(f"the target {printable(str(path))} is a folder; give a file name, such as photos.beton")
-        if form == "shards" and path.exists() and not (path.is_dir() and _replaceable(path)):
+        if not form.is_folder and path.is_dir():
             raise TargetError(
-                f"the target {printable(str(path))} exists and holds no shards; give the name of a folder to make"
+                f"the target {printable(str(path))} is a folder; give a file name, such as photos{form.suffix}"
             )
-        files = (path, card_path(path), names_path(path)) if form == "beton" else (path,)
-        for existing in files:
+        if form.is_folder and path.exists() and not _replaceable(path):
+            raise TargetError(
+                f"the target {printable(str(path))} exists and holds no {form.name}; give the name of a folder to make"
+            )
+        for existing in form.files_at(path):
             if existing.exists() and not force:
                 raise TargetError(
                     f"the target {printable(str(existing))} exists; give another name, or --force to replace it"
@@ -64,14 +67,17 @@ def check_targets(out: Path, suffixes: list[str], force: bool, form: str, part: 
 
 
 def _replaceable(folder: Path) -> bool:
-    return shard_format.is_shard_folder(folder) or part_file(folder).is_file() or not any(folder.iterdir())
+    """Whether it is a folder that conversion may have made, or an empty one."""
+    return folder.is_dir() and (
+        format_of(folder) is not None or part_path(folder).is_file() or not any(folder.iterdir())
+    )
 
 
 def convert_source(source: Source, out: Path, staging: Staging, options: Options, progress: Progress) -> list[Written]:
-    """Converts every split, or a part of each, into the staging folder and moves what is finished to its place.
+    """Convert every split, or a part of each, into the staging folder, and then give all of them their names.
 
     Raises:
-        BadFiles: some files are bad and bad ones are not to be skipped, or none is good. Nothing was written.
+        BadFiles: some files are bad and `skip_bad` is off, or all are bad. Nothing was written.
         SourceError: a converted source is damaged. Nothing was written.
         OSError, WorkerError: nothing was written.
     """
@@ -88,19 +94,17 @@ def convert_source(source: Source, out: Path, staging: Staging, options: Options
     made = [staging.folder / written.path.name for written in done]
     if bad:
         write_skipped(made[0], bad)
-    places: list[tuple[Path, Path]] = []
-    for a, written in zip(made, done, strict=True):
-        if options.format == "shards":
-            places.append((a, written.path))
-        else:  # the card moves last: until it is there, what lies under the name is told to be another file
-            companions = (lambda path: path, names_path, skipped_path, card_path)
-            places += [(companion(a), companion(written.path)) for companion in companions]
-    moves = [(a, b) for a, b in places if a.exists()]
-    staging.commit(moves, remove=[b for a, b in places if not a.exists()])  # the latter of an earlier conversion
+    moves = [
+        pair
+        for a, written in zip(made, done, strict=True)
+        for pair in zip(options.format.files_at(a), options.format.files_at(written.path), strict=True)
+    ]
+    obsolete = [b for a, b in moves if not a.exists()]  # of an earlier conversion
+    staging.commit([(a, b) for a, b in moves if a.exists()], remove=obsolete)
     return done
 
 
 def write_skipped(path: Path, bad: list[tuple[str, str]]) -> None:
-    """Lists (name, reason) of what was left out, beside a file or in a folder."""
+    """Write the list of skipped files, (name, reason), among the companions of the data set at `path`."""
     lines = "".join(f"{printable(name)}: {printable(reason)}\n" for name, reason in bad)
     skipped_path(path).write_text(lines, encoding="utf-8")

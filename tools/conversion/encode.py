@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipelines.formats.image_table import JPEG, MAX_SIDE, RAW
 from tools.conversion.jpeg_check import decodes_cleanly
 
-JPEG, RAW = 0, 1  # the file format's numbers, repeated so that workers need not import the pipeline
 UNTOUCHED, REENCODED, STORED_RAW = 0, 1, 2
 KINDS = ("untouched", "re-encoded", "raw")
 
@@ -26,7 +26,6 @@ MAX_PIXELS = 100_000_000  # larger ones are taken for decompression bombs: up to
 COSTLY = {"JPEG2000": 4, "WEBP": 2}  # formats whose decoders hold so many times as much, so that fewer pixels are taken
 SCAN, MAX_SCANS = b"\xff\xda", 500  # of a progressive JPEG: 10 are usual, and a small file can ask for millions
 STRIP = 1 << 20  # pixels that are turned into RGB at once
-MAX_SIDE = 65535  # of the file format
 RAW_LIMIT = 12 * 1024  # bytes
 DEFAULT_QUALITY = 95
 LEVELS = np.arange(256, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""A data set that was converted before as a source: its images are taken over byte for byte."""
+"""A data set that was converted before as a source: its images are copied byte for byte."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from pipelines.formats.card import DatasetError, card_path
 from pipelines.formats.dataset import image_names
 from pipelines.formats.opening import open_dataset
-from pipelines.formats.shard_format import is_shard_folder
+from pipelines.formats.registry import format_of
 from pipelines.printable import printable
 from tools.conversion.byte_locations import ByteRange, Item, Kept
 from tools.conversion.source import TRAIN, Source
@@ -17,7 +17,7 @@ from tools.conversion.tree import SourceError
 
 
 def _complete(card: dict[str, Any]) -> bool:
-    """Whether it has what is told at the end; training needs none of it, so opening does not ask."""
+    """Whether a card has the values that conversion prints; training needs none of them, so opening does not check."""
     settings = card.get("settings")
     if type(card.get("labelled")) is not int or not isinstance(settings, dict):
         return False
@@ -31,12 +31,12 @@ def _complete(card: dict[str, Any]) -> bool:
 
 
 def converted(path: Path) -> Source | None:
-    """The images of a .beton or a folder of shards; None if the path is neither.
+    """Return the images of a data set in any on-disk format; None if the path is none.
 
     Raises:
-        SourceError: it is one and cannot be used.
+        SourceError: it is a data set and cannot be used.
     """
-    if not (is_shard_folder(path) if path.is_dir() else path.suffix == ".beton" or card_path(path).is_file()):
+    if format_of(path) is None:
         return None
     try:
         dataset = open_dataset(path)

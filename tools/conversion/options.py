@@ -7,9 +7,10 @@
 
 A source with several splits gives one result for each: OUT.beton for training and OUT-test.beton, OUT-val.beton beside
 it. Each has its card: OUT.beton.json, or OUT/card.json. Either all of them are written or none; what a killed
-conversion leaves is cleared away by the next one to the same OUT.
+conversion leaves behind is removed by the next one to the same OUT.
 
-SOURCE may also be a .beton or a folder of shards: the images are taken over byte for byte, none is encoded again.
+SOURCE may also be a converted data set, a .beton or a folder of shards: its images are copied byte for byte, none is
+encoded again.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.formats.image_table import PIXEL_BOUND
+from pipelines.formats.registry import FORMATS
 from pipelines.printable import printable
 from pipelines.threads import usable_cores
 from tools.command_line import Failure, OneLineParser
@@ -27,7 +29,9 @@ from tools.conversion.encode import DEFAULT_QUALITY, MAX_PIXELS, RAW_LIMIT
 from tools.conversion.shard_parts import Part
 
 
-def _whole(low: int, high: int) -> Any:
+def _integer(low: int, high: int) -> Any:
+    """Return a parser of whole numbers in a range."""
+
     def parse(text: str) -> int:
         if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
             raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {low} to {high}")
@@ -48,7 +52,7 @@ def _part(text: str) -> Part:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The options of a conversion or a merge.
+    """Parse the options of a conversion or a merge.
 
     Raises:
         Failure: an unknown option, a wrong value, or options that do not go together.
@@ -78,12 +82,13 @@ def _parser() -> OneLineParser:
         nargs="?",
         help="what to write: data/photos.beton, or the folder data/photos-shards",
     )
+    summaries = "; ".join(f"{form.name}: {form.summary}" for form in FORMATS.values())
     made.add_argument(
-        "--format", choices=["beton", "shards"], default="beton", help="beton, FFCV's (the default), or shards"
+        "--format", choices=list(FORMATS), default=next(iter(FORMATS)), help=f"{summaries} (default: %(default)s)"
     )
     made.add_argument(
         "--shard-size",
-        type=_whole(1, 1 << 20),
+        type=_integer(1, 1 << 20),
         default=512,
         metavar="MIB",
         help="bound of one shard in MiB (default: %(default)s)",
@@ -96,23 +101,30 @@ def _parser() -> OneLineParser:
         "machine the same SOURCE and options",
     )
     made.add_argument(
-        "--merge", type=Path, metavar="OUT", help="join the parts of OUT, when all are there and whole, and remove them"
+        "--merge",
+        type=Path,
+        metavar="OUT",
+        help="join the parts of OUT, when all are there and complete, and remove them",
     )
     made.add_argument(
         "--max-size",
-        type=_whole(1, 65535),
+        type=_integer(1, 65535),
         metavar="N",
         help="reduce images whose longer side has more than N pixels (default: keep their size)",
     )
     made.add_argument(
         "--quality",
-        type=_whole(1, 100),
+        type=_integer(1, 100),
         metavar="N",
         help=f"JPEG quality 1 to 100 of images that must be encoded again (default: {DEFAULT_QUALITY}, and raw without "
         f"loss up to {RAW_LIMIT // 1024} KiB of pixels); JPEGs that need no change are kept byte for byte",
     )
     made.add_argument(
-        "--workers", type=_whole(1, 1024), default=usable_cores(), metavar="N", help="processes (default: %(default)s)"
+        "--workers",
+        type=_integer(1, 1024),
+        default=usable_cores(),
+        metavar="N",
+        help="processes (default: %(default)s)",
     )
     made.add_argument("--force", action="store_true", help="replace files that exist")
     made.add_argument(
@@ -120,7 +132,7 @@ def _parser() -> OneLineParser:
     )
     made.add_argument(
         "--max-pixels",
-        type=_whole(1, PIXEL_BOUND),
+        type=_integer(1, PIXEL_BOUND),
         default=MAX_PIXELS,
         metavar="N",
         help="images of more pixels are bad files, known from their header before they are decoded; half as many for "
@@ -138,9 +150,15 @@ def _check_usage(arguments: argparse.Namespace) -> None:
         return
     if arguments.source is None or arguments.out is None:
         raise Failure("give SOURCE and OUT, or --merge OUT")
-    if arguments.format == "shards" and arguments.out.suffix == ".beton":
+    form, out = FORMATS[arguments.format], arguments.out
+    for other in FORMATS.values():
+        if other is not form and other.suffix and out.suffix == other.suffix:
+            raise Failure(
+                f"{printable(out.name)} is a name for --format {other.name}; for --format {form.name} give OUT without "
+                f"{other.suffix}, such as {printable(str(out.with_suffix('')))}-{form.name}{form.suffix}"
+            )
+    if arguments.shard and not form.splittable:
+        able = " or ".join(other.name for other in FORMATS.values() if other.splittable)
         raise Failure(
-            f"shards are a folder; give OUT without .beton: {printable(str(arguments.out.with_suffix('')))}-shards"
+            f"--shard needs --format {able}; {form.name} can be made of the merged result without encoding again"
         )
-    if arguments.format == "beton" and arguments.shard:
-        raise Failure("--shard needs --format shards; a .beton can be made of the merged result without encoding again")

@@ -1,7 +1,7 @@
-"""Joins the parts of a conversion that was split over machines: every byte is checked, no image is encoded again.
+"""Join the parts of a conversion that was split over machines: every byte is checked, no image is encoded again.
 
-The tars are linked to their new names (copied where the file system has no links), the indexes joined, and what the
-parts could not know is computed from all of them; so order, checksum, mean and deviation are those of one machine.
+The tars are linked to their new names (copied where the file system has no links), and the indexes are joined. What the
+parts could not know is computed from all of them, so order, checksum, mean and deviation are those of one machine.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.formats.card import DatasetError, names_path, write_card
+from pipelines.formats.card import DatasetError, names_path, part_path, write_card
 from pipelines.formats.digests import content_checksum, hexadecimal
 from pipelines.formats.opening import open_dataset, read_digests
 from pipelines.formats.regular_file import content
 from pipelines.formats.shard_format import (
     INDEX,
+    SHARDS,
     checked_shards,
-    folder_facts,
+    file_facts,
     index_bytes,
     read_index,
     sample_digests,
@@ -31,7 +32,7 @@ from pipelines.formats.shard_format import (
 )
 from pipelines.printable import printable
 from tools.conversion.convert_source import Written, check_targets, target, write_skipped
-from tools.conversion.shard_parts import JOB, MOMENTS, PART_FORMAT, Part, found_parts, part_file
+from tools.conversion.shard_parts import JOB, MOMENTS, PART_FORMAT, Part, found_parts
 from tools.conversion.source import TRAIN
 from tools.conversion.split_statistics import describe
 from tools.conversion.tree import SourceError
@@ -42,7 +43,7 @@ _LONG = ("images", "card", "classes")  # what a message does not quote
 
 
 def merge_parts(out: Path, staging: Staging, force: bool) -> list[Written]:
-    """Joins the parts of `out` and of its other splits, and removes them when the result has its name.
+    """Join the parts of `out` and of its other splits, and remove them when the result has its name.
 
     Raises:
         SourceError: a part is missing, doubled, truncated, damaged or of another conversion, by name.
@@ -50,7 +51,7 @@ def merge_parts(out: Path, staging: Staging, force: bool) -> list[Written]:
     """
     first = _cards(out)
     splits = next(iter(first.values()))[1]["job"]["splits"]
-    check_targets(out, splits, force, "shards")
+    check_targets(out, splits, force, SHARDS)
     done: list[Written] = []
     remove: list[Path] = []
     for suffix in splits:
@@ -70,7 +71,11 @@ def merge_parts(out: Path, staging: Staging, force: bool) -> list[Written]:
 
 
 def _cards(path: Path) -> dict[Part, tuple[Path, dict[str, Any]]]:
-    """Every part's folder and what it says of itself, when all parts are there and of one conversion."""
+    """Return every part's folder and what it says of itself.
+
+    Raises:
+        SourceError: a part is missing, or belongs to another conversion.
+    """
     folders = found_parts(path) if path.parent.is_dir() else {}
     if not folders:
         raise SourceError(
@@ -110,11 +115,11 @@ def _said(card: dict[str, Any], key: str) -> str:
 
 
 def _read_part(folder: Path, part: Part) -> dict[str, Any]:
-    """What a part says of itself, compared with its name and its files."""
+    """Return what a part says of itself, after comparing it with its name and its files."""
     name = printable(folder.name)
     again = f"convert it again with --shard {part.number}/{part.of} --force, or copy the folder again"
     try:
-        card: dict[str, Any] = json.loads(content(part_file(folder)))
+        card: dict[str, Any] = json.loads(content(part_path(folder)))
         if card["format"] != PART_FORMAT:
             raise SourceError(f"{name} is no part of a conversion; {again}")
         if tuple(card["part"]) != part:
@@ -129,14 +134,14 @@ def _read_part(folder: Path, part: Part) -> dict[str, Any]:
         raise
     except OSError as error:
         missing = Path(error.filename).name if error.filename else "a file"
-        raise SourceError(f"{name} is not whole: {missing}: {error.strerror}; {again}") from None
+        raise SourceError(f"{name} is not complete: {missing}: {error.strerror}; {again}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise SourceError(f"{name} is damaged: {error}; {again}") from None
     return card
 
 
 def _merge_split(made: Path, cards: dict[Part, tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
-    """Makes the folder of one split; returns its card."""
+    """Make the folder of one split; return its card."""
     made.mkdir()
     records, moments = [], []
     origin: list[Path] = []  # the part of each shard
@@ -161,7 +166,7 @@ def _merge_split(made: Path, cards: dict[Part, tuple[Path, dict[str, Any]]]) -> 
         file.flush()
         os.fsync(file.fileno())
     card = _card([card for _, card in cards.values()], joined, np.concatenate(moments))
-    card["file"] = folder_facts(made, len(origin))
+    card["file"] = file_facts(made)
     write_card(made, card)
     _check_images(made, joined, origin)
     return card
@@ -191,7 +196,7 @@ def _card(parts: list[dict[str, Any]], records: NDArray[Any], moments: NDArray[n
 
 
 def _check_images(made: Path, records: NDArray[Any], origin: list[Path]) -> None:
-    """Reads every image once: a part whose tar is as long as it should be may still have been copied badly."""
+    """Read every image once, because a tar with the right length may still have been copied badly."""
     try:
         dataset = open_dataset(made, check="none")  # the next line reads all
         found = np.frombuffer(read_digests(dataset), dtype=records["digest"].dtype)

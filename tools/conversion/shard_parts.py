@@ -1,9 +1,9 @@
 """One conversion split over machines: which images a part has, and what it says of itself.
 
     photos-shards.part-1-of-2/    shards and index as in the finished data set, names, and instead of the card
-                                  part.json (what was asked, and how far this is it) and moments.npy [N, 6]
+                                  part.json (what was asked for, and which part this is) and moments.npy [N, 6]
 
-A part's keys are the images' numbers in the whole source, so that the merge need not touch a tar.
+A part's keys are the images' numbers in the complete source, so that the merge need not change a tar.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines.formats.shard_format import PART
 from tools.conversion.byte_locations import ByteRange, Item, Kept, Planes
 from tools.conversion.encode import Settings
 from tools.conversion.source import Source, byte_order
@@ -21,7 +20,7 @@ from tools.conversion.split_statistics import created_by
 
 MOMENTS = "moments.npy"
 PART_FORMAT = "likeness-part"
-# What is compared between parts, in the order in which a difference is told, in the words of the message.
+# What is compared between parts, in the order in which a difference is reported, and its name in the message.
 JOB = {
     "source": "source",
     "layout": "layout of the source",
@@ -45,26 +44,23 @@ class Part(NamedTuple):
     of: int
 
     def range(self, images: int) -> range:
-        """The images of this part, among those of the whole split in their order."""
+        """Return the numbers of this part's images, among the images of the split."""
         return range((self.number - 1) * images // self.of, self.number * images // self.of)
 
     def path(self, target: Path) -> Path:
+        """Return the folder of this part of the data set `target`."""
         return target.with_name(f"{target.name}.part-{self.number}-of-{self.of}")
 
 
 def found_parts(target: Path) -> dict[Part, Path]:
-    """The folders beside the target that are named as its parts."""
+    """Return the folders beside the target whose names are those of its parts."""
     pattern = re.compile(re.escape(target.name) + r"\.part-([0-9]{1,6})-of-([0-9]{1,6})", re.DOTALL)
     matches = [(pattern.fullmatch(path.name), path) for path in target.parent.iterdir()]
     return dict(sorted((Part(int(match[1]), int(match[2])), path) for match, path in matches if match))
 
 
-def part_file(folder: Path) -> Path:
-    return folder / PART
-
-
 def job(source: Source, items: list[Item], settings: Settings, skip_bad: bool) -> dict[str, Any]:
-    """What was asked: equal for all parts of one conversion, on whatever machine and under whatever path."""
+    """Return what was asked for: equal for all parts of one conversion, on any machine and under any path."""
     return {
         "source": source.name,
         "layout": source.kind,
@@ -82,10 +78,10 @@ def job(source: Source, items: list[Item], settings: Settings, skip_bad: bool) -
 
 
 def _fingerprint(items: list[Item]) -> str:
-    """Checksum of the images' names and labels and, in an archive, of their places there."""
+    """Return a checksum of the images' names and labels and, in an archive, of their byte ranges."""
     digest = hashlib.blake2b(digest_size=16)
     for item in items:
         content = item.content.place if isinstance(item.content, Planes | Kept) else item.content
-        place = content[1:] if isinstance(content, ByteRange) else ()  # without the path
-        digest.update(byte_order(f"{item.name}\0{item.label}\0{place}\n"))
+        where = content[1:] if isinstance(content, ByteRange) else ()  # without the path
+        digest.update(byte_order(f"{item.name}\0{item.label}\0{where}\n"))
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What `tools.convert` says on a terminal: progress, what was written, and which files are bad."""
+"""What `tools.convert` prints on a terminal: progress, what was written, and which files are bad."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipelines.formats.card import card_path
+from pipelines.formats.card import card_path, skipped_path
 from pipelines.printable import printable
-from tools.conversion.convert_source import Written, skipped_path
+from tools.conversion.convert_source import Written
 from tools.conversion.source import Source
 from tools.conversion.write_split import Progress as Advance
 
-LISTED = 20  # bad files that are named; the rest is counted
+LISTED = 20  # bad files that are named; the others are counted
 
 
 @contextmanager
 def progress_bar(total: int) -> Iterator[Advance]:
-    """A bar with rate and time left on a terminal; nothing elsewhere."""
+    """Show a bar with rate and time left on a terminal, and nothing elsewhere."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda count: None
@@ -47,6 +47,7 @@ def progress_bar(total: int) -> Iterator[Advance]:
 
 
 def list_bad(bad: list[tuple[str, str]], full_list: Path | None) -> None:
+    """Print (name, reason) of bad files, and where all of them are listed."""
     for name, reason in bad[:LISTED]:
         print(f"  {printable(name)}: {printable(reason)}", file=sys.stderr)
     if len(bad) > LISTED:
@@ -55,6 +56,7 @@ def list_bad(bad: list[tuple[str, str]], full_list: Path | None) -> None:
 
 
 def summarise(source: Source, written: list[Written], seconds: float) -> None:
+    """Print what was converted, and how fast."""
     for note in source.notes:
         print(f"note: {note}", file=sys.stderr)
     number = sum(split.card["number"] for split in written)
@@ -66,13 +68,15 @@ def summarise(source: Source, written: list[Written], seconds: float) -> None:
 
 
 def list_written(written: list[Written]) -> None:
+    """Print one line for each split, and the files that were skipped."""
     for split in written:
         card = split.card
         stored = ", ".join(f"{count:,} {kind}" for kind, count in card["settings"]["stored"].items() if count)
         line = f"  {printable(str(split.path))}: {card['number']:,} images ({card['labelled']:,} labelled; {stored}), "
         line += f"{card['file']['bytes'] / 1e6:.1f} MB"
-        if "shards" in card["file"]:
-            line += f" in {len(card['file']['shards'])} shards"
+        for kind, lengths in card["file"].items():
+            if isinstance(lengths, list):  # the lengths of many files of one kind
+                line += f" in {len(lengths)} {kind}"
         if "mean" in card:  # else it is a part
             mean, std = (" ".join(f"{value:.4f}" for value in card[key]) for key in ("mean", "std"))
             line += f", mean {mean}, std {std}; card {card_path(split.path).name}"

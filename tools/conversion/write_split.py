@@ -1,4 +1,4 @@
-"""One split of a source into the staging folder: encoded in order, written as a .beton or as shards, and described."""
+"""Write one split of a source into the staging folder: encoded in order, in the chosen format, with its companions."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.formats import beton_format, shard_format
-from pipelines.formats.beton_writer import BetonWriter, SampleError, page_size_for
-from pipelines.formats.card import names_path, write_card, write_json, write_names
+from pipelines.formats.card import names_path, part_path, write_card, write_json, write_names
 from pipelines.formats.digests import DIGEST_SIZE, content_checksum, hexadecimal
-from pipelines.formats.shard_writer import ShardWriter
+from pipelines.formats.format import Format, Sample, SampleError, Writer, WriterOptions
+from pipelines.formats.registry import WRITERS
 from tools.conversion.byte_locations import ByteRange, Item, Kept
 from tools.conversion.encode import KINDS, MAX_PIXELS, Settings
-from tools.conversion.encoding_pool import Stored, encode_all
-from tools.conversion.shard_parts import MOMENTS, PART_FORMAT, Part, job, part_file
+from tools.conversion.encoding_pool import encode_all
+from tools.conversion.shard_parts import MOMENTS, PART_FORMAT, Part, job
 from tools.conversion.source import TRAIN, Source
 from tools.conversion.split_statistics import describe
 from tools.conversion.tree import SourceError
 
-Progress = Callable[[int], None]  # told the number of images that were just done
-Add = Callable[[Stored, Item, bytes, int], object]  # an encoded image, its item, digest and number in the source
+Progress = Callable[[int], None]  # called with the number of images that were just done
 
 
 @dataclass(frozen=True)
@@ -34,12 +32,15 @@ class Options:
     """How to convert.
 
     Attributes:
-        format: "beton" or "shards".
-        shard_size: bytes, bound of a shard.
+        format: the on-disk format to write.
+        settings: how images are stored.
+        workers: number of encoding processes.
+        skip_bad: whether bad files are left out; else one of them stops the conversion.
+        shard_size: bytes, bound of one file in a format that has many.
         part: the part to convert of every split; None = all.
     """
 
-    format: str
+    format: Format
     settings: Settings
     workers: int
     skip_bad: bool
@@ -49,7 +50,15 @@ class Options:
 
 @dataclass(frozen=True)
 class _Content:
-    """What was stored, in index order: names, sides and labels, digests, moments [N, 6], and how many of each kind."""
+    """What was stored of N images, in index order.
+
+    Attributes:
+        names: of the images in the source.
+        heights, widths, labels: [N].
+        digests: 16 bytes an image, joined.
+        moments: [N, 6], as in `encoding_pool.Chunk`.
+        stored: number of images of each of `encode.KINDS`.
+    """
 
     names: list[str]
     heights: NDArray[np.int32]
@@ -61,14 +70,14 @@ class _Content:
 
 
 def _largest(items: list[Item]) -> int:
-    """Bytes of the largest file of a split, as far as it can be asked cheaply."""
+    """Return the bytes of the largest file of a split, as far as they are known without reading it."""
     largest = 0
     for item in items:
         place = item.content.place if isinstance(item.content, Kept) else item.content
         if isinstance(place, ByteRange):
             size = max(place.size, place.unpacked)
             if size < 0:
-                with contextlib.suppress(OSError):  # told when it is read
+                with contextlib.suppress(OSError):  # reported when it is read
                     size = os.stat(place.path).st_size
             largest = max(largest, size)
     return min(largest, 3 * MAX_PIXELS)
@@ -77,50 +86,45 @@ def _largest(items: list[Item]) -> int:
 def convert_split(
     source: Source, suffix: str, path: Path, options: Options, bad: list[tuple[str, str]], progress: Progress
 ) -> dict[str, Any]:
-    """Writes one split and its companions; returns the card. Bad files are appended to `bad`."""
-    part, whole = options.part, source.splits[suffix]
-    # What is bad in the listing belongs to no image: the first part of the first split tells it.
-    told_before = 0 if suffix == TRAIN and (part is None or part.number == 1) else len(bad)
-    numbers = range(len(whole)) if part is None else part.range(len(whole))
-    items = whole[numbers.start : numbers.stop]
-    if options.format == "beton":
-        with BetonWriter(path, len(items), page_size_for(_largest(items))) as writer:
+    """Write one split and its companions to `path`, which does not exist yet; return the card.
 
-            def add(image: Stored, item: Item, digest: bytes, number: int) -> None:
-                writer.add(image.mode, image.height, image.width, item.label, image.data)
+    Args:
+        suffix: the split's key in `source.splits`.
+        bad: (name, reason) of bad files; those of this split are appended.
+        progress: called with the number of images that were just done.
 
-            content = _fill(add, items, 0, options, bad, progress)
-        facts = beton_format.file_facts(path) if content.names else {}
-    else:
-        path.mkdir()
-        with ShardWriter(path, len(items), options.shard_size) as shards:
-
-            def add(image: Stored, item: Item, digest: bytes, number: int) -> None:
-                shards.add(image.mode, image.height, image.width, item.label, image.data, digest, number)
-
-            content = _fill(add, items, numbers.start, options, bad, progress)
-        facts = shard_format.folder_facts(path, shards.shards)
+    Returns:
+        the card; that of a part says what the merge compares, and that of a split without a good image only its number.
+    """
+    part, all_items = options.part, source.splits[suffix]
+    # Files that were bad when the source was listed belong to no image: the first part of the first split reports them.
+    reported_before = 0 if suffix == TRAIN and (part is None or part.number == 1) else len(bad)
+    numbers = range(len(all_items)) if part is None else part.range(len(all_items))
+    items = all_items[numbers.start : numbers.stop]
+    writer_options = WriterOptions(len(items), _largest(items), options.shard_size)
+    with WRITERS[options.format.name](path, writer_options) as writer:
+        content = _fill(writer, items, numbers.start, options, bad, progress)
     settings = {
         "max_size": options.settings.max_size,
         "quality": options.settings.quality,
         "stored": content.stored,
         "ignored": source.ignored,
-        "skipped": [[name, reason] for name, reason in bad[told_before:]],
+        "skipped": [[name, reason] for name, reason in bad[reported_before:]],
     }
     if part is not None:
-        return _write_part(source, whole, path, options, part, content, settings, facts)
+        return _write_part(source, all_items, path, options, part, content, settings)
     if not content.names:
         return {"number": 0}
     write_names(path, content.names)
-    card = _card(source, content, settings) | {"file": facts}
+    card = _card(source, content, settings) | {"file": options.format.file_facts(path)}
     write_card(path, card)
     return card
 
 
 def _fill(
-    add: Add, items: list[Item], first: int, options: Options, bad: list[tuple[str, str]], progress: Progress
+    writer: Writer, items: list[Item], first: int, options: Options, bad: list[tuple[str, str]], progress: Progress
 ) -> _Content:
-    """Encodes the items, the first of which is number `first` of the source, and adds them in their order."""
+    """Encode the items, the first of which is number `first` of the source, and add them in their order."""
     names: list[str] = []
     facts = np.zeros((len(items), 3), dtype=np.int64)
     digests: list[bytes] = []
@@ -136,8 +140,9 @@ def _fill(
                 bad.append((item.name, image))
                 continue
             digest = chunk.digests[good * DIGEST_SIZE : (good + 1) * DIGEST_SIZE]
+            number = first + position - 1
             try:
-                add(image, item, digest, first + position - 1)
+                writer.add(Sample(image.mode, image.height, image.width, item.label, image.data, digest, number))
             except SampleError as error:
                 bad.append((item.name, str(error)))
             else:
@@ -165,16 +170,26 @@ def _fill(
 def _card(source: Source, content: _Content, settings: dict[str, Any]) -> dict[str, Any]:
     if source.card is None:
         made = describe(
-            source.name, source.kind, source.classes, content.heights, content.widths, content.labels,
-            content.digests, content.moments,
-        )  # fmt: skip
+            source.name,
+            source.kind,
+            source.classes,
+            content.heights,
+            content.widths,
+            content.labels,
+            content.digests,
+            content.moments,
+        )
         return made | {"settings": settings}
     check_copy(source.card, content_checksum(content.digests, content.labels))
     return dict(source.card)
 
 
 def check_copy(card: dict[str, Any], checksum: str) -> None:
-    """Refuses images that are not those of the converted data set that they were taken from."""
+    """Refuse images that differ from those of the converted data set that they were copied from.
+
+    Raises:
+        SourceError: the card has another checksum.
+    """
     if card["checksum"] != checksum:
         raise SourceError(
             f"the images of the source are damaged (content checksum {checksum}, its card says {card['checksum']}); "
@@ -184,14 +199,14 @@ def check_copy(card: dict[str, Any], checksum: str) -> None:
 
 def _write_part(
     source: Source,
-    whole: list[Item],
+    all_items: list[Item],
     path: Path,
     options: Options,
     part: Part,
     content: _Content,
     settings: dict[str, Any],
-    facts: dict[str, Any],
 ) -> dict[str, Any]:
+    """Write the companions of one machine's part; return what the part says of itself."""
     write_names(path, content.names)
     with open(path / MOMENTS, "xb") as file:
         np.save(file, content.moments, allow_pickle=False)
@@ -201,10 +216,10 @@ def _write_part(
         "part": list(part),
         "number": len(content.names),
         "labelled": int((content.labels >= 0).sum()),
-        "job": job(source, whole, options.settings, options.skip_bad),
+        "job": job(source, all_items, options.settings, options.skip_bad),
         "settings": settings,
-        "file": facts,
+        "file": options.format.file_facts(path),
         "companions": {file.name: hexadecimal(file.read_bytes()) for file in (names_path(path), path / MOMENTS)},
     }
-    write_json(part_file(path), {"format": PART_FORMAT, "version": 1, **card})
+    write_json(part_path(path), {"format": PART_FORMAT, "version": 1, **card})
     return card

@@ -1,8 +1,8 @@
-"""What limits training on this machine and data set: the speed of each stage alone and of all together.
+"""Measures each stage of training alone and all together, and says which one limits.
 
-Stages, in samples/s: `cut` decodes and crops; `loaded` is the whole loader, colours included; `trained` is a training
-step on a batch that is there; `together` is training from the loader. Where `together` is all but `trained`, the data
-path costs nothing that training could have.
+Stages, in samples/s: `cut` decodes and crops; `loaded` is the complete loader, with colours; `trained` is a training
+step on a batch that is ready; `together` is training from the loader. If `together` is nearly `trained`, the network is
+the limit, and a faster data path would gain nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
 
@@ -22,13 +22,13 @@ from pipelines.executors.resident import LIMIT, decoded_bytes, forecast
 from pipelines.loader import Loader
 from tools.benchmarks.step import trainer
 
-ENOUGH = 0.95  # share of the network's own speed that is left with the loader, from which on the network is the limit
-_SHRINK = 1.5  # stored sides beyond this many times the largest view are decoded for nothing
+ENOUGH = 0.95  # together / trained from which on the network is the limit
+_SHRINK = 1.5  # images stored larger than this multiple of the largest view are decoded for nothing
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """Samples/s of the stages, as above."""
+    """Samples/s of the stages; the module's docstring defines them."""
 
     cut: float
     loaded: float
@@ -37,73 +37,74 @@ class Speeds:
 
     @property
     def efficiency(self) -> float:
+        """The share of the step's own speed that is left when the loader feeds it."""
         return self.together / self.trained
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The limiting stage, why, and what mends it."""
+    """The limiting stage, the reason for that verdict, and a remedy."""
 
     stage: str
-    why: str
-    mend: str
+    reason: str
+    remedy: str
 
 
-def probe(
+def measure_stages(
     method: Method, dataset: Dataset, batch_size: int, seconds: float, device: torch.device, **loading: Any
 ) -> tuple[Speeds, str]:
-    """Measures every stage for a quarter of `seconds`, and at least two batches; also says what the loader took.
+    """Measure every stage for a quarter of `seconds`, and for at least two batches.
 
     Args:
         loading: keywords of `make_loader`: loader, threads, dtype, compile.
+
+    Returns:
+        The speeds, and the loader's note, which says what it chose.
     """
-    method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types do not know it
+    method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     method.begin(0, 1000, 1)
-    train, part = trainer(method, device.type), seconds / 4
+    train, duration = trainer(method, device.type), seconds / 4
     with ExitStack() as open_loaders:
-        plain, whole = (
+        crops_only, complete = (
             open_loaders.enter_context(make_loader(dataset, views, batch_size, device=device, **loading))
-            for views in ([without_colours(view) for view in method.views], method.views)
+            for views in ([view.without_colours() for view in method.views], method.views)
         )
-        with _forever(whole) as batches:
+        with _forever(complete) as batches:
             ready = next(batches)
-            train(ready)  # whatever has to be compiled
-            trained = _speed(iter(lambda: ready, None), train, part, device)
-            together = _speed(batches, train, part, device)
-        with _forever(plain) as batches:
-            cut = _speed(batches, _nothing, part, device)
-        with _forever(whole) as batches:
-            loaded = _speed(batches, _nothing, part, device)
-        return Speeds(cut, loaded, trained, together), plain.note
+            train(ready)  # compiles
+            trained = _speed(iter(lambda: ready, None), train, duration, device)
+            together = _speed(batches, train, duration, device)
+        with _forever(crops_only) as batches:
+            cut = _speed(batches, _nothing, duration, device)
+        with _forever(complete) as batches:
+            loaded = _speed(batches, _nothing, duration, device)
+        return Speeds(cut, loaded, trained, together), crops_only.note
 
 
 def verdict(speeds: Speeds, dataset: Dataset, views: Iterable[View], device: torch.device, loader: str) -> Verdict:
-    """Which stage limits, and the command that mends it.
+    """Return which stage limits, why, and what to do about it.
 
     Args:
-        loader: the executor that was measured: ffcv, dali or resident.
+        loader: the loader that was measured: ffcv, dali or resident.
     """
     if speeds.efficiency >= ENOUGH:
-        why = f"training from the loader runs at {speeds.efficiency:.0%} of the step alone"
-        return Verdict("the network", why, "nothing in the data path; a faster step comes with --precision bf16")
+        reason = f"training from the loader runs at {speeds.efficiency:.0%} of the step alone"
+        return Verdict("the network", reason, "nothing in the data path; a faster step comes with --precision bf16")
     seconds_cut, seconds_colours = 1 / speeds.cut, max(0.0, 1 / speeds.loaded - 1 / speeds.cut)
     if device.type == "cpu" and speeds.loaded > 4 * speeds.trained:
-        why = f"the loader is {speeds.loaded / speeds.trained:.0f} times as fast as the step, but they share the cores"
-        return Verdict("the cores", why, "more cores, or a GPU; --threads N divides what there is")
+        ratio = speeds.loaded / speeds.trained
+        reason = f"the loader alone is {ratio:.0f} times as fast as the step, but they share the cores"
+        return Verdict("the cores", reason, "more cores, or a GPU; --threads N divides what there is")
     if seconds_cut < seconds_colours:
-        why = f"colours take {seconds_colours / (seconds_cut + seconds_colours):.0%} of the loader's time"
-        mend = "--compile" if device.type == "cuda" else "give the process more cores, and --threads as many"
-        return Verdict("the augmentation", why, mend)
-    why = f"decoding and cropping take {seconds_cut / (seconds_cut + seconds_colours):.0%} of the loader's time"
-    return Verdict("decoding and cropping", why, _decode_less(dataset, views, device, loader))
-
-
-def without_colours(view: View) -> View:
-    """The same crops, and nothing else."""
-    return replace(view, jitter_p=0.0, grayscale_p=0.0, blur_p=0.0, solarize_p=0.0, permute_p=0.0)
+        reason = f"colours take {seconds_colours / (seconds_cut + seconds_colours):.0%} of the loader's time"
+        remedy = "--compile" if device.type == "cuda" else "give the process more cores, and --threads as many"
+        return Verdict("the augmentation", reason, remedy)
+    reason = f"decoding and cropping take {seconds_cut / (seconds_cut + seconds_colours):.0%} of the loader's time"
+    return Verdict("decoding and cropping", reason, _decode_less(dataset, views, device, loader))
 
 
 def _decode_less(dataset: Dataset, views: Iterable[View], device: torch.device, loader: str) -> str:
+    """Return what makes decoding cheaper."""
     if loader != "resident" and forecast(dataset, device)[0] <= LIMIT:
         return f"--loader resident: the decoded set takes {decoded_bytes(dataset) / 2**30:.2f} GiB"
     side, largest = int(min(dataset.heights.mean(), dataset.widths.mean())), max(view.size for view in views)
@@ -116,8 +117,8 @@ def _decode_less(dataset: Dataset, views: Iterable[View], device: torch.device, 
 
 @contextmanager
 def _forever(loader: Loader) -> Iterator[Iterator[Batch]]:
-    """Batches of one epoch after the other; closed at the end, so that no thread goes on."""
-    batches = (batch for number in count() for batch in loader.epoch(number))
+    """Yield the batches of endless epochs; they are closed on exit, so that no thread of the loader keeps running."""
+    batches = (batch for epoch in count() for batch in loader.epoch(epoch))
     try:
         yield batches
     finally:
@@ -129,7 +130,7 @@ def _nothing(batch: Batch) -> None:
 
 
 def _speed(batches: Iterator[Batch], work: Callable[[Batch], object], seconds: float, device: torch.device) -> float:
-    """Samples/s over about `seconds`, after what was ready beforehand is used up."""
+    """Return the samples/s of about `seconds`, after using up the batches that were prepared before."""
     for batch in islice(batches, 1 if work is not _nothing else 4):
         work(batch)
     _wait(device)

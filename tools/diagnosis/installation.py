@@ -1,4 +1,4 @@
-"""What is installed and what works: each check looks at one thing, and says how to mend it where it fails."""
+"""What is installed and works: each check examines one thing, and gives a remedy where it fails."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from pipelines.threads import usable_cores
+from tools.diagnosis.checkout import PACKAGES, ROOT, foreign_packages
 
 SHARED_MEMORY = Path("/dev/shm")
 _GIB = 2**30
@@ -23,26 +24,41 @@ class Check:
     """One line of the report.
 
     Attributes:
-        name: what was looked at.
-        found: what was there.
+        name: what was examined.
+        found: what the check found.
         state: "ok", "slow" (it works, another way is faster) or "missing".
-        mend: a command or an advice, empty where nothing is to be done.
+        remedy: a command or advice, empty if nothing needs to be done.
     """
 
     name: str
     found: str
     state: str = "ok"
-    mend: str = ""
+    remedy: str = ""
 
 
 def checks() -> Iterator[Check]:
-    """All of them, in the order of the report."""
-    for look in (torch_build, ffcv_kernels, jpeg_library, dali, compiler, threads, memory, shared_memory):
-        yield look()
+    """Run all checks, in the order of the report."""
+    yield own_packages()
+    yield torch_build()
+    yield ffcv_kernels()
+    yield jpeg_library()
+    yield dali()
+    yield compiler()
+    yield threads()
+    yield memory()
+    yield shared_memory()
+
+
+def own_packages() -> Check:
+    """Check that the project's packages are not hidden by folders of the same names on Python's path."""
+    if problem := foreign_packages():
+        found, _, remedy = problem.partition(": ")
+        return Check("packages", found, "missing", remedy)
+    return Check("packages", f"{', '.join(PACKAGES)} of {ROOT}")
 
 
 def torch_build() -> Check:
-    """torch, and whether it sees a GPU that the machine has."""
+    """Check torch, and whether it sees a GPU that the machine has."""
     version = f"torch {torch.__version__}"
     if torch.cuda.is_available():
         names = {torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
@@ -54,7 +70,7 @@ def torch_build() -> Check:
 
 
 def ffcv_kernels() -> Check:
-    """FFCV's library, which decodes and cuts .beton files."""
+    """Check FFCV's library, which decodes and crops .beton files."""
     from pipelines.executors.ffcv_kernels import INSTALL, load
 
     def use() -> str:
@@ -65,7 +81,7 @@ def ffcv_kernels() -> Check:
 
 
 def jpeg_library() -> Check:
-    """The libjpeg-turbo that FFCV's library is linked to, in this process once that is loaded."""
+    """Check the libjpeg-turbo that FFCV's library is linked to; this process knows it once that library is loaded."""
     loaded = re.search(r"\S*libturbojpeg\S*", Path("/proc/self/maps").read_text())
     if loaded:
         return Check("libjpeg-turbo", Path(loaded[0]).name)
@@ -75,7 +91,7 @@ def jpeg_library() -> Check:
 
 
 def dali() -> Check:
-    """DALI, which decodes on a GPU."""
+    """Check DALI, which decodes on a GPU."""
 
     def use() -> str:
         import nvidia.dali
@@ -86,7 +102,7 @@ def dali() -> Check:
 
 
 def compiler() -> Check:
-    """The C++ compiler, without which the hot path runs uncompiled on a CPU."""
+    """Check the C++ compiler, without which the hot path runs uncompiled on a CPU."""
     found = next((path for name in ("g++", "clang++", "c++") if (path := shutil.which(name))), None)
     if found:
         return Check("C++ compiler", found)
@@ -94,7 +110,7 @@ def compiler() -> Check:
 
 
 def threads() -> Check:
-    """Cores that this process may use, and whether the environment keeps torch from them."""
+    """Check how many cores this process may use, and whether the environment keeps torch from using them."""
     cores = usable_cores()
     given = os.environ.get("OMP_NUM_THREADS")
     if given and given.isdigit() and int(given) < cores:
@@ -108,7 +124,7 @@ def threads() -> Check:
 
 
 def memory() -> Check:
-    """Memory that is free or can be freed: the file cache lives in it, and a resident data set."""
+    """Check the memory that is free or can be freed: the file cache and a resident data set live in it."""
     free, total = (_meminfo(name) / _GIB for name in ("MemAvailable", "MemTotal"))
     state = "ok" if free > 2 else "slow"
     return Check(
@@ -117,7 +133,7 @@ def memory() -> Check:
 
 
 def shared_memory() -> Check:
-    """/dev/shm, through which processes hand tensors to one another."""
+    """Check /dev/shm, through which processes exchange tensors."""
     if not SHARED_MEMORY.is_dir():
         return Check("shared memory", f"no {SHARED_MEMORY}", "slow", f"mount -t tmpfs tmpfs {SHARED_MEMORY}")
     free = shutil.disk_usage(SHARED_MEMORY).free / _GIB
@@ -132,24 +148,26 @@ def shared_memory() -> Check:
 
 
 def file_cache(path: Path) -> Check:
-    """Whether a data set fits into the memory that the file cache may take: else every epoch reads the disk."""
+    """Check whether a data set fits into the memory that the file cache may take, so that epochs read no disk."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     size, free = sum(file.stat().st_size for file in files) / _GIB, _meminfo("MemAvailable") / _GIB
     if size < 0.8 * free:
         return Check("file cache", f"{size:.2f} GiB of data, {free:.1f} GiB free: it fits")
-    mend = "convert with a smaller --max-size or --quality, or keep the file on a fast local disk"
-    return Check("file cache", f"{size:.1f} GiB of data, {free:.1f} GiB free: every epoch reads the disk", "slow", mend)
+    remedy = "convert with a smaller --max-size or --quality, or keep the file on a fast local disk"
+    found = f"{size:.1f} GiB of data, {free:.1f} GiB free: every epoch reads the disk"
+    return Check("file cache", found, "slow", remedy)
 
 
-def _usable(name: str, use: Callable[[], str], mend: str, absent: str = "missing") -> Check:
+def _usable(name: str, use: Callable[[], str], remedy: str, absent: str = "missing") -> Check:
+    """Return the check of something that `use` imports and describes."""
     try:
         return Check(name, use())
     except ImportError as error:
         reason = str(error).splitlines()[0]
-        return Check(name, f"not usable ({reason})" if absent == "missing" else "not installed", absent, mend)
+        return Check(name, f"not usable ({reason})" if absent == "missing" else "not installed", absent, remedy)
 
 
 def _meminfo(name: str) -> int:
-    """Bytes that the kernel says of `name`."""
+    """Return the bytes that the kernel reports for `name`."""
     found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
     return int(found[1]) * 1024 if found else 0

@@ -1,6 +1,6 @@
-"""The page that lies beside exported weights: what they are, how to load them, what was measured, and their limits.
+"""The model card beside exported weights: what they are, how to load them, measured results, and limits.
 
-Markdown; whatever comes from a data set, a path or a file is escaped.
+It is Markdown; everything that comes from a data set, a path or a file is escaped.
 """
 
 from __future__ import annotations
@@ -21,16 +21,34 @@ _SOURCES = (
 )
 
 
+#: Lines from an image file to `images` [1, 3, size, size]. A row of `weights` holds the overlap of one output pixel
+#: with every input pixel, so that the products are the area average.
+_PREPROCESS = (
+    'image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")',
+    "side = round(crop_ratio * min(image.size))",
+    "left, top = round((image.width - side) / 2), round((image.height - side) / 2)",
+    "pixels = np.asarray(image.crop((left, top, left + side, top + side)), dtype=float)",
+    "edges, pixel = np.arange(size + 1) * side / size, np.arange(side)",
+    "weights = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)",
+    "weights = weights.clip(0, 1) * size / side",
+    'square = np.einsum("sh,hwc,tw->stc", weights, pixels, weights).round()',
+    "images = torch.tensor((square / 255 - mean) / std, dtype=torch.float32).permute(2, 0, 1)[None]",
+)
+
+
 @dataclass(frozen=True)
 class Card:
-    """What a card is written from.
+    """The facts that a card is written from.
 
     Attributes:
-        weights, onnx: names of the files; onnx may be "".
-        layout, stock: whose keys they have, and the lines of Python that make its network.
-        config: of the run.
-        results: what was measured.
-        data: the name, and `images` how many images; of `compared` the name of the set that features were compared on.
+        weights, onnx: names of the files; `onnx` may be empty.
+        layout: the library whose keys the weights have.
+        stock: the lines of Python that make that library's network.
+        config: the run's config.json.
+        results: the measured metrics.
+        data: the name of the training images.
+        compared: the name of the images on which features were compared.
+        commit: the commit of the code that trained the run; empty if it is not recorded.
     """
 
     weights: str
@@ -46,7 +64,7 @@ class Card:
     commit: str
 
     def text(self) -> str:
-        """The whole page."""
+        """Return the page."""
         return "\n".join([*self._head(), *self._loading(), *self._results(), *self._recipe(), *self._checks(), _LIMITS])
 
     def _head(self) -> Iterator[str]:
@@ -76,34 +94,62 @@ class Card:
         yield table(("", ""), rows)
 
     def _loading(self) -> Iterator[str]:
-        encoder, name = self.encoder, self.weights
+        encoder = self.encoder
         yield "## How to load it\n"
-        yield "With Likeness, preprocessing included:\n"
-        yield _python(
-            "from PIL import Image",
-            "from models import load_encoder",
-            "",
-            f"encoder = load_encoder({name!r})",
-            f'features = encoder(encoder.preprocess(Image.open("photo.jpg")))    # [1, {encoder.backbone.dim}]',
-        )
         if why_not := missing_class(self.layout, encoder.architecture):
             yield f"The keys are {self.layout}'s, but {why_not}: no class there holds these weights.\n"
         else:
             yield f"With {self.layout} alone:\n"
             yield _python(
-                *self.stock, "from safetensors.torch import load_file", "",
-                f"model.load_state_dict(load_file({name!r}))", "model.eval()",
-            )  # fmt: skip
+                *self.stock,
+                "from safetensors.torch import load_file",
+                "",
+                f"model.load_state_dict(load_file({self.weights!r}))",
+                "model.eval()",
+            )
             if encoder.architecture["stem"] != "imagenet":
                 yield f"The lines that replace a layer give {self.layout}'s network this one's small-image stem.\n"
         if self.onnx:
-            yield f"{code(self.onnx)} is the same network as ONNX: input `images`, output `features`, any batch size.\n"
-        yield "## Preprocessing\n"
-        keep = "whole" if encoder.crop_ratio == 1 else f"{encoder.crop_ratio:g} of the"
-        mean, std = (", ".join(f"{v:.4f}" for v in triple or ()) for triple in (encoder.mean, encoder.std))
+            yield "With onnxruntime alone; any batch size, `images` as below:\n"
+            yield _python(
+                "import onnxruntime",
+                "",
+                f"session = onnxruntime.InferenceSession({self.onnx!r})",
+                '(features,) = session.run(["features"], {"images": images.numpy()})',
+            )
+        yield from self._preprocessing()
+        yield "### With Likeness, preprocessing included\n"
+        yield _python(
+            "from PIL import Image",
+            "from models import load_encoder",
+            "",
+            f"encoder = load_encoder({self.weights!r})",
+            f'features = encoder(encoder.preprocess(Image.open("photo.jpg")))    # [1, {encoder.backbone.dim}]',
+        )
         yield (
-            f"RGB; the centred square of the {keep} shorter side, resized to {encoder.image_size} x "
-            f"{encoder.image_size} px (area average); (pixel / 255 - mean) / std with mean {mean} and std {std}.\n"
+            "Likeness is an application that is run from its checkout, not an installed package: `from models import "
+            "load_encoder` needs the checkout on Python's path (run in it, or set `PYTHONPATH`), and fails in a folder "
+            "that has a `models` of its own.\n"
+        )
+
+    def _preprocessing(self) -> Iterator[str]:
+        encoder = self.encoder
+        ratio = "" if encoder.crop_ratio == 1 else f"{encoder.crop_ratio:g} of "
+        mean, std = (tuple(round(value, 4) for value in triple or ()) for triple in (encoder.mean, encoder.std))
+        yield "### Preprocessing\n"
+        yield (
+            f"RGB; the centred square of {ratio}the shorter side, resized to {encoder.image_size} x "
+            f"{encoder.image_size} px (area average); (pixel / 255 - mean) / std with mean "
+            f"{', '.join(map(str, mean))} and std {', '.join(map(str, std))}. In NumPy and Pillow:\n"
+        )
+        yield _python(
+            "import numpy as np",
+            "import torch",
+            "from PIL import Image, ImageOps",
+            "",
+            f"size, crop_ratio = {encoder.image_size}, {encoder.crop_ratio:g}",
+            f"mean, std = {mean}, {std}",
+            *_PREPROCESS,
         )
 
     def _results(self) -> Iterator[str]:
@@ -114,13 +160,15 @@ class Card:
         names = titles(self.results)
         rows = [
             (
-                code(result.protocol) + escaped(names[result.key].removeprefix(result.protocol)), escaped(name),
+                code(result.protocol) + escaped(names[result.key].removeprefix(result.protocol)),
+                escaped(name),
                 _with_interval(value, result.intervals.get(name)),
-                f"{result.images or 0:,} of {escaped(result.data)}", _step(result.step, self),
+                f"{result.images or 0:,} of {escaped(result.data)}",
+                _step(result.step, self),
             )
             for result in self.results
             for name, value in result.values.items()
-        ]  # fmt: skip
+        ]
         yield table(("protocol", "measure", "%", "images", "step"), rows)
         yield "Of one pretraining. Compare these only with numbers of the same protocol on the same images.\n"
 
@@ -141,10 +189,11 @@ class Card:
             "difference over the largest feature.\n"
         )
         rows = [
-            (escaped(check.what), escaped(check.why_not) if check.difference is None else f"{check.difference:.1e}",
-             "" if check.difference is None else f"{check.limit:g}")
+            (escaped(check.what), escaped(check.why_not), "")
+            if check.difference is None
+            else (escaped(check.what), f"{check.difference:.1e}", f"{check.limit:g}")
             for check in self.checks
-        ]  # fmt: skip
+        ]
         yield table(("", "difference", "limit"), rows)
 
 

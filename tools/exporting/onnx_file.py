@@ -1,6 +1,6 @@
-"""A backbone as ONNX: images [B, 3, s, s], normalised, to pooled features [B, D], for any B; and what runs such a file.
+"""Writes a backbone as ONNX, and runs such a file: normalised images [B, 3, s, s] to pooled features [B, D], any B.
 
-The file holds its weights, and in its metadata what the exported safetensors say, with the normalisation in words.
+The file contains the weights, and the same metadata as the exported safetensors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 class _Pooled(nn.Module):
-    """The backbone without its maps."""
+    """A backbone that returns its pooled features only, without the maps of its stages."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -34,10 +34,10 @@ class _Pooled(nn.Module):
 
 
 def check_packages() -> None:
-    """Refuses what cannot be done here, before anything is done.
+    """Check that the packages for ONNX are installed.
 
     Raises:
-        Failure: a package is missing.
+        Failure: one is missing.
     """
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
@@ -45,19 +45,19 @@ def check_packages() -> None:
 
 
 def write_onnx(path: Path, backbone: Backbone, size: int, facts: Mapping[str, str]) -> None:
-    """Writes one file; the backbone is in evaluation mode.
+    """Write a backbone in evaluation mode to one file.
 
     Args:
-        size: s, side of the images in pixels.
-        facts: texts for its metadata.
+        size: s, the side of the images in pixels.
+        facts: the metadata of the file.
 
     Raises:
         Failure: torch cannot express the network as ONNX.
         OSError: the file cannot be written.
     """
-    example = torch.zeros(2, 3, size, size)  # two: a batch of one would be taken for a constant
+    example = torch.zeros(2, 3, size, size)  # two images: the exporter would take a batch size of 1 for a constant
     log = logging.getLogger("torch.onnx")
-    before = log.level
+    level_before = log.level
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():
@@ -74,19 +74,19 @@ def write_onnx(path: Path, backbone: Backbone, size: int, facts: Mapping[str, st
     except RuntimeError as error:
         raise Failure(f"the network cannot be written as ONNX ({str(error).splitlines()[0]})") from None
     finally:
-        log.setLevel(before)
+        log.setLevel(level_before)
     assert program is not None
     for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()  # traces of this computer's paths
+        node.metadata_props.clear()  # stack traces with paths of this machine
     program.model.metadata_props.update(facts)
     program.save(path, external_data=False)
 
 
 def onnx_features(path: Path, images_BCHW: Tensor) -> Tensor:
-    """The features [B, D] that onnxruntime computes on the CPU: of all images at once, and of the first one alone.
+    """Return the features [B, D] that onnxruntime computes on the CPU for all images in one batch.
 
     Raises:
-        Failure: one image gives another result alone than among others.
+        Failure: the first image has other features in a batch of its own.
     """
     import onnxruntime
 

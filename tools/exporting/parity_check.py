@@ -1,7 +1,9 @@
-"""Whether exported weights compute what the run's backbone does, on images of a converted data set.
+"""Compares the features of exported weights with those of the run's backbone, on images of a converted data set.
 
-Images are decoded by Pillow and cut by the encoder's own preprocessing, so that neither FFCV nor DALI is needed.
-A difference is the largest absolute one between two features, over the largest absolute feature of the backbone.
+Images are decoded by Pillow and cropped by the encoder's own preprocessing, so that neither FFCV nor DALI is needed. A
+difference is the largest absolute difference of a feature, divided by the largest absolute feature of the backbone.
+
+B images, D features, s the side of an image.
 """
 
 from __future__ import annotations
@@ -21,13 +23,20 @@ from pipelines.formats.card import DatasetError
 from pipelines.formats.encoded import EncodedImages
 from tools.command_line import Failure
 
-COUNT = 16  # images, evenly spaced over the data set
-LIMIT, ONNX_LIMIT = 1e-5, 1e-4
+COUNT = 16  # the number of images, evenly spaced over the data set
+LIMIT, ONNX_LIMIT = 1e-5, 1e-4  # the largest difference that is accepted, in torch and in onnxruntime
 
 
 @dataclass(frozen=True)
 class Checked:
-    """One comparison: with what, the difference, the limit that it kept; or why there was none."""
+    """One comparison.
+
+    Attributes:
+        what: what computed the features.
+        difference: how far they are from those of the run's backbone; None if they were not compared.
+        limit: the largest difference that is accepted.
+        why_not: why they were not compared.
+    """
 
     what: str
     difference: float | None
@@ -36,11 +45,15 @@ class Checked:
 
 
 def data_of(config: dict[str, Any], given: str | None) -> Dataset:
-    """The data set to take images from: the one that is named, else the run's own.
+    """Return the data set to take images from: the given one, or else the run's training images.
+
+    Args:
+        config: what config.json of the run holds.
+        given: the path of a data set, or None.
 
     Raises:
-        Failure: none is named and the run's own is gone or another one now.
-        DatasetError: the named one cannot be opened.
+        Failure: none is given, and the run's training images are gone or have changed.
+        DatasetError: the given data set cannot be opened.
     """
     if given is not None:
         return open_dataset(given)
@@ -55,7 +68,11 @@ def data_of(config: dict[str, Any], given: str | None) -> Dataset:
 
 
 def real_images(dataset: Dataset, encoder: FrozenEncoder) -> Tensor:
-    """Views [B, 3, s, s] of at most `COUNT` images, as the encoder takes them."""
+    """Return views [B, 3, s, s] of at most `COUNT` images, preprocessed for the encoder.
+
+    Raises:
+        Failure: an image cannot be decoded.
+    """
     numbers = np.unique(np.linspace(0, dataset.number - 1, COUNT).round().astype(int)).tolist()
     views = []
     with EncodedImages(dataset) as images:
@@ -69,16 +86,20 @@ def real_images(dataset: Dataset, encoder: FrozenEncoder) -> Tensor:
 
 
 def compared(what: str, found_BD: Tensor, expected_BD: Tensor, limit: float = LIMIT) -> Checked:
-    """The difference between two sets of features.
+    """Compare features with those of the run's backbone.
+
+    Args:
+        what: what computed `found_BD`.
+        limit: the largest difference that is accepted.
 
     Raises:
-        Failure: it is above the limit, or no number.
+        Failure: the difference is above the limit or NaN, or the shapes differ.
     """
     if found_BD.shape != expected_BD.shape:
         raise Failure(f"{what} gives features of shape {tuple(found_BD.shape)}, not {tuple(expected_BD.shape)}")
     scale = float(expected_BD.abs().max())
     worst = float((found_BD - expected_BD).abs().max()) / scale if scale else float("nan")
-    if not worst <= limit:  # also where it is not a number
+    if not worst <= limit:  # true for NaN too
         raise Failure(
             f"{what} differs from the run's backbone by {worst:.2g}, more than {limit:g}; nothing was written"
         )

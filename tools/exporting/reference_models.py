@@ -1,8 +1,9 @@
-"""The classes of torchvision and timm that exported weights fit: how to make one, in words of Python and in fact.
+"""The classes of torchvision and timm that exported weights fit: as networks, and as Python code for the model card.
 
-Keys of a ResNet are the same in torchvision, in timm and here; those of the ViT are timm's. The small-image stems are
-in neither library: there the stock network gets our first convolution, and no max-pool where ours has none. Its pooled
-features are taken, so it has no classifier.
+The keys of a ResNet are the same in torchvision, in timm and in this project; those of the ViT are timm's. Neither
+library has the small-image stems, so the library's network gets this project's first convolution, and an identity in
+place of its max-pool if this project's stem has none. The classifier is removed, so that the network returns pooled
+features.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ _VIT = "vit_small_patch16_224"
 
 
 def chosen_layout(given: str | None, backbone: str) -> str:
-    """The library whose keys the file will have: torchvision's for a ResNet, timm's for a ViT, unless told otherwise.
+    """Return the library whose keys the file will have: `given`, or torchvision for a ResNet and timm for a ViT.
 
     Raises:
-        Failure: the library has no such network.
+        Failure: the library is unknown, or has no such network.
     """
     layout = given or ("timm" if backbone.startswith("vit") else "torchvision")
     if layout not in LAYOUTS:
@@ -34,21 +35,21 @@ def chosen_layout(given: str | None, backbone: str) -> str:
 
 
 def missing_class(layout: str, architecture: Mapping[str, Any]) -> str:
-    """Why no class of the library holds these weights; empty where one does."""
+    """Return why no class of the library can hold these weights; empty if one can."""
     name, width = architecture["name"], architecture["width"]
     return f"{layout} has {name} with a width of 64 only, not {width}" if name in _RESNETS and width != 64 else ""
 
 
-def stock_lines(layout: str, architecture: Mapping[str, Any]) -> list[str]:
-    """Python that makes `model`, the network of `stock_network`."""
+def reference_code(layout: str, architecture: Mapping[str, Any]) -> list[str]:
+    """Return lines of Python that create `model`, the network that `reference_network` returns."""
     name, stem = architecture["name"], architecture["stem"]
     if name not in _RESNETS:
-        wide = "" if architecture["width"] == 64 else f", embed_dim={6 * architecture['width']}"
-        side = architecture["image_size"]
+        embed_dim = "" if architecture["width"] == 64 else f", embed_dim={6 * architecture['width']}"
+        size = architecture["image_size"]
         return [
             "import torch",
             "import timm",
-            f'model = timm.create_model("{_VIT}", num_classes=0, img_size={side}{wide})',
+            f'model = timm.create_model("{_VIT}", num_classes=0, img_size={size}{embed_dim})',
         ]
     if layout == "timm":
         lines = ["import torch", "import timm", f'model = timm.create_model("{name}", num_classes=0)']
@@ -64,11 +65,11 @@ def stock_lines(layout: str, architecture: Mapping[str, Any]) -> list[str]:
     return [*lines, "model.maxpool = torch.nn.Identity()"] if stem == "small" else lines
 
 
-def stock_network(layout: str, architecture: Mapping[str, Any]) -> nn.Module:
-    """The library's network with our stem and without a classifier, from images [B, 3, s, s] to features [B, D].
+def reference_network(layout: str, architecture: Mapping[str, Any]) -> nn.Module:
+    """Return the library's network with this project's stem and no classifier: images [B, 3, s, s] to features [B, D].
 
     Raises:
-        ImportError: the library is missing, or does not go with this torch.
+        ImportError: the library is missing, or does not fit this version of torch.
     """
     name, stem = architecture["name"], architecture["stem"]
     library = _imported(layout)
@@ -89,11 +90,16 @@ def stock_network(layout: str, architecture: Mapping[str, Any]) -> nn.Module:
 
 
 def version(layout: str) -> str:
-    """Name and version of an imported library."""
+    """Return the name and version of a library that can be imported."""
     return f"{layout} {_imported(layout).__version__}"
 
 
 def _imported(layout: str) -> Any:
+    """Import a library.
+
+    Raises:
+        ImportError: one line with the reason and the command that installs the library.
+    """
     try:
         if layout == "timm":
             import timm
@@ -102,6 +108,11 @@ def _imported(layout: str) -> Any:
         import torchvision
 
         return torchvision
-    except (ImportError, RuntimeError, AttributeError, OSError) as error:  # RuntimeError: built for another torch
+    except (
+        ImportError,
+        RuntimeError,
+        AttributeError,
+        OSError,
+    ) as error:  # RuntimeError: built for another version of torch
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ImportError(f"{layout} does not import here ({reason}); pip install {layout}") from None

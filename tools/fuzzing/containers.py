@@ -1,7 +1,7 @@
 """Mutated data sets and checkpoints through opening and reading; one case is one file or two of one.
 
-Half of the cases of a .beton, and of an index of shards, get a card that fits what was harmed, as somebody who edits
-both would write it: only then are the tables themselves tried. Half of all are opened with `check="none"`, so that the
+Half of the cases of a data set's own files get a card that fits the harmed file, as somebody who edits both would write
+it: only then are the tables themselves tried. Half of all data sets are opened with `check="none"`, so that the
 executors meet what the check of 64 images would have refused.
 """
 
@@ -22,10 +22,12 @@ from PIL import Image
 from models import build
 from models.storage import checkpoint
 from models.training.optim import build_optimizer
-from pipelines.formats import beton_format, shard_format
+from pipelines.executors.choose import EXECUTORS
+from pipelines.formats import shard_format
 from pipelines.formats.card import DatasetError, card_path, names_path, sealed
 from pipelines.formats.dataset import Dataset, image_names
 from pipelines.formats.opening import open_dataset, read_digests
+from pipelines.formats.registry import FORMATS
 from pipelines.formats.shard_format import INDEX, index_bytes
 from tools.conversion.convert import convert
 from tools.conversion.options import parse
@@ -33,8 +35,9 @@ from tools.fuzzing.images import Outcome, encoded, picture
 from tools.fuzzing.mutations import BYTES, edit_json, harmed
 from tools.fuzzing.read_all import cut, wrong
 
-KINDS = ("beton", "shards", "index", "card", "names", "checkpoint")
-_IMAGES = 12  # fewer than the check at opening compares, so nothing that differs may be accepted by it
+KINDS = (*FORMATS, "card", "names", "checkpoint")
+_SETS = {f"photos{form.suffix or '-' + form.name}": form for form in FORMATS.values()}  # name of a data set -> format
+_IMAGES = 12  # fewer than the check at opening compares, so it must not accept any image that differs
 
 
 class Containers:
@@ -44,10 +47,10 @@ class Containers:
         self.folder, self.seed, self.loaders, self.kinds = folder, seed, loaders, kinds
         for name in ("one", "two"):
             _make(folder / name, seed + (name == "two"))
-        self._sound = {form: open_dataset(folder / "one" / form) for form in ("photos.beton", "photos")}
-        self._digests = read_digests(self._sound["photos"], threads=1)
+        self._sound = {name: open_dataset(folder / "one" / name) for name in _SETS}
+        self._digests = read_digests(next(iter(self._sound.values())), threads=1)  # the same for every format
         self._views = {
-            (form, loader): cut(dataset, loader).views for form, dataset in self._sound.items() for loader in loaders
+            (name, loader): cut(dataset, loader).views for name, dataset in self._sound.items() for loader in loaders
         }
         if "checkpoint" in kinds:
             for name in ("one", "two"):
@@ -60,28 +63,32 @@ class Containers:
         """(path below a folder like `one`, its bytes) of what is harmed."""
         rng = np.random.default_rng([self.seed, number])
         kind = self.kinds[number % len(self.kinds)]
-        names = {
-            "beton": ["photos.beton"],
-            "shards": [f"photos/{shard_format.shard_name(0)}"],
-            "index": [f"photos/{INDEX}"],
-            "card": ["photos.beton.json", "photos/card.json"],
-            "names": ["photos.beton.names", "photos/names"],
-            "checkpoint": sorted(
-                str(path.relative_to(self.folder / "one")) for path in (self.folder / "one").glob("checkpoints/*/*")
-            )
-            if kind == "checkpoint"
-            else [],
-        }[kind]
+        names = self._files(kind)
         name = names[int(rng.integers(len(names)))]
         data, other = ((self.folder / side / name).read_bytes() for side in ("one", "two"))
         ways = (*BYTES, *[edit_json] * len(BYTES)) if name.endswith(".json") else BYTES
         data = harmed(rng, data, other, ways)
-        if kind == "index" and rng.random() < 0.5:
+        if Path(name).name == INDEX and rng.random() < 0.5:
             data = _resealed(data)
         made = [(name, data)]
-        if kind in ("beton", "index") and rng.random() < 0.5:
+        if kind in FORMATS and rng.random() < 0.5:
             made += self._fitting_card(name, data)
         return made
+
+    def _files(self, kind: str) -> list[str]:
+        """The files that a kind of case may harm, relative to the folder `one`."""
+        one = self.folder / "one"
+        if kind == "checkpoint":
+            paths = list(one.glob("checkpoints/*/*"))
+        elif kind == "card":
+            paths = [card_path(one / name) for name in _SETS]
+        elif kind == "names":
+            paths = [names_path(one / name) for name in _SETS]
+        else:
+            path = next(one / name for name, form in _SETS.items() if form.name == kind)
+            companions = (card_path(path), names_path(path))
+            paths = [file for file in path.iterdir() if file not in companions] if path.is_dir() else [path]
+        return sorted(str(path.relative_to(one)) for path in paths)
 
     def run(self, number: int) -> list[Outcome]:
         """What becomes of a case."""
@@ -92,7 +99,7 @@ class Containers:
             (work / name).write_bytes(data)
         if kind == "checkpoint":
             return [(kind, *self._loaded(work / "checkpoints"))]
-        form = "photos.beton" if files[0][0].startswith("photos.beton") else "photos"
+        form = _set_of(files[0][0])
         check = "none" if number // len(self.kinds) % 2 else "sample"
         try:
             dataset = open_dataset(work / form, check)
@@ -120,7 +127,7 @@ class Containers:
             return "WRONG", f"opened with other bytes in the images {sorted(changed)}"
         replaced: set[int] = set()
         for loader in self.loaders:
-            if loader == "dali" and number % 10:
+            if EXECUTORS[loader].slow_start and number % 10:
                 continue
             views = self._views[form, loader]
             untouched: dict[int, NDArray[np.uint8]] = {}
@@ -138,20 +145,17 @@ class Containers:
 
     def _fitting_card(self, name: str, data: bytes) -> list[tuple[str, bytes]]:
         """The card that would be written for a harmed file; none where it cannot be described."""
-        form = "photos.beton" if name.endswith(".beton") else "photos"
-        work = self.folder / "fitting"
+        work, form = self.folder / "fitting", _set_of(name)
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(self.folder / "one", work)
         (work / name).write_bytes(data)
         card = json.loads(card_path(work / form).read_text())
         try:
-            if form == "photos":
-                card["file"] = shard_format.folder_facts(work / form, len(card["file"]["shards"]))
-            else:
-                card["number"] = len(beton_format.read_table(work / form))
-                card["file"] = beton_format.file_facts(work / form)
+            card["file"] = _SETS[form].file_facts(work / form)
         except (ValueError, OSError):
             return []
+        with contextlib.suppress(ValueError):  # a table that is refused in any case
+            card["number"] = len(_SETS[form].checked_table(work / form, card["file"]))
         del card["sample_checksum"]
         return [(str(card_path(work / form).relative_to(work)), json.dumps(sealed(card)).encode())]
 
@@ -164,6 +168,11 @@ class Containers:
         same = found.state == sound.state and _equal(found.model, sound.model)
         same = same and _equal(found.optimizer, sound.optimizer)
         return ("accepted unchanged", "") if same else ("WRONG", "loaded another state")
+
+
+def _set_of(name: str) -> str:
+    """The data set that a file belongs to, by its path relative to the folder `one`."""
+    return next(made for made in _SETS if name == made or name.startswith((f"{made}.", f"{made}/")))
 
 
 def _said(dataset: Dataset) -> tuple[Any, ...]:
@@ -182,12 +191,12 @@ def _resealed(data: bytes) -> bytes:
     header = shard_format.HEADER.itemsize
     if len(data) < header + shard_format.RECORD.itemsize:
         return data
-    whole = (len(data) - header) // shard_format.RECORD.itemsize
-    return index_bytes(np.frombuffer(data, shard_format.RECORD, whole, header), 1)
+    records = (len(data) - header) // shard_format.RECORD.itemsize
+    return index_bytes(np.frombuffer(data, shard_format.RECORD, records, header), 1)
 
 
 def _make(folder: Path, seed: int) -> None:
-    """A .beton and shards of the same images: JPEGs, and some small PNGs, which are stored raw."""
+    """A data set in each format of the same images: JPEGs, and some small PNGs, which are stored raw."""
     rng = np.random.default_rng(seed)
     for number in range(_IMAGES):
         image = Image.fromarray(picture(rng, *(int(side) for side in rng.integers(16, 60, 2))))
@@ -195,10 +204,10 @@ def _make(folder: Path, seed: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded(image, "PNG" if number % 4 == 3 else "JPEG"))
     with contextlib.redirect_stdout(io.StringIO()):
-        for out in (["photos.beton"], ["photos", "--format", "shards"]):
-            words = [str(folder / "source"), str(folder / out[0]), "--workers", "1", "--force", *out[1:]]
+        for name, form in _SETS.items():
+            words = [str(folder / "source"), str(folder / name), "--workers", "1", "--force", "--format", form.name]
             convert(parse(words))
-            assert names_path(folder / out[0]).is_file()
+            assert names_path(folder / name).is_file()
     shutil.rmtree(folder / "source")
 
 

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipelines.executors.choose import EXECUTORS
 from pipelines.executors.decode import decoder
 from pipelines.formats.beton_format import file_facts
 from pipelines.formats.beton_writer import BetonWriter, page_size_for
 from pipelines.formats.card import write_card
 from pipelines.formats.digests import image_digest
+from pipelines.formats.format import Sample
 from pipelines.formats.image_table import JPEG
 from pipelines.formats.inspection import jpeg_sides
 from pipelines.formats.opening import open_dataset
@@ -75,8 +77,7 @@ class Images:
 
     Args:
         folder: an empty folder to work in.
-        loaders: executors to try; the first is tried on every case, DALI, whose graphs take long to build, on one of
-            ten.
+        loaders: names of the executors to try; those that take long to start are tried on one case of ten.
     """
 
     def __init__(self, folder: Path, seed: int, loaders: tuple[str, ...]) -> None:
@@ -131,7 +132,7 @@ class Images:
             return []
         found = []
         for loader in self.loaders:
-            if loader == "dali" and number % 10:
+            if EXECUTORS[loader].slow_start and number % 10:
                 continue
             path = self._dataset(data, height, width)
             untouched = self._expected(loader, height, width)
@@ -159,8 +160,8 @@ class Images:
                 for i in range(GOOD)]  # fmt: skip
         rows.insert(VICTIM, (JPEG, height, width, data))
         with BetonWriter(path, len(rows), page_size_for(len(data))) as writer:
-            for mode, high, wide, content in rows:
-                writer.add(mode, high, wide, 0, content)
+            for position, (mode, high, wide, content) in enumerate(rows):
+                writer.add(Sample(mode, high, wide, 0, content, image_digest(content), position))
         heights, widths = (np.array([row[column] for row in rows], dtype=np.int32) for column in (1, 2))
         digests = b"".join(image_digest(row[3]) for row in rows)
         labels, moments = np.zeros(len(rows), dtype=np.int64), np.full((len(rows), 6), 0.3)

@@ -1,4 +1,4 @@
-"""Nearest-neighbour galleries: a query and the images that a network finds most like it.
+"""Nearest-neighbour galleries: queries beside the images that a network finds most similar to them.
 
 Q queries, N images of the bank, D features, k neighbours.
 """
@@ -18,10 +18,10 @@ from tools.pictures.contact_sheet import CELL, Cell, class_of, frame, pictures, 
 
 
 def neighbors_among(features_ND: Tensor, rows_Q: NDArray[np.int64], k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest of a set to some of its own rows, themselves left out: similarities [Q, k] and rows [Q, k]."""
+    """Find the k nearest neighbours of some rows among all other rows: similarities [Q, k] and rows [Q, k]."""
     row_Q = torch.from_numpy(rows_Q).to(features_ND.device)
     search = Nearest(features_ND[row_Q], min(k, len(features_ND) - 1), own_N=row_Q)
-    search.look_at(torch.arange(len(features_ND), device=features_ND.device), features_ND)
+    search.update(torch.arange(len(features_ND), device=features_ND.device), features_ND)
     return search.similarity_Nk, search.number_Nk
 
 
@@ -32,11 +32,12 @@ def gallery_sheet(
     neighbor_Qk: NDArray[np.int64],
     similarity_Qk: NDArray[np.floating],
 ) -> Image.Image:
-    """One row per query: it, and its neighbours, nearest first, with classes where they are known, and cosines.
+    """Draw one row per query: the query, then its neighbours, nearest first, with their cosines and known classes.
 
     Args:
-        query_Q: numbers in `queries`, ascending.
-        neighbor_Qk: numbers in `bank`.
+        query_Q: the queries' numbers in the data set `queries`, ascending.
+        neighbor_Qk: the neighbours' numbers in the data set `bank`.
+        similarity_Qk: the cosines between query and neighbour.
     """
     shown = pictures(queries, evaluation(CELL), query_Q)
     found = dict(zip(np.unique(neighbor_Qk).tolist(), pictures(bank, evaluation(CELL), neighbor_Qk), strict=True))

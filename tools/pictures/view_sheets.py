@@ -1,4 +1,7 @@
-"""Contact sheets of what a method is shown: its views, and its anchors beside their partners."""
+"""Contact sheets of a method's views, and of anchors beside their partners.
+
+B anchors, M candidates.
+"""
 
 from __future__ import annotations
 
@@ -17,25 +20,30 @@ from tools.pictures.contact_sheet import CELL, Cell, frame, picture, pictures, s
 
 
 def views_sheet(dataset: Dataset, views: Sequence[View], count: int, seed: int, epoch: int = 0) -> Image.Image:
-    """One row per sample: the whole image, then every view as `epoch` draws it."""
+    """Draw one row per sample: the complete image, then each view as it is in `epoch`."""
     chosen = np.sort(np.random.default_rng(seed).choice(dataset.number, count, replace=False))
-    whole = pictures(dataset, evaluation(CELL), chosen)
+    complete = pictures(dataset, evaluation(CELL), chosen)
     with make_loader(dataset, views, count, subset=chosen, shuffle=False, seed=seed) as loader:
         batch = next(iter(loader.epoch(epoch)))
-    rows = [[Cell(whole[n]), *(Cell(picture(view[n], dataset)) for view in batch.views)] for n in range(count)]
+    rows = [[Cell(complete[n]), *(Cell(picture(view[n], dataset)) for view in batch.views)] for n in range(count)]
     return sheet(rows, ["image"] + [f"view {n + 1}: {view.size} px" for n, view in enumerate(views)])
 
 
-def some_anchors(able_M: NDArray[np.integer], count: int, seed: int) -> NDArray[np.int64]:
-    """At most `count` samples of those that have partners, ascending."""
-    chosen = np.random.default_rng(seed).choice(able_M, min(count, len(able_M)), replace=False)
+def choose_anchors(candidates_M: NDArray[np.integer], count: int, seed: int) -> NDArray[np.int64]:
+    """Draw at most `count` of the samples that have partners; return them in ascending order."""
+    chosen = np.random.default_rng(seed).choice(candidates_M, min(count, len(candidates_M)), replace=False)
     return np.sort(chosen).astype(np.int64)
 
 
 def partners_sheet(
     dataset: Dataset, pairing: Pairing, query: View, anchors: NDArray[np.int64], seed: int
 ) -> Image.Image:
-    """One row per anchor: the anchor, up to five of its partners, and a query mixed from anchor and partner."""
+    """Draw one row per anchor: the anchor, up to five of its partners, and a query mixed of anchor and partner.
+
+    Args:
+        query: the view of the mixed query.
+        anchors: numbers in the data set, ascending.
+    """
     pairing = replace(pairing, mix_probability=1.0)
     chosen = [pairing.pool[pairing.start[i] : pairing.start[i] + pairing.count[i]][:5] for i in anchors]
     flat = np.unique(np.concatenate([anchors, *chosen])).astype(np.int64)

@@ -1,8 +1,8 @@
-"""Several runs in one table: what differs in their recipes, what they cost, and what every protocol measured.
+"""Compares several runs in one table: what differs in their recipes, what they cost, and what every protocol measured.
 
     python -m tools.report compare runs/clim-photos runs/moco-photos --markdown runs/table.md
 
-A row for each fact and a column for each run, so that long protocol ids and many differences stay readable.
+The table has a row for each fact and a column for each run, so that long protocol ids stay readable.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from models.storage.atomic_files import replace_file
 from pipelines.printable import printable
 from tools.command_line import Failure, OneLineParser
 from tools.markdown import escaped, table
 from tools.run.evaluations import Measured, damaged_lines, latest, results_of, titles
 from tools.run.record import read_run
 
-Facts = dict[str, list[Any]]  # a value of each run, in their order; None where a run has none
+#: The rows of the table: for each fact one value per run, in the order of the runs; None if a run has no value.
+Facts = dict[str, list[Any]]
 
 
 def compare_runs(arguments: Sequence[str] | None) -> None:
-    """Prints the table of several runs, and writes it to the files that the options name."""
+    """Print the table of several runs, and write it to the files that the options name."""
     options = parse(arguments)
     for path in (options.json, options.markdown):
         if path is not None and path.exists() and not options.force:
@@ -46,28 +47,30 @@ def compare_runs(arguments: Sequence[str] | None) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = OneLineParser(prog="tools.report compare", description="One table of several runs.")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write it as a Markdown table")
+    parser = OneLineParser(
+        prog="tools.report compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run of train.py")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="a file for the table as JSON (default: none)")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="a file for it as Markdown (default: none)")
     parser.add_argument("--force", action="store_true", help="replace files that exist")
     return parser.parse_args(arguments)
 
 
 def compare(runs: Sequence[Path]) -> Facts:
-    """The table's rows: facts in order, each with a value of every run.
+    """Return the rows of the table, in order.
 
-    Of recipes, data and machines only what differs; what a run or its method does not have is None. A run that is not
-    finished is marked so, and has the step and the images that it logged last.
+    Of recipe, data and machine only those values are listed that differ between runs. An unfinished run is marked as
+    such, with the step and the number of images that it logged last.
 
     Raises:
-        Failure: a folder is no run, or a file is damaged.
+        Failure: a folder is not a run, or a file is damaged.
     """
     records = [read_run(run) for run in runs]
     steps = [record.summary.get("step", record.last("step")) for record in records]
     return {
         "method": [record.config["method"] for record in records],
-        **differing([_asked(record.config) for record in records]),
+        **differing([_settings(record.config) for record in records]),
         **({} if all(record.summary for record in records) else {"state": [record.state for record in records]}),
         "step": steps,
         "images seen": [record.summary.get("samples_seen", record.last("samples_seen")) for record in records],
@@ -78,17 +81,22 @@ def compare(runs: Sequence[Path]) -> Facts:
     }
 
 
-def differing(asked: Sequence[dict[str, Any]]) -> Facts:
-    """Of several tables, the entries that differ between any two that have them."""
-    names = dict.fromkeys(name for table in asked for name in table)
-    rows = {name: [table.get(name) for table in asked] for name in names}
+def differing(settings: Sequence[dict[str, Any]]) -> Facts:
+    """Return the settings that differ between any two of the runs that have them."""
+    names = dict.fromkeys(name for one in settings for name in one)
+    rows = {name: [one.get(name) for one in settings] for name in names}
     return {name: values for name, values in rows.items() if not _all_equal([v for v in values if v is not None])}
 
 
 def measured(results: Sequence[list[Measured]], last_steps: Sequence[int | None]) -> Facts:
-    """A row for every measure of every protocol; where a run has gone on since it was measured, that is told.
+    """Return a row for every metric of every protocol.
 
-    A protocol that was applied in several cases (other images, labels of another seed, ...) has rows for each.
+    A protocol that was applied in several ways (to other images, with labels of another seed, ...) has rows for each
+    of them. If a run has been trained further since it was measured, a row says at which step it was measured.
+
+    Args:
+        results: the results of each run.
+        last_steps: the last step of each run.
     """
     names = titles(result for found in results for result in found)
     rows: Facts = {}
@@ -103,13 +111,13 @@ def measured(results: Sequence[list[Measured]], last_steps: Sequence[int | None]
 
 
 def unique_names(runs: Sequence[Path]) -> list[str]:
-    """The folders' names; the whole path of those that are called alike."""
+    """Return the names of the folders; the full path for folders of the same name."""
     names = [run.resolve().name for run in runs]
     return [name if names.count(name) == 1 else str(run) for name, run in zip(names, runs, strict=True)]
 
 
 def show(names: Sequence[str], facts: Facts, console: Console) -> None:
-    """Prints the table."""
+    """Print the table."""
     grid = Table(title=f"{len(names)} runs", title_justify="left")
     for name in ("", *names):
         grid.add_column(Text(printable(name)), justify="right" if name else "left", overflow="fold")
@@ -119,29 +127,27 @@ def show(names: Sequence[str], facts: Facts, console: Console) -> None:
 
 
 def markdown(names: Sequence[str], facts: Facts) -> str:
-    """The table as Markdown."""
+    """Return the table as Markdown."""
     rows = ([escaped(fact), *(escaped(as_text(value)) for value in values)] for fact, values in facts.items())
     return table(["", *map(escaped, names)], rows)
 
 
 def write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all.
+    """Write a file completely or not at all.
 
     Raises:
-        Failure: it cannot be written; what was there is as before.
+        Failure: it cannot be written; a file that existed before is unchanged.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text)
-        partial.replace(path)
+        replace_file(path, text.encode())
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise Failure(f"{path} cannot be written: {error.strerror}; give another, or free some space") from None
+        raise Failure(
+            f"{path} cannot be written: {error.strerror}; give another file, or free some disk space"
+        ) from None
 
 
 def as_text(value: Any) -> str:
-    """A value as people write it."""
+    """Return a value as it is shown."""
     if value is None:
         return "-"
     if isinstance(value, float):
@@ -151,25 +157,26 @@ def as_text(value: Any) -> str:
     return ", ".join(map(as_text, value)) if isinstance(value, list) else str(value)
 
 
-def _asked(config: dict[str, Any]) -> dict[str, Any]:
-    """What a run was asked for, and where it ran."""
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what determines a run's result and cost: recipe, data, options and machine."""
     data, options, machine = config["data"], config["options"], config.get("machine", {})
     return {
         "recipe": config["recipe_name"],
-        **{name: _alone(value) for name, value in config["recipe"].items()},
+        **{name: _unwrapped(value) for name, value in config["recipe"].items()},
         "data": f"{Path(str(data.get('path'))).stem} ({str(data.get('checksum'))[:8]})",
         **{name: options.get(name) for name in ("seed", "precision", "accumulate", "max_steps", "loader")},
-        "processes": config.get("world_size"), "machine": machine.get("gpu") or machine.get("cpu"),
+        "processes": config.get("world_size"),
+        "machine": machine.get("gpu") or machine.get("cpu"),
         "torch": config.get("versions", {}).get("torch"),
-    }  # fmt: skip
+    }
 
 
 def _median(values: Sequence[float]) -> float | None:
     return statistics.median(values) if values else None
 
 
-def _alone(value: Any) -> Any:
-    """A list of one value as that value: methods differ in which of their views a value is for."""
+def _unwrapped(value: Any) -> Any:
+    """Unwrap one-element lists, so that settings per view and settings for all views compare equal."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 

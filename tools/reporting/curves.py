@@ -1,4 +1,4 @@
-"""The curves of a run: loss, learning rate, kNN, what the monitors saw, partners, speed."""
+"""The sections of a report with curves: loss, learning rate, kNN, feature quality, purity of partners, speed."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Sequence
 
 from matplotlib.ticker import MaxNLocator
 
-from tools.reporting.figures import COLORS, figure, finished, looked
+from tools.reporting.figures import COLORS, as_png, figure, style
 from tools.reporting.page import Picture, Section, Table
 from tools.run.record import RunRecord
 
-#: What the monitors' names mean; names ending in _2 are of a method's second queue.
+#: The meaning of each quality metric; a name that ends in _2 is that of a method's second queue.
 MEANING = {
-    "feature_spread": "standard deviation of unit features times the root of their width: 1 even, 0 collapsed",
-    "feature_rank": "RankMe, the effective rank of the features: from 1 to their width (arXiv 2210.02885)",
-    "alignment": "mean squared distance of unit features of two crops of an image: 0 alike (arXiv 2005.10242)",
-    "uniformity": "log mean Gaussian potential of pairs of images: about -4 even, 0 collapsed (arXiv 2005.10242)",
-    "queue_age": "steps that the oldest key of the queue has waited",
-    "teacher_entropy": "entropy of the teacher's soft labels over its queue, in nats: 0 names one key",
+    "feature_spread": "standard deviation of unit features times the root of their width: 1 uniform, 0 collapsed",
+    "feature_rank": "RankMe, the effective rank of the features, from 1 to their width (arXiv 2210.02885)",
+    "alignment": "mean squared distance between unit features of two crops of an image: 0 if equal (arXiv 2005.10242)",
+    "uniformity": "log mean Gaussian potential of pairs of images: about -4 uniform, 0 collapsed (arXiv 2005.10242)",
+    "queue_age": "age of the oldest key in the queue, in steps",
+    "teacher_entropy": "entropy of the teacher's soft labels over its queue, in nats: 0 if all weight is on one key",
     "teacher_entropy_2": "the same for the second queue",
 }
 _PARTNERS = {
@@ -26,21 +26,21 @@ _PARTNERS = {
     "partner_neighbors": "all neighbours",
     "partner_chance": "chance",
 }
-_PLACE = {"step", "epoch", "samples_seen", "first_step_s", "replaced_images"}
-_PLAIN = {"loss", "lr", "samples_per_s", "wait_share", "knn_top1", *MEANING}
-_WIDTH, _HEIGHT, _COLUMNS = 5.4, 2.7, 2
-_FEW = 30  # points that are marked one by one
+_NOT_DRAWN = {"step", "epoch", "samples_seen", "first_step_s", "replaced_images"}
+_DRAWN_BY_NAME = {"loss", "lr", "samples_per_s", "wait_share", "knn_top1", *MEANING}  # others are terms of the loss
+_WIDTH, _HEIGHT, _COLUMNS = 5.4, 2.7, 2  # size of a panel in inches, and panels side by side
+_FEW = 30  # a line with fewer points gets a marker for each of them
 
-Panel = tuple[str, dict[str, str]]  # title, and for each field the name of its line
+Panel = tuple[str, dict[str, str]]  # a title, and the label of the line of each field
 
 
 def curve_sections(record: RunRecord) -> list[Section]:
-    """Sections with everything numeric that the run logged."""
-    known = _PLACE | _PLAIN | set(_PARTNERS) | {"partner_paired"}
-    parts = sorted({name for row in record.rows if "loss" in row for name in row} - known)
-    batch: list[Panel] = [("loss", {"loss": ""}), ("learning rate", {"lr": ""})]
-    batch += [(name.replace("_", " "), {name: ""}) for name in parts]
-    sections = [Section("Training", "", _pictures(record, "training", batch, "Every logged step, not smoothed."))]
+    """Return sections with every number that the run logged."""
+    known = _NOT_DRAWN | _DRAWN_BY_NAME | set(_PARTNERS) | {"partner_paired"}
+    terms = sorted({name for row in record.rows if "loss" in row for name in row} - known)
+    training: list[Panel] = [("loss", {"loss": ""}), ("learning rate", {"lr": ""})]
+    training += [(name.replace("_", " "), {name: ""}) for name in terms]
+    sections = [Section("Training", "", _pictures(record, "training", training, "Every logged step, not smoothed."))]
     protocol = record.last("knn_protocol")
     if protocol is None:
         sections.append(Section("kNN accuracy", "Left out: the run had no labelled images to classify."))
@@ -55,8 +55,8 @@ def curve_sections(record: RunRecord) -> list[Section]:
             ("share of anchors that have a partner", {"partner_paired": "paired"}),
         ]
         text = "Labels are used for these curves only, never in training."
-        made = _pictures(record, "purity", panels, "At each selection.")
-        sections.append(Section("Purity of the partners", text, made))
+        drawn = _pictures(record, "purity", panels, "At each selection of partners.")
+        sections.append(Section("Purity of the partners", text, drawn))
     speed: list[Panel] = [
         ("images per second", {"samples_per_s": "images/s"}),
         ("share of time waiting for data", {"wait_share": "waiting"}),
@@ -66,27 +66,32 @@ def curve_sections(record: RunRecord) -> list[Section]:
 
 
 def _quality(record: RunRecord) -> list[Section]:
+    """Return the section with the curves, first and last values of the quality metrics."""
     names = [name for name in MEANING if record.last(name) is not None]
     if not names:
-        return [Section("Quality of the features", "Left out: the run logged no quality monitors.")]
+        return [Section("Quality of the features", "Left out: the run logged no quality metrics.")]
     protocol = record.last("quality_protocol")
-    second = "teacher_entropy_2"
-    panels: list[Panel] = [
-        (f"{name}, {protocol}" if name.startswith(("feature", "align", "unif")) else name.replace("_", " "),
-         {name: "first queue"} | ({second: "second queue"} if name == "teacher_entropy" and second in names else {}))
-        for name in names if name != second
-    ]  # fmt: skip
+    second = "teacher_entropy_2"  # drawn together with teacher_entropy
+    panels: list[Panel] = []
+    for name in names:
+        if name == second:
+            continue
+        of_features = name.startswith(("feature", "align", "unif"))
+        lines = {name: "first queue"}
+        if name == "teacher_entropy" and second in names:
+            lines[second] = "second queue"
+        panels.append((f"{name}, {protocol}" if of_features else name.replace("_", " "), lines))
     rows = []
     for name in names:
         values = record.series(name)[1]
         rows.append((name, f"{values[0]:.4g}", f"{values[-1]:.4g}", MEANING[name]))
     text = f"Measured without labels on the same training images and crops each time ({protocol})."
-    table = Table(("monitor", "first", "last", "what it is"), tuple(rows))
+    table = Table(("metric", "first", "last", "meaning"), tuple(rows))
     return [Section("Quality of the features", text, _pictures(record, "quality", panels, text), (table,))]
 
 
 def _pictures(record: RunRecord, name: str, panels: Sequence[Panel], caption: str) -> tuple[Picture, ...]:
-    """One picture of all panels that have a number to show."""
+    """Draw all panels that have a number to show as one picture; return none if no panel has."""
     shown = [
         (title, {field: line for field, line in lines.items() if record.series(field)[0]}) for title, lines in panels
     ]
@@ -95,9 +100,9 @@ def _pictures(record: RunRecord, name: str, panels: Sequence[Panel], caption: st
         return ()
     rows = math.ceil(len(shown) / _COLUMNS)
     drawn = figure(_WIDTH * min(len(shown), _COLUMNS), _HEIGHT * rows)
-    with looked():
-        for place, (title, lines) in enumerate(shown, 1):
-            axes = drawn.add_subplot(rows, min(len(shown), _COLUMNS), place)
+    with style():
+        for number, (title, lines) in enumerate(shown, 1):
+            axes = drawn.add_subplot(rows, min(len(shown), _COLUMNS), number)
             for color, (field, line) in zip(COLORS * (len(lines) // len(COLORS) + 1), lines.items(), strict=False):
                 steps, values = record.series(field)
                 marker = "o" if len(steps) < _FEW else ""
@@ -107,4 +112,4 @@ def _pictures(record: RunRecord, name: str, panels: Sequence[Panel], caption: st
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             if len(lines) > 1:
                 axes.legend(frameon=False, fontsize=8.5)
-    return (finished(drawn, f"{name}.png", caption),)
+    return (as_png(drawn, f"{name}.png", caption),)

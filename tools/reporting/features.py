@@ -1,4 +1,4 @@
-"""What the report looks at: a run's encoder, its images, and their features, as far as they are there.
+"""The data of a report: the training and held-out images of a run, and their features by its newest checkpoint.
 
 N images, D features.
 """
@@ -27,7 +27,7 @@ _BATCH = 512
 
 @dataclass(frozen=True)
 class Sample:
-    """Some images of a data set and their features."""
+    """Some images of a data set, given by their numbers, and their features."""
 
     dataset: Dataset
     number_N: NDArray[np.int64]
@@ -35,6 +35,7 @@ class Sample:
 
     @property
     def label_N(self) -> Tensor:
+        """The labels as int64; -1 for an image without a label."""
         return torch.from_numpy(self.dataset.labels[self.number_N].astype(np.int64))
 
 
@@ -43,9 +44,9 @@ class RunFeatures:
     """Features of training and held-out images by the newest checkpoint.
 
     Attributes:
-        bank: training images, spread evenly; the labelled ones where there are enough of them.
-        held_out: held-out images, or None.
-        step: of the checkpoint.
+        bank: training images, spread evenly over the data set; only labelled ones if there are any.
+        held_out: held-out images; None if none are known.
+        step: the step of the checkpoint.
     """
 
     encoder: Encoder
@@ -55,47 +56,64 @@ class RunFeatures:
 
 
 def training_images(record: RunRecord, data: str | None) -> Dataset:
-    """The images that a run was trained on, from --data or from where they were.
+    """Open the images that a run was trained on.
+
+    Args:
+        data: their path; None takes the path that the run was given.
 
     Raises:
-        Failure: they are not there, or others are.
+        Failure: there are no images, or not those of the run.
     """
     path = Path(data or record.config["data"]["path"])
     if not path.exists() and data is None:
         raise Failure(f"the run's images are no longer at {path}; say where they are with --data FILE")
     dataset = open_dataset(path)
     if dataset.checksum != record.config["data"].get("checksum"):
-        raise Failure(f"{record.path} was not trained on {path}; give the run's images with --data")
+        raise Failure(f"{record.path} was not trained on {path}; give the run's images with --data FILE")
     return dataset
 
 
-def held_out_images(record: RunRecord, train: Dataset, asked: str | None) -> Dataset | None:
-    """Held-out images: --val-data, or those of the run where they still are, or a split beside the training images.
+def held_out_images(record: RunRecord, train: Dataset, val_data: str | None) -> Dataset | None:
+    """Open held-out images: the given ones, else those of the run, else a split beside the training images.
+
+    Args:
+        val_data: the path of a data set, or None.
+
+    Returns:
+        The images; None if `val_data` is None and none are found.
 
     Raises:
-        DatasetError: --val-data names no data set.
-        Failure: its classes are others than those of the training images.
+        DatasetError: `val_data` cannot be opened.
+        Failure: the held-out images have other classes than the training images.
     """
-    path = asked or record.config["options"].get("val_data")
-    if path is None or (asked is None and not Path(path).exists()):
+    path = val_data or record.config["options"].get("val_data")
+    if path is None or (val_data is None and not Path(path).exists()):
         path = held_out_beside(train)
     if path is None:
         return None
     try:
         dataset = open_dataset(path)
     except DatasetError:
-        if asked:
+        if val_data:
             raise
         return None
     if train.classes and dataset.classes and dataset.classes != train.classes:
-        raise Failure(f"{path} has other classes than the run's images; give --val-data of the same ones")
+        raise Failure(f"{path} has other classes than the run's images; give --val-data with the same classes")
     return dataset
 
 
 def extract_features(
     record: RunRecord, train: Dataset, held_out: Dataset | None, bank: int, most: int, device: torch.device
 ) -> RunFeatures | None:
-    """Features by the newest checkpoint, of at most `bank` training and `most` held-out images; None without one."""
+    """Compute features by the newest checkpoint.
+
+    Args:
+        bank: the largest number of training images.
+        most: the largest number of held-out images.
+
+    Returns:
+        The features; None if the run has no checkpoint.
+    """
     try:
         encoder = from_run(record.path)
     except EncoderError:
@@ -111,16 +129,17 @@ def extract_features(
 
 
 def spread_over(numbers: NDArray[np.integer], most: int) -> NDArray[np.int64]:
-    """At most `most` of the numbers, spread evenly, as the kNN monitor takes them."""
+    """Return at most `most` of the numbers, evenly spread, as the kNN monitor chooses its images."""
     rows = np.linspace(0, len(numbers) - 1, min(most, len(numbers))).round().astype(int)
     return np.asarray(numbers[rows], dtype=np.int64)
 
 
 def _sample(encoder: Encoder, dataset: Dataset, number_N: NDArray[np.int64], device: torch.device) -> Sample:
-    """Features of the named images, normalised as in training."""
+    """Compute the features of the images with the given numbers, normalised as in training."""
     if encoder.mean is not None and encoder.std is not None:
         dataset = replace(dataset, mean=encoder.mean, std=encoder.std)
-    network = encoder.backbone.to(memory_format=torch.channels_last).to(device)  # type: ignore[call-overload]  # torch's stub lacks it
+    # torch's stub wants another argument beside memory_format
+    network = encoder.backbone.to(memory_format=torch.channels_last).to(device)  # type: ignore[call-overload]
     view = evaluation(encoder.image_size, encoder.crop_ratio)
     with make_loader(dataset, [view], _BATCH, subset=number_N, device=device, shuffle=False, drop_last=False) as loader:
         return Sample(dataset, number_N, extract(network, loader, len(number_N)).cpu())

@@ -1,6 +1,6 @@
-"""What CGH's hypercolumn branch sees: the maps of its stages, put together, and what the neck makes of them.
+"""The section of a report about CGH's hypercolumn branch: its maps of a few images, from the stages to the neck.
 
-B images, C channels, H x W places.
+B images, C channels, H x W positions, M = B * H * W positions of all images.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _IMAGES = 6
 
 
 def hypercolumn_section(record: RunRecord, dataset: Dataset, seed: int) -> Section | None:
-    """Maps of a few training images by the newest checkpoint; None where the method has no hypercolumns."""
+    """Draw maps of a few training images by the newest checkpoint; return None for methods without hypercolumns."""
     if record.config["method"] != "cgh":
         return None
     found, _ = checkpoint.newest(record.path / "checkpoints")
@@ -45,36 +45,37 @@ def hypercolumn_section(record: RunRecord, dataset: Dataset, seed: int) -> Secti
     stages = student.neck.stages
     columns = [
         *(_strength(maps[stage].float().norm(dim=1)) for stage in stages),
-        _principal(column.float()), _strength(mixed.float().mean(1)),
-    ]  # fmt: skip
+        _principal(column.float()),
+        _strength(mixed.float().mean(1)),
+    ]
     rows = [
         [Cell(image, None, class_of(dataset, number)), *(Cell(drawn[n]) for drawn in columns)]
         for n, (image, number) in enumerate(zip(pictures(dataset, view, chosen), chosen.tolist(), strict=True))
     ]
     sides = [f"{stage} ({maps[stage].shape[-1]} x {maps[stage].shape[-1]})" for stage in stages]
-    drawn = sheet(rows, ["image", *sides, "hypercolumn", "behind 1x1 conv"])
+    drawn = sheet(rows, ["image", *sides, "hypercolumn", "after 1x1 conv"])
     text = (
-        f"The student at step {found.state['step']:,}. {' and '.join(stages)}: length of the feature at each place. "
-        "Hypercolumn: all stages at the size of the last, the first three principal components of these images as red, "
-        "green and blue; equal colours are equal content. Behind the 1x1 convolution: the mean of its channels, which "
-        "the branch averages over the places. Bright is large: within each picture, from its 1st to "
-        "its 99th percentile."
+        f"The student at step {found.state['step']:,}. {' and '.join(stages)}: the norm of the feature vector at each "
+        "position. Hypercolumn: all stages resized to the size of the last; the first three principal components over "
+        "these images are shown as red, green and blue, so that equal colours mean equal content. After the 1x1 "
+        "convolution: the mean of its channels, which the branch averages over all positions. Brightness runs from the "
+        "1st to the 99th percentile of each picture."
     )
     return Section("Hypercolumns", text, (as_picture("hypercolumns.png", drawn, "Maps of training images."),))
 
 
 def _strength(map_BHW: Tensor) -> list[Image.Image]:
-    """Grey pictures, dark to bright from the small to the large values of each."""
+    """Draw each map in grey, small values dark and large values bright."""
     return [_enlarged(torch.stack([_scaled(one_HW)] * 3, -1)) for one_HW in map_BHW]
 
 
 def _principal(column_BCHW: Tensor) -> list[Image.Image]:
-    """The three directions in which the places of all images differ most, as colours on a common scale."""
+    """Draw the first three principal components of all positions as colours, on a scale common to all images."""
     batch, _, height, width = column_BCHW.shape
-    place_MC = column_BCHW.permute(0, 2, 3, 1).flatten(0, 2)
-    place_MC = place_MC - place_MC.mean(0)
-    direction_C3 = torch.linalg.svd(place_MC.double(), full_matrices=False).Vh[:3].T
-    color_M3 = place_MC.double() @ direction_C3
+    position_MC = column_BCHW.permute(0, 2, 3, 1).flatten(0, 2)
+    position_MC = position_MC - position_MC.mean(0)
+    direction_C3 = torch.linalg.svd(position_MC.double(), full_matrices=False).Vh[:3].T
+    color_M3 = position_MC.double() @ direction_C3
     if color_M3.shape[1] < 3:
         color_M3 = torch.nn.functional.pad(color_M3, (0, 3 - color_M3.shape[1]))
     color_M3 = torch.stack([_scaled(one_M) for one_M in color_M3.unbind(1)], 1)
@@ -82,7 +83,7 @@ def _principal(column_BCHW: Tensor) -> list[Image.Image]:
 
 
 def _scaled(values: Tensor) -> Tensor:
-    """0 to 1 from the 1st to the 99th percentile: one place that stands out leaves the others apart."""
+    """Scale values to 0..1 from their 1st to their 99th percentile, so that one outlier does not hide the others."""
     low, high = values.flatten().float().quantile(values.new_tensor([0.01, 0.99], dtype=torch.float32))
     scaled: Tensor = ((values - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
     return scaled

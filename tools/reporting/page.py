@@ -1,6 +1,7 @@
-"""One HTML page that holds everything: pictures inside it, no script, no address of anything outside.
+"""One self-contained HTML page: the pictures are inside it, and it has no scripts and no links to anything outside.
 
-Whatever comes from data (class names, paths, values) is escaped, and the page's policy forbids scripts and requests.
+Everything that comes from data (class names, paths, values) is escaped, and the page's content security policy forbids
+scripts and requests.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from PIL import Image
 
 from pipelines.printable import printable
 
-LIMIT = 5_000_000  # bytes of a page
-_LARGE = 350_000  # bytes of a PNG above which the page shows it as JPEG, if that is smaller
+LIMIT = 5_000_000  # the largest size of a page, in bytes
+_LARGE = 350_000  # bytes of a PNG above which the page contains it as JPEG, if that is smaller
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fbfbfa; --card: #fff; --ink: #1c1d1f; --soft: #5b6067; --line: #dcdfe3;
@@ -55,7 +56,7 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG, the name of its file, and a sentence under it."""
+    """A PNG, the name of its file, and its caption."""
 
     name: str
     png: bytes
@@ -64,7 +65,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under a heading for each column; folded away where it has a `summary`."""
+    """Rows of text under a heading for each column; folded away behind `summary`, if that is not empty."""
 
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -73,7 +74,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A chapter of the page."""
+    """A section of the page: a title, a paragraph, pictures and tables."""
 
     title: str
     text: str = ""
@@ -82,14 +83,14 @@ class Section:
 
 
 def as_picture(name: str, image: Image.Image, caption: str) -> Picture:
-    """A drawn picture, as PNG."""
+    """Encode an image as PNG."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return Picture(name, buffer.getvalue(), caption)
 
 
 def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    """The whole page.
+    """Return the complete page.
 
     Raises:
         ValueError: it would be larger than LIMIT.
@@ -111,7 +112,7 @@ def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 
 
 def escape(text: str) -> str:
-    """Text of any origin as HTML in which it means nothing, and which can be written as UTF-8."""
+    """Return text of any origin as HTML that displays it literally and can be encoded as UTF-8."""
     return escape_html(printable(text))
 
 

@@ -1,4 +1,4 @@
-"""A run's results and settings as tables; every accuracy with the protocol that measured it."""
+"""The first section of a report: a run's results, each with its protocol, and the values of its recipe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tools.run.record import RunRecord
 
 
 def number_sections(record: RunRecord) -> list[Section]:
-    """Results first, settings folded away."""
+    """Return the section with facts about the run, its results, and its recipe, which is folded away."""
     data, summary = record.config["data"], record.summary
     number, classes = data.get("number"), data.get("classes") or ()
     rows = [
@@ -26,19 +26,16 @@ def number_sections(record: RunRecord) -> list[Section]:
     results = Table(("result", "value", "protocol", "95 % interval", "images", "step"), tuple(_results(record)))
     recipe, sources = record.config["recipe"], record.config.get("sources", {})
     settings = tuple((name, _text(value), str(sources.get(name, ""))) for name, value in recipe.items())
-    return [
-        Section(
-            "The run", ". ".join(damaged_lines(record.path)), (), (
-                Table(("", ""), tuple(rows)),
-                *((results,) if results.rows else ()),
-                Table(("setting", "value", "source"), settings, f"All {len(settings)} values of the recipe"),
-            ),
-        )
-    ]  # fmt: skip
+    tables = (
+        Table(("", ""), tuple(rows)),
+        *((results,) if results.rows else ()),
+        Table(("setting", "value", "source"), settings, f"All {len(settings)} values of the recipe"),
+    )
+    return [Section("The run", ". ".join(damaged_lines(record.path)), tables=tables)]
 
 
 def _results(record: RunRecord) -> Iterator[tuple[str, ...]]:
-    """Each accuracy of the monitor and of eval.py, which also measures the best checkpoint beside the newest."""
+    """Yield a row for each accuracy of the kNN monitor and of eval.py."""
     steps, values = record.series("knn_top1")
     if values:
         protocol = str(record.last("knn_protocol"))
@@ -61,10 +58,6 @@ def _machine(config: dict[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    return (
-        ", ".join(map(_text, value))
-        if isinstance(value, list)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

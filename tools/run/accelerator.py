@@ -1,4 +1,4 @@
-"""How a training process meets its machine: Accelerate, threads, precision."""
+"""Sets a training process up for its machine: the device, Accelerate, compilation and threads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tools.run.options import RunOptions
 
 
 def device_of(text: str | None) -> torch.device:
-    """The device that `--device` names; where nothing is named, the GPU, or the CPU of a machine without one.
+    """Return the device that `--device` names, or by default the GPU if there is one and else the CPU.
 
     Raises:
         Failure: this machine has no such device.
@@ -37,10 +37,10 @@ def device_of(text: str | None) -> torch.device:
 
 
 def make_accelerator(options: RunOptions) -> Accelerator:
-    """Accelerate for this machine: its GPUs where it has any, otherwise the CPU.
+    """Return an Accelerator for this machine, on its GPUs if it has any and else on the CPU.
 
     Raises:
-        ValueError: a precision that the machine does not have.
+        ValueError: the machine does not support the precision.
     """
     on_gpu = torch.cuda.is_available()
     check_precision(options.precision, torch.device("cuda" if on_gpu else "cpu"))
@@ -50,7 +50,8 @@ def make_accelerator(options: RunOptions) -> Accelerator:
         gradient_accumulation_steps=options.accumulate,
         log_with=options.log_with,
         project_dir=str(options.folder),
-        # Each process keeps the batch statistics of its own groups; they are averaged before they are used.
+        # DDP must not overwrite the batch norms' running statistics with those of process 0: each process keeps its
+        # own until `average_running_statistics` averages them after the step.
         kwargs_handlers=[
             DistributedDataParallelKwargs(broadcast_buffers=False),
             InitProcessGroupKwargs(timeout=timedelta(seconds=options.peer_timeout)),
@@ -59,12 +60,18 @@ def make_accelerator(options: RunOptions) -> Accelerator:
 
 
 def use_compiler(enabled: bool, method: Method, accelerator: Accelerator, micro_batches: int) -> None:
-    """Compiles what pays on this device at its first use: the one meaning of `--compile`.
+    """Compile at first use whatever gains from it on this device. This is what `--compile` means.
 
-    Everywhere the hot path, whose reads of a queue become one pass. On CUDA also the backbones of student and teachers,
-    inside DDP: batch norms, activations and sums between convolutions are fused; and a single process that makes its
-    batches whole, of views of one size, starts a pass with one call (`cuda_graphs.py`). A CPU gains a few per cent
-    from that and waits half a minute for it. What is compiled is kept between runs.
+    - On every device the hot path, the losses over a queue, which then read the queue in one pass.
+    - On CUDA also the backbones of student and teachers, inside DDP, where batch norms, activations and sums between
+      convolutions are fused. A CPU would gain a few per cent from it and wait half a minute for the compiler.
+    - On CUDA, for a single process without gradient accumulation whose views all have one size, the compiled backbones
+      are also recorded as CUDA graphs (see `cuda_graphs.py`).
+
+    Compiled code is kept between runs.
+
+    Args:
+        micro_batches: the number of micro-batches of an optimizer step.
     """
     compile_hot_path(enabled, accelerator.process_index)
     if enabled and accelerator.device.type == "cuda":
@@ -72,8 +79,8 @@ def use_compiler(enabled: bool, method: Method, accelerator: Accelerator, micro_
         compile_backbones(method, record=accelerator.num_processes == micro_batches == len(sizes) == 1)
 
 
-def use_threads(asked: int) -> int:
-    """Gives this process its share of the cores, or as many threads as were asked for; returns how many."""
-    threads = share_of_cores(asked)
+def use_threads(requested: int) -> int:
+    """Let torch use the given number of threads, or this process's share of the cores if it is 0; return the number."""
+    threads = share_of_cores(requested)
     torch.set_num_threads(threads)  # launchers set OMP_NUM_THREADS to 1, which would leave cores idle
     return threads

@@ -1,11 +1,13 @@
-"""Warnings about a run that goes wrong slowly: a loss that jumps, a queue whose keys have become one.
+"""Warns about a run that goes wrong without failing: a loss that jumps, or a queue whose keys are all alike.
 
-    loss spike    a logged loss that lies above the median of the last 50 logged ones by more than 10 times their
-                  median absolute deviation (times 1.4826: a standard deviation, for normal noise), or than 10 % of
-                  the median where they scatter less; judged from 20 losses on, told once for each jump
-    dead queue    the mean cosine of a full queue's keys to each other is above 0.99: negatives that say nothing
+    loss spike    A logged loss is more than 10 robust standard deviations above the median of the last 50 logged ones.
+                  A robust standard deviation is 1.4826 times the median absolute deviation, which equals the standard
+                  deviation for normal noise; it is taken to be at least 1 % of the median. Tested from 20 losses on,
+                  and reported once for each spike.
+    dead queue    The mean cosine between the keys of a full queue is above 0.99, so that its negatives carry no
+                  information.
 
-The losses that the rule looks at are part of the run's state: a resumed run warns where an undisturbed one does.
+The recent losses are part of the run's state, so that a resumed run warns exactly where an undisturbed one does.
 """
 
 from __future__ import annotations
@@ -16,16 +18,19 @@ from models.method import Method
 from models.queue import KeyQueue
 from tools.run.state import RunState
 
-WINDOW, JUDGED_FROM, DEVIATIONS, LEAST_SHARE = 50, 20, 10.0, 0.01
+WINDOW = 50  # the number of recent losses
+JUDGED_FROM = 20  # the number of losses from which on a loss can be a spike
+DEVIATIONS = 10.0  # robust standard deviations above the median
+LEAST_SHARE = 0.01  # the smallest standard deviation, as a share of the median
 DEAD_COSINE = 0.99
 
 
 class Alarms:
-    """Looks at each logged step; what it finds goes into the row of metrics and onto the screen.
+    """Tests each logged step.
 
     Args:
-        method: whose queues are looked at.
-        state: of the run; remembers the losses of the window.
+        method: the method whose queues are tested.
+        state: the state of the run; it remembers the recent losses.
     """
 
     def __init__(self, method: Method, state: RunState) -> None:
@@ -34,7 +39,11 @@ class Alarms:
         self._dead: set[str] = set()
 
     def check(self, loss: float) -> tuple[dict[str, float], list[str]]:
-        """(fields for the row, lines to show) of this step; both empty as long as all is well."""
+        """Test a step.
+
+        Returns:
+            Fields for the step's row of metrics and lines to show; both are empty if there is nothing to report.
+        """
         fields: dict[str, float] = {}
         lines: list[str] = []
         recent = self._state.recent_losses
@@ -56,7 +65,7 @@ class Alarms:
 
 
 def deviations(loss: float, recent: list[float]) -> float:
-    """How far a loss lies above the median of recent ones, in robust standard deviations; 0 before there are enough."""
+    """Return by how many robust standard deviations a loss exceeds the median of recent ones; 0 if they are too few."""
     if len(recent) < JUDGED_FROM:
         return 0.0
     median = statistics.median(recent)

@@ -1,8 +1,6 @@
-"""What a run says when it starts: what runs, where, and for how long."""
+"""The lines that a run prints when it starts: what it trains, where, and for how long."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
@@ -11,7 +9,7 @@ from torch import nn
 from models.methods.recipes import Recipe
 from pipelines import Dataset
 from tools.run.options import RunOptions
-from tools.run.process_group import processes_meant
+from tools.run.process_group import requested_processes
 
 
 def banner(
@@ -21,9 +19,12 @@ def banner(
     steps_per_epoch: int,
     accelerator: Accelerator,
     options: RunOptions,
-    notes: Sequence[str],
-) -> str:
-    """The lines of the banner; `notes` come last, empty ones not."""
+) -> list[str]:
+    """Return the lines of the banner.
+
+    Args:
+        encoder: the network whose parameters are counted.
+    """
     training, processes = recipe.training, accelerator.num_processes
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
     network = f"{training.backbone} (width {training.width}, {parameters / 1e6:.2f} M)"
@@ -33,9 +34,9 @@ def banner(
         f"{recipe.method}, recipe {recipe.name}: {network}, {dataset.number:,} images, {length}",
         f"world size {processes} ({device}), into {options.folder}",
     ]
-    if processes == 1 and (meant := processes_meant()) > 1:
+    if processes == 1 and (requested := requested_processes()) > 1:
         lines.append(
-            f"warning: {meant} processes were asked for and one was started, as accelerate does on CPUs; "
-            f"take torchrun --nproc_per_node {meant} train.py ..."
+            f"warning: {requested} processes were asked for and one was started, as accelerate does on CPUs; "
+            f"take torchrun --nproc_per_node {requested} train.py ..."
         )
-    return "\n".join([*lines, *filter(None, notes)])
+    return lines

@@ -1,4 +1,4 @@
-"""Writes a run's checkpoints while training goes on: a step waits for the copy into host memory, not for the disk."""
+"""Writes the checkpoints of a run in a thread: a step waits for the copy into host memory, not for the disk."""
 
 from __future__ import annotations
 
@@ -15,29 +15,31 @@ from models.storage.snapshot import HostCopy, Snapshot
 
 
 class CheckpointWriter:
-    """One checkpoint at a time, in a thread; only the main process writes, the others wait for nothing.
+    """Writes one checkpoint at a time in a thread of the main process; on other processes it does nothing.
 
-    A disk that refuses costs that checkpoint and no step: the ones before stay, the loss of it is counted and told.
+    `save` copies the state into host memory and returns; the thread then writes the copy. A further `save` waits until
+    the thread is done. If the disk is full or cannot be written, training goes on: that checkpoint is lost, earlier
+    ones stay intact, and the loss is counted and reported.
 
     Args:
-        folder: of the checkpoints.
-        keep: newest ones that stay, beside the best.
+        folder: the folder of the checkpoints.
+        keep: how many of the newest checkpoints to keep, beside the best one.
         main: whether this process writes.
 
     Attributes:
-        failed: checkpoints that could not be written.
+        failed: the number of checkpoints that the disk refused.
     """
 
     def __init__(self, folder: Path, keep: int, main: bool) -> None:
         self._folder, self._keep, self._main = folder, keep, main
         self._host = HostCopy()
         self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
-        self._untold: list[str] = []
+        self._error: BaseException | None = None  # raised by the thread, until `wait` takes it
+        self._unreported: list[str] = []
         self.failed = 0
 
     def save(self, method: Method, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-        """Starts to write this moment's state; waits first for an earlier checkpoint that is still being written."""
+        """Copy the present state and start to write it, after waiting for an earlier checkpoint."""
         if not self._main:
             return
         self.wait()
@@ -46,10 +48,10 @@ class CheckpointWriter:
         self._thread.start()
 
     def wait(self) -> bool:
-        """Waits until what was saved last is on the disk; whether it is.
+        """Wait until the last checkpoint is on the disk; return False if the disk refused it.
 
         Raises:
-            Exception: what went wrong, if it was not the disk.
+            Exception: an error of the thread that does not come from the disk.
         """
         if self._thread is None:
             return True
@@ -61,24 +63,25 @@ class CheckpointWriter:
         return error is None
 
     def warnings(self) -> list[str]:
-        """What was not told yet: a line for each checkpoint that could not be written."""
-        told, self._untold = self._untold, []
-        return told
+        """Return a line for each checkpoint that was lost since the last call."""
+        lines, self._unreported = self._unreported, []
+        return lines
 
     @property
     def counts(self) -> dict[str, int]:
-        """What a row of metrics should tell: nothing as long as all is well."""
+        """Fields for a row of metrics; none as long as no checkpoint was lost."""
         return {"failed_checkpoints": self.failed} if self.failed else {}
 
     def _write(self, snapshot: Snapshot) -> None:
+        """Write a snapshot. Runs in the thread, where an exception would be lost; so it is kept for `wait`."""
         try:
             checkpoint.write(self._folder, snapshot, self._keep)
         except OSError as error:
             self.failed += 1
             self._error = error
-            self._untold.append(
+            self._unreported.append(
                 f"WARNING: the checkpoint of step {snapshot.step:,} could not be written ({error}); earlier ones are "
-                "intact and training goes on: free some space"
+                "intact and training goes on: free some disk space"
             )
         except BaseException as error:
             self._error = error

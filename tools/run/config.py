@@ -1,4 +1,4 @@
-"""config.json: every value that decides a run, with its source, and where the run was started."""
+"""The content of config.json: every value that determines a run, where each value comes from, and the machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tools.run.options import RunOptions
 
 
 def run_config(options: RunOptions, recipe: Recipe, dataset: Dataset, accelerator: Accelerator) -> dict[str, Any]:
-    """What config.json holds."""
+    """Return what config.json holds."""
     return {
         "method": recipe.method,
         "recipe_name": recipe.name,

@@ -17,24 +17,25 @@ from pipelines import Dataset, make_loader
 from pipelines.loader import Loader
 from pipelines.plan.global_batch import check_enough_images, check_global_batch
 from pipelines.plan.views import evaluation
+from pipelines.threads import share_of_cores
 from tools.run.options import RunOptions
 
-_FEATURE_BATCH = 512
+_FEATURE_BATCH = 512  # images of a batch of `full_pass`
 
 
 @dataclass(frozen=True)
 class DataPath:
-    """What a run reads its images through.
+    """Everything through which a run reads images.
 
     Attributes:
         loader: micro-batches of the method's views; an optimizer step takes `--accumulate` of them.
-        whole_set: every training image once, in evaluation views.
-        monitors: the quality of the features, and kNN where there are labels.
-        steps_per_epoch: optimizer steps.
+        full_pass: every training image once, in evaluation views, for methods that select partners.
+        monitors: the evaluations during training: quality of the features and, if there are labels, kNN.
+        steps_per_epoch: the number of optimizer steps of an epoch.
     """
 
     loader: Loader
-    whole_set: Loader
+    full_pass: Loader
     monitors: Monitors
     steps_per_epoch: int
 
@@ -45,17 +46,14 @@ def open_data_path(
     dataset: Dataset,
     method: Method,
     accelerator: Accelerator,
-    *,
-    threads: int,
     resources: ExitStack,
     on_batch: Callable[[], object],
 ) -> DataPath:
-    """Opens the loaders of a run.
+    """Open the loaders of a run.
 
     Args:
-        threads: for decoding.
-        resources: closes them.
-        on_batch: called before each batch of a measurement or of the pass over the whole set; what it raises ends that.
+        resources: the stack that closes the loaders.
+        on_batch: called before each batch of `full_pass` and of the monitors; the pass ends if it raises an exception.
 
     Raises:
         ValueError, ModuleNotFoundError: data and options do not fit each other or this machine.
@@ -73,7 +71,7 @@ def open_data_path(
         "dtype": DTYPES[options.precision],
         "rank": accelerator.process_index,
         "world": accelerator.num_processes,
-        "threads": threads,
+        "threads": share_of_cores(options.threads),
         "seed": options.seed,
     }
     micro_batch = training.batch_size // options.accumulate
@@ -81,8 +79,8 @@ def open_data_path(
     resources.enter_context(loader)
     loading["on_batch"] = on_batch
     view = evaluation(training.image_size, training.crop_ratio)
-    whole_set = make_loader(dataset, [view], _FEATURE_BATCH, shuffle=False, drop_last=False, **loading)
-    resources.enter_context(whole_set)
+    full_pass = make_loader(dataset, [view], _FEATURE_BATCH, shuffle=False, drop_last=False, **loading)
+    resources.enter_context(full_pass)
     monitors = Monitors(dataset, method, view, options.val_data, bank=options.knn_bank, check=options.verify, **loading)
     resources.enter_context(monitors)
-    return DataPath(loader, whole_set, monitors, loader.steps // options.accumulate)
+    return DataPath(loader, full_pass, monitors, loader.steps // options.accumulate)

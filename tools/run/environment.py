@@ -1,4 +1,4 @@
-"""Where a result was made: versions, commit and machine. Every file of results holds them."""
+"""What a result depends on beside its settings: versions, commit and machine. Every file of results records them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import torch
 
 from pipelines.threads import usable_cores
 
+#: CPU instruction sets that decide how fast matrices are multiplied.
 _INSTRUCTIONS = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16")
 _PACKAGES = ("torch", "accelerate", "numpy", "ffcv", "numba", "nvidia-dali-cuda130")
 
 
 def commit() -> str | None:
-    """The commit of this source tree, with "+changes" where files differ from it; None where git knows none."""
+    """Return the commit of this source tree, with "+changes" if files differ from it; None if git knows none."""
     words = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--abbrev=40", "--exclude=*"]
     try:
         found = subprocess.run([*words, "--dirty=+changes"], capture_output=True, text=True, timeout=20)
@@ -27,7 +28,7 @@ def commit() -> str | None:
 
 
 def versions(*further: str) -> dict[str, str]:
-    """Versions of what a result depends on, and of `further` packages, as far as they are installed."""
+    """Return the versions of Python, of the packages that results depend on, and of `further` ones, if installed."""
     found = {"python": platform.python_version()}
     for package in (*_PACKAGES, *further):
         try:
@@ -38,11 +39,11 @@ def versions(*further: str) -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """The hardware of this process; of the CPU's instructions those that decide how fast it multiplies."""
+    """Return the hardware of this process: CPU, its relevant instruction sets, usable cores, and GPU."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    can = torch.cpu.get_capabilities()
-    cores, instructions = usable_cores(), [name for name in _INSTRUCTIONS if can.get(name)]
-    return {"cpu": _processor(), "instructions": instructions, "cores": cores, "gpu": gpu}
+    capabilities = torch.cpu.get_capabilities()
+    instructions = [name for name in _INSTRUCTIONS if capabilities.get(name)]
+    return {"cpu": _processor(), "instructions": instructions, "cores": usable_cores(), "gpu": gpu}
 
 
 def _processor() -> str:

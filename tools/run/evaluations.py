@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.evaluation.protocols.registry import protocol_of
 from tools.command_line import Failure
-
-_FIGURE = re.compile(r"top\d+|recall@\d+|map")  # what an evaluation calls its figures, all in percent
-_SHARE = re.compile(r"-labels-[\d.e-]+%")  # labels that a seed drew
 
 
 @dataclass(frozen=True)
@@ -127,19 +124,18 @@ def _evaluation(text: str) -> list[Measured] | None:
 
 
 def _measured(row: dict[str, Any], evaluation: dict[str, Any], step: int | None) -> Measured:
-    values = {name: float(value) for name, value in row.items() if _FIGURE.fullmatch(name)}
+    id, size = str(row["protocol"]["id"]), evaluation.get("image_size")
+    protocol = protocol_of(id)
+    values = {name: float(value) for name, value in row.items() if protocol.metric_title(name)}
     bounds = {name: pair for name, pair in row.get("interval", {}).items() if name in values}
     intervals = {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
-    protocol, size = str(row["protocol"]["id"]), evaluation.get("image_size")
     (data, queries), (learned, bank) = (_images(evaluation.get(name, {})) for name in ("val_data", "data"))
-    seeds = ",".join(str(each["seed"]) for each in row.get("seeds", [])) or str(evaluation.get("seed"))
-    if protocol.startswith(("knn", "retrieve")) and not _SHARE.search(protocol):
-        seeds = ""  # nothing was drawn
-    return Measured(
-        protocol, values, intervals, step, evaluation.get("val_data", {}).get("number"), data,
-        same_images=bool(bank) and bank == queries and "leave-one-out" not in protocol,
-        case=((data, queries), (f"from {learned}", bank), (f"{size} px", str(size)), (f"seed {seeds}", seeds)),
-    )  # fmt: skip
+    seeds = ""
+    if protocol.depends_on_seed(id):
+        seeds = ",".join(str(each["seed"]) for each in row.get("seeds", [])) or str(evaluation.get("seed"))
+    same_images = bool(bank) and bank == queries and not protocol.leaves_query_out
+    case = ((data, queries), (f"from {learned}", bank), (f"{size} px", str(size)), (f"seed {seeds}", seeds))
+    return Measured(id, values, intervals, step, evaluation.get("val_data", {}).get("number"), data, same_images, case)
 
 
 def _images(data: dict[str, Any]) -> tuple[str, str]:

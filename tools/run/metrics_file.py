@@ -1,4 +1,4 @@
-"""The rows of metrics.jsonl: an object a line, each with the step that it belongs to."""
+"""The rows of metrics.jsonl: one JSON object per line, each with the step that it belongs to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def row_of(line: bytes | str) -> dict[str, Any] | None:
-    """The row that a line holds; None where the line is damaged or was cut."""
+    """Return the row that a line holds; None if the line is damaged or incomplete."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -16,12 +16,15 @@ def row_of(line: bytes | str) -> dict[str, Any] | None:
 
 
 def rows_up_to(content: bytes, step: int, rows: int) -> list[bytes]:
-    """The lines that belong to a checkpoint, as they are, without what is damaged.
+    """Return the undamaged lines of metrics.jsonl that had been logged when a checkpoint was saved, unchanged.
+
+    All rows of earlier steps belong to the checkpoint. Of the rows of its own step only those do that were among the
+    first `rows` lines; an evaluation after the checkpoint may have logged further ones.
 
     Args:
-        content: of metrics.jsonl.
-        step: of the checkpoint. Rows of earlier steps belong to it, whatever became of other lines.
-        rows: that there were when it was written: its own step may have got more of them afterwards.
+        content: the content of metrics.jsonl.
+        step: the step of the checkpoint.
+        rows: the number of rows when the checkpoint was saved.
     """
     kept = []
     for number, line in enumerate(content.split(b"\n")):

@@ -1,23 +1,34 @@
-"""Stops a run at the step whose loss or gradient is not finite, and keeps what replays that step.
+"""Stops a run at the step whose loss or gradient is not finite, before its update is kept.
 
-    RUN/nonfinite-step-00000123/
-        step.json                     what is not finite, precision, and of each process its images and its batch's seed
-        config.json                   the run's: method, recipe, seed, data, versions
-        before/step-00000122/         a checkpoint of the state before the step: weights, queues, teachers, statistics
-        batch-process-0.safetensors   the views, one file for each process
+In each step the run calls
 
-On a CPU the flag is read before the update, which is then not made; what the forward pass has changed already (queues,
-running statistics) is put back from a copy of the buffers. On a GPU, reading it there would make the host wait in every
-step: it is read one step later, when it has long arrived, and the whole state is put back from one of two copies on the
-device. Cost: on a CPU one copy of the buffers a step; on a GPU two copies of the whole state held, one made a step.
-fp16's scaler skips steps whose gradient overflows; there, only the loss is looked at, and a scale below 1.
+    watch(batch)     before each micro-batch; the first call copies what the step can change before its test is read
+    check(loss)      after the backward pass and before the update; tests the loss and the gradients
+    settle()         before a checkpoint; reads a test that is still pending, and tests the weights
+
+On a CPU the result of the test is read at once, and a bad update is never made. By then only buffers have changed, in
+the forward pass (queues, running statistics); they are restored from their copy.
+
+On a GPU, reading the result at once would make the host wait for the device in every step. So it is copied to the host
+in the background and read one step later (`late`), when it has long arrived. By then the bad update has been made and
+the next step has begun. So the whole state (weights, buffers, optimizer) is copied, into two copies by turns, and the
+copy from before the bad step is restored.
+
+fp16's gradient scaler skips a step whose gradient overflows, which is normal now and then. With fp16 only the loss is
+tested, and the scale: below 1 it has been halved so often that the gradient itself must be bad (`skipped`).
+
+Several processes have different losses but, after averaging, the same gradients. There the gradients alone decide, so
+that all processes stop at the same step. What is needed to replay the step is written by `nonfinite_files.py`.
+
+Cost: on a CPU, one copy of the buffers in each step. On a GPU, memory for two copies of the state, and the writing of
+one of them in each step.
+
+P trained parameters.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,20 +36,29 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from models.distributed import world
 from models.method import Method
-from models.storage import checkpoint
 from pipelines import Batch
 from tools.command_line import Failure
+from tools.run.nonfinite_files import write_step
 from tools.run.state import RunState
 
 
 @dataclass
 class _Step:
-    """What is kept of a step until it is known to be finite; norms are those of the gradients of `trained`."""
+    """What is kept of a step until its test has been read.
+
+    Attributes:
+        number: the step, counted from 1.
+        state: the run's state before it.
+        batches: its micro-batches.
+        loss: the loss of its last micro-batch.
+        norms_P: the norm of each parameter's gradient; None where gradients are not tested.
+        bad: the result of the test, in host memory once `arrived` has happened.
+        arrived: the end of the copy to host memory; None on a CPU.
+    """
 
     number: int
     state: dict[str, Any]
@@ -50,13 +70,13 @@ class _Step:
 
 
 class StepGuard:
-    """Looks at every step of a run.
+    """Tests every step of a run. The module's docstring says how.
 
     Args:
-        late: read a step's flag one step later, as on a GPU.
-        folder: of the run.
+        late: read the result of a step's test one step later, as on a GPU.
+        folder: the folder of the run.
         config: what config.json holds.
-        state: of the run; read, never changed.
+        state: the state of the run; it is read and never changed.
     """
 
     def __init__(
@@ -72,55 +92,56 @@ class StepGuard:
         self._folder, self._config, self._state = folder, config, state
         self._trained = {name: p for name, p in method.named_parameters() if p.requires_grad}
         self._copies: list[dict[str, Tensor]] = [{}, {}] if late else [{}]
-        self._held: dict[str, Tensor] = {}
-        self._known = -1
-        self._now = _Step(-1, {})
-        self._unread: _Step | None = None
+        self._changing: dict[str, Tensor] = {}
+        self._optimizer_entries = -1
+        self._step = _Step(-1, {})
+        self._pending: _Step | None = None
 
     def watch(self, batch: Batch) -> None:
-        """Call it with each part of a batch before it is trained on; the first part of a step copies the state."""
+        """Remember a micro-batch that is about to be trained on; before the first of a step, copy the state."""
         number = self._state.step + 1
-        if self._now.number != number:
-            self._now = _Step(number, self._state.as_dict())
-            place = number % len(self._copies)
-            tensors, copy = self._tensors(), self._copies[place]
+        if self._step.number != number:
+            self._step = _Step(number, self._state.as_dict())
+            slot = number % len(self._copies)
+            tensors, copy = self._changing_tensors(), self._copies[slot]
             if copy.keys() != tensors.keys():
-                copy = self._copies[place] = {name: torch.empty_like(tensor) for name, tensor in tensors.items()}
+                copy = self._copies[slot] = {name: torch.empty_like(tensor) for name, tensor in tensors.items()}
             if tensors:
                 torch._foreach_copy_(list(copy.values()), list(tensors.values()))
-        self._now.batches.append(batch)
+        self._step.batches.append(batch)
 
     def check(self, loss: Tensor, gradients: bool = True) -> None:
-        """Call it once a step, with the loss of its last part, after backward and before the update.
+        """Test a step. Call it with the loss of the last micro-batch, after the backward pass and before the update.
 
         Args:
-            gradients: look at them too. They are the same on every process, and alone decide where there are several.
+            gradients: whether to test the gradients too; False with fp16.
 
         Raises:
-            Failure: this step (or, late, the one before) is not finite; what replays it is in the run's folder.
+            Failure: this step (or, if `late`, the one before) is not finite.
         """
-        now = self._now
-        now.loss = loss.detach()
-        bad = ~now.loss.isfinite() if world()[1] == 1 or not gradients else torch.zeros_like(now.loss, dtype=torch.bool)
+        step = self._step
+        step.loss = loss.detach()
+        loss_decides = world()[1] == 1 or not gradients
+        bad = ~step.loss.isfinite() if loss_decides else torch.zeros_like(step.loss, dtype=torch.bool)
         if gradients:
             grads = [torch.zeros((), device=p.device) if p.grad is None else p.grad for p in self._trained.values()]
-            now.norms_P = torch.stack(list(torch._foreach_norm(grads)))
-            bad = bad | ~now.norms_P.sum().isfinite()
+            step.norms_P = torch.stack(list(torch._foreach_norm(grads)))
+            bad = bad | ~step.norms_P.sum().isfinite()
         if self._late:
-            now.bad = torch.empty((), dtype=torch.bool, pin_memory=bad.is_cuda).copy_(bad, non_blocking=True)
-            now.arrived = torch.cuda.current_stream().record_event() if bad.is_cuda else None
-            self._read()
-            self._unread = now
+            step.bad = torch.empty((), dtype=torch.bool, pin_memory=bad.is_cuda).copy_(bad, non_blocking=True)
+            step.arrived = torch.cuda.current_stream().record_event() if bad.is_cuda else None
+            self._read_pending()
+            self._pending = step
         elif bad:
-            self._stop(now)
+            self._stop(step)
 
     def settle(self) -> None:
-        """Reads a flag that is still to be read, and looks at the weights: call it before what is trained is kept.
+        """Read a pending test, and test the weights. Call it before the state is saved.
 
         Raises:
-            Failure: the step is not finite, or its update was not.
+            Failure: the last step is not finite, or its update was not.
         """
-        self._read()
+        self._read_pending()
         largest = torch.stack(list(torch._foreach_norm(list(self._trained.values()), float("inf")))).tolist()
         if bad := [name for name, value in zip(self._trained, largest, strict=True) if not math.isfinite(value)]:
             raise Failure(
@@ -128,44 +149,56 @@ class StepGuard:
                 f"step {self._state.step}; lower --lr, or take --precision fp32; this step was not kept"
             )
 
-    def _read(self) -> None:
-        step, self._unread = self._unread, None
+    def skipped(self, scale: float) -> None:
+        """Note that fp16's gradient scaler skipped this step.
+
+        Args:
+            scale: the scaler's present scale.
+
+        Raises:
+            Failure: the scale is so low that the gradient must be infinite or NaN at any scale.
+        """
+        if scale < 1:
+            self._stop(self._step)
+
+    def _read_pending(self) -> None:
+        step, self._pending = self._pending, None
         if step is not None:
             if step.arrived is not None:
                 step.arrived.synchronize()
             if step.bad:
                 self._stop(step)
 
-    def skipped(self, scale: float) -> None:
-        """Call it where fp16's scaler skipped a step.
+    def _changing_tensors(self) -> dict[str, Tensor]:
+        """Return, by name, the tensors that a step changes before its test is read.
 
-        Raises:
-            Failure: it has lowered its scale so far that the gradient itself must be the cause.
+        They are collected again only when the optimizer has got state for more parameters, as in its first step; the
+        tensors stay in the same memory otherwise.
         """
-        if scale < 1:
-            self._stop(self._now)
-
-    def _tensors(self) -> dict[str, Tensor]:
-        """What a step changes before its flag is read: the same memory in every step after the first."""
-        known = len(self._optimizer.state) if self._late else 0
-        if known == self._known:
-            return self._held
-        self._known = known
-        held = self._method.state_dict(keep_vars=True) if self._late else dict(self._method.named_buffers())
-        for number, entries in enumerate(self._optimizer.state.values() if self._late else ()):
-            held |= {f"optimizer {number} {name}": t for name, t in entries.items() if isinstance(t, Tensor)}
-        self._held = {name: tensor.data for name, tensor in held.items()}
-        return self._held
+        entries = len(self._optimizer.state) if self._late else 0
+        if entries == self._optimizer_entries:
+            return self._changing
+        self._optimizer_entries = entries
+        tensors = self._method.state_dict(keep_vars=True) if self._late else dict(self._method.named_buffers())
+        for number, state in enumerate(self._optimizer.state.values() if self._late else ()):
+            tensors |= {f"optimizer {number} {name}": t for name, t in state.items() if isinstance(t, Tensor)}
+        self._changing = {name: tensor.data for name, tensor in tensors.items()}
+        return self._changing
 
     def _stop(self, step: _Step) -> None:
+        """Restore the state before a step, write what replays it, and raise the failure that ends the run."""
         reason = self._reason(step)
-        tensors, copy = self._tensors(), self._copies[step.number % len(self._copies)]
+        tensors, copy = self._changing_tensors(), self._copies[step.number % len(self._copies)]
         for name, kept in copy.items():
             tensors[name].copy_(kept)
         if self._late and not any(name.startswith("optimizer ") for name in copy):
-            self._optimizer.state.clear()  # the first step: there was nothing in it
+            self._optimizer.state.clear()  # the optimizer had no state before its first step
+        method, optimizer = self._method, self._optimizer
         try:
-            replay = f"replay the step with: python -m tools.replay {self._save(step, reason)}"
+            folder = write_step(
+                self._folder, step.number, reason, step.batches, method, optimizer, step.state, self._config
+            )
+            replay = f"replay the step with: python -m tools.replay {folder}"
         except (OSError, SafetensorError) as error:
             replay = f"what replays the step could not be written ({error})"
         raise Failure(f"{reason} at step {step.number}; lower --lr, or take --precision fp32; {replay}")
@@ -177,47 +210,3 @@ class StepGuard:
             return "the gradient overflows at every scale of fp16"
         bad = [name for name, norm in zip(self._trained, step.norms_P.tolist(), strict=True) if not abs(norm) < 1e39]
         return f"the gradient of {len(bad)} of {len(self._trained)} parameters ({', '.join(bad[:1])} ...) is not finite"
-
-    def _save(self, step: _Step, reason: str) -> Path:
-        folder = self._folder / f"nonfinite-step-{step.number:08d}"
-        rank, processes = world()
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {
-            f"{number} {name}": t for number, batch in enumerate(step.batches) for name, t in named(batch).items()
-        }
-        path = folder / f"batch-process-{rank}.safetensors"
-        own_memory = {name: t.cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
-        save_file(own_memory, path)
-        facts = {
-            "step": step.number,
-            "reason": reason,
-            "processes": processes,
-            "steps_per_epoch": self._method.steps_per_epoch,
-            "precision": self._config["options"]["precision"],
-            "images": [batch.index.tolist() for batch in step.batches],
-            "seeds": [batch.seed for batch in step.batches],
-        }
-        own = folder / ("step.json" if rank == 0 else f"step-process-{rank}.json")
-        own.write_text(json.dumps(facts, indent=2) + "\n")
-        shutil.copymode(own, path)  # safetensors makes private files; the user's umask decides
-        if rank == 0:
-            (folder / "config.json").write_text(json.dumps(self._config, indent=2) + "\n")
-            checkpoint.save(folder / "before", self._method, self._optimizer, step.state)
-        return folder
-
-
-def named(batch: Batch) -> dict[str, Tensor]:
-    """The tensors of a batch by name, those of its partner too."""
-    tensors = {f"view {number}": view for number, view in enumerate(batch.views)}
-    tensors |= {"index": batch.index, "label": batch.label}
-    if batch.partner is not None and batch.box is not None:
-        tensors |= {"box": batch.box} | {f"partner {name}": tensor for name, tensor in named(batch.partner).items()}
-    return tensors
-
-
-def unnamed(tensors: Mapping[str, Tensor], seed: int) -> Batch:
-    """The batch that `named` took apart."""
-    partner = {name.removeprefix("partner "): t for name, t in tensors.items() if name.startswith("partner ")}
-    views = tuple(tensors[f"view {number}"] for number in range(sum(name.startswith("view ") for name in tensors)))
-    other = unnamed(partner, seed) if partner else None
-    return Batch(views, tensors["index"], tensors["label"], seed, other, tensors.get("box"))

@@ -1,26 +1,26 @@
-"""The command line of train.py: the options of a run, and every value of the recipe as an option."""
+"""The command line of train.py: the options of a run, and an option for every value of the recipe."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from models.methods.recipes import names
 from models.methods.registry import REGISTRY
-from models.options import Option, check_options, describe, option
+from models.options import as_text, check_options, describe, option
 from models.training.config import Training
 from models.training.precision import DTYPES, usual_precision
 from pipelines.executors.choose import LOADERS
 from pipelines.formats.opening import CHECKS
-from tools.command_line import Failure, OneLineParser
+from tools.command_line import Failure, OneLineParser, add_option
 
 _EPILOG = """\
-Values of a recipe that are not given come from it: --method NAME --recipe NAME --help shows them.
+A value that is not given comes from the recipe; train.py --method NAME --recipe NAME --help shows the recipe's values.
 
   accelerate launch train.py --method clim --data data/photos.beton
   torchrun --nproc_per_node 2 train.py --method clim --data data/photos.beton   # several processes on CPUs
@@ -29,48 +29,64 @@ Values of a recipe that are not given come from it: --method NAME --recipe NAME 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run was asked to do, apart from its recipe. config.json keeps it under "options"."""
+    """The options of a run, apart from the values of its recipe. config.json holds them under "options"."""
 
-    method: str = option("", "the method to train (required)", choices=tuple(sorted(REGISTRY)))
+    method: str = option("", f"the method to train (required): {', '.join(sorted(REGISTRY))}")
     data: str = option("", "the converted training images (required)")
     val_data: str | None = option(
-        None, "the converted labelled images of the kNN monitor; none: FILE-test or FILE-val, where it exists"
+        None, "the converted labelled images of the kNN monitor (default: FILE-test or FILE-val, if one exists)"
     )
-    verify: str = option("sample", "how many images are compared with their checksums at the start", choices=CHECKS)
-    recipe: str | None = option(None, "the row of hyper-parameters; none: by the source and size of the data set")
-    output: str | None = option(None, "the folder of the run; none: runs/METHOD-DATA")
-    seed: int = option(0, "the seed of initial weights, order, crops and colours", at_least=0)
-    resume: bool = option(False, "continue from the newest valid checkpoint of the run")
-    force: bool = option(False, "start again in a folder that holds a run, after moving that run aside")
-    max_steps: int = option(0, "the number of steps after which to stop; 0: the end of the last epoch", at_least=0)
-    loader: str = option("auto", "the data path", choices=LOADERS)
+    verify: str = option("sample", "how many images are compared with their checksums before training", choices=CHECKS)
+    recipe: str | None = option(
+        None, "the named set of hyper-parameters (default: chosen by the source and image size of the data set)"
+    )
+    output: str | None = option(None, "the folder of the run (default: runs/METHOD-DATA)")
+    seed: int = option(0, "the seed of the initial weights, the order, the crops and the colours", at_least=0)
+    resume: bool = option(False, "continue the run in the output folder from its newest valid checkpoint")
+    force: bool = option(False, "move a run that is in the output folder aside and start a new one")
+    max_steps: int = option(0, "the number of steps after which to stop; 0: all steps of all epochs", at_least=0)
+    loader: str = option("auto", "the library that decodes and crops the images", choices=LOADERS)
     threads: int = option(
         0,
-        "the threads of each process, for decoding and for a CPU's arithmetic; 0: its share of the cores",
+        "the number of threads of each process, for decoding and for computing on a CPU; 0: its share of the cores",
         at_least=0,
     )
     precision: str = option(
         "",
-        "the number type of the network's passes: bf16, where the device multiplies it itself; fp16 (GPU only); fp32. "
-        "Similarities and losses are always fp32",
+        "the number type of the network's passes: bf16, fp16, fp32. Usually bf16 where the device multiplies it "
+        "itself; fp16 needs a GPU. Similarities and losses are always computed in fp32",
         choices=tuple(DTYPES),
     )
-    accumulate: int = option(1, "the micro-batches of an optimizer step; more of them save memory", at_least=1)
+    accumulate: int = option(
+        1, "the number of micro-batches that an optimizer step is split into to save memory", at_least=1
+    )
     compile: bool = option(
         True,
-        "compilation at the first step of what pays: on a CPU the losses over the queue, on a GPU also backbones and "
-        "augmentation; kept between runs in ~/.cache/likeness or $TORCHINDUCTOR_CACHE_DIR",
+        "compilation at the first step: of the losses over the queue, and on a GPU also of backbones and augmentation. "
+        "Compiled code is kept for later runs in ~/.cache/likeness or $TORCHINDUCTOR_CACHE_DIR",
     )
-    log_every: int = option(10, "the steps between rows of metrics.jsonl", at_least=1)
-    checkpoint_every: int = option(0, "the steps between checkpoints; 0: the end of each epoch", at_least=0)
-    keep: int = option(2, "the number of newest checkpoints to keep, beside the one with the best kNN", at_least=1)
-    knn_every: int = option(1, "the epochs between kNN evaluations; 0: only at the start and the end", at_least=0)
-    knn_bank: int = option(50000, "the largest number of labelled training images in the kNN bank", at_least=1)
+    log_every: int = option(10, "the number of steps between rows of metrics.jsonl", at_least=1)
+    checkpoint_every: int = option(
+        0, "the number of steps between checkpoints; 0: one at the end of each epoch", at_least=0
+    )
+    keep: int = option(
+        2, "the number of newest checkpoints to keep, beside the one with the best kNN accuracy", at_least=1
+    )
+    knn_every: int = option(
+        1, "the number of epochs between kNN evaluations; 0: only before and after training", at_least=0
+    )
+    knn_bank: int = option(
+        50000, "the largest number of labelled training images that the kNN monitor searches", at_least=1
+    )
     peer_timeout: int = option(
-        300, "the seconds without a sign of another process after which the run ends", at_least=1
+        300, "the number of seconds after which a process that does not answer ends the run", at_least=1
     )
-    log_with: str | None = option(None, "the tracker; none: metrics.jsonl only", choices=(None, "tensorboard", "wandb"))
-    images_every: int = option(10, "the epochs between pictures for the tracker; 0: none", at_least=0)
+    log_with: str | None = option(
+        None,
+        "the tracker that gets the metrics, beside metrics.jsonl: tensorboard, wandb (default: none)",
+        choices=(None, "tensorboard", "wandb"),
+    )
+    images_every: int = option(10, "the number of epochs between pictures for the tracker; 0: no pictures", at_least=0)
 
     @property
     def folder(self) -> Path:
@@ -79,13 +95,16 @@ class RunOptions:
 
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[RunOptions, dict[str, Any]]:
-    """The run's options, and the recipe's fields that were given a value.
+    """Return the run's options, and the values of the recipe that the command line gives.
+
+    Args:
+        arguments: the command line; None takes the one that this process was started with.
 
     Raises:
-        Failure: an option that does not exist, or a value that it may not have.
+        Failure: an option does not exist, or has a value that is not allowed.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    first = OneLineParser(add_help=False, allow_abbrev=False)
+    first = OneLineParser(add_help=False, allow_abbrev=False)  # finds out whose options the second parser offers
     first.add_argument("--method", choices=sorted(REGISTRY))
     first.add_argument("--recipe")
     known = first.parse_known_args(arguments)[0]
@@ -104,13 +123,18 @@ def _check(options: RunOptions) -> None:
     except ValueError as error:
         raise Failure(str(error)) from None
     if options.resume and options.force:
-        raise Failure("--resume goes on with a run and --force starts a new one; give one of them")
+        raise Failure("--resume continues a run and --force starts a new one; give one of them")
     if options.log_with and find_spec(options.log_with) is None:
         raise Failure(f"--log-with {options.log_with} needs its package: pip install {options.log_with}")
 
 
 def _build(method: str | None, recipe: str | None) -> tuple[OneLineParser, list[str]]:
-    """The parser, and the names of the options that are fields of a recipe."""
+    """Return the parser, and the names of its options that are values of a recipe.
+
+    Args:
+        method: the method whose options are offered; None offers those of all methods.
+        recipe: the recipe whose values are shown as defaults.
+    """
     parser = OneLineParser(
         prog="train.py",
         description="Train an image encoder without labels.",
@@ -118,15 +142,12 @@ def _build(method: str | None, recipe: str | None) -> tuple[OneLineParser, list[
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    group, kinds = parser.add_argument_group("run"), get_type_hints(RunOptions)
+    group = parser.add_argument_group("run")
     for item in describe(RunOptions):
-        kind = next(kind for kind in (bool, int, str) if kinds[item.name] in (kind, kind | None))
         default = usual_precision() if item.name == "precision" else item.default
-        allowed = ", ".join(str(choice) for choice in item.choices if choice is not None)
-        text = item.help if allowed in item.help or item.name == "precision" else f"{item.help}: {allowed}"
-        if default not in (None, "") and "default" not in text:
-            text = f"{text} (default: {_text(default)})"
-        _add(group, item, text, kind, default=default)
+        if item.name == "method":
+            item = replace(item, choices=tuple(sorted(REGISTRY)))  # also methods that were registered later
+        add_option(group, item, item.help_with(default), default)
     row = REGISTRY[method].rows.get(recipe or "", {}) if method else {}
     chosen = [method] if method else sorted(REGISTRY)
     recipe_fields: list[str] = []
@@ -134,57 +155,12 @@ def _build(method: str | None, recipe: str | None) -> tuple[OneLineParser, list[
         group = parser.add_argument_group(f"{title} (values of the recipe: {recipe or 'chosen by --recipe'})")
         for item in describe(cls):
             if item.name in recipe_fields:
-                continue  # two methods share it
+                continue  # an option that several methods share
             recipe_fields.append(item.name)
-            allowed = ", ".join(map(str, item.choices))
-            help = f"{item.help}: {allowed}" if allowed else item.help
-            usual = f"usually {_text(item.default)}"
+            usual = f"usually {as_text(item.default)}"
             if item.name in row:
-                usual = f"default: {_text(row[item.name].value)}, {row[item.name].source}"
-            _add(group, item, f"{help} ({usual})", type(item.default), like=item.default)
+                usual = f"default: {as_text(row[item.name].value)}, {row[item.name].source}"
+            add_option(group, item, f"{item.help_with(None)} ({usual})")
     if method:
         parser.epilog = f"Recipes of {method}: {', '.join(names(method))}\n\n" + _EPILOG
     return parser, recipe_fields
-
-
-def _add(
-    group: argparse._ArgumentGroup, item: Option, text: str, kind: type, default: Any = None, like: Any = None
-) -> None:
-    if kind is bool:
-        reads: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
-    elif kind is tuple:
-        reads = {"type": _list_of(type(like[0]) if like else int), "metavar": "A,B,..."}
-    else:
-        reads = {"type": _number if kind is float else kind, "metavar": _METAVARS.get(kind, "TEXT")}
-    group.add_argument(item.flag, default=default, help=text.replace("%", "%%"), **reads)
-    if item.formerly:
-        flag, hidden = f"--{item.formerly.replace('_', '-')}", argparse.SUPPRESS
-        group.add_argument(flag, dest=item.name, default=hidden, help=hidden, **reads)
-
-
-_METAVARS = {int: "N", float: "X"}
-_LARGEST = 3.4e38  # the largest number of float32, in which training computes
-
-
-def _number(text: str) -> float:
-    number = float(text)
-    if not abs(number) < _LARGEST:
-        raise ValueError(text)
-    return number
-
-
-_number.__name__ = "finite float"  # what argparse calls it
-
-
-def _list_of(element: type) -> Callable[[str], tuple[Any, ...]]:
-    def read(text: str) -> tuple[Any, ...]:
-        return tuple((_number if element is float else element)(word) for word in text.split(","))
-
-    read.__name__ = f"list of {element.__name__}"
-    return read
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(str(element) for element in value)
-    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,7 +1,7 @@
-"""The first moments of a program, before its heavy imports: made of the standard library alone.
+"""What train.py does before its heavy imports: signals, output streams, the allocator, and the tie to its launcher.
 
-A program that a launcher started is tied to it: where the launcher ends by a signal that it does not pass on, the
-kernel sends SIGTERM here. One that a shell started lives on without the shell.
+Importing torch takes seconds, during which a signal would kill the process without a word or end it with a traceback.
+So this module imports nothing but the standard library, and `start` is called before anything else is imported.
 """
 
 from __future__ import annotations
@@ -16,104 +16,136 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-STOPPED = 143  # exit code of a run that a signal ended, whichever it was
-WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+STOPPED = 143  # exit code of a run that any of the watched signals ended
+WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # SIGUSR1 is the warning that Slurm can send before a limit
+#: Programs that start train.py and pass signals on to it.
 _LAUNCHERS = {
-    "accelerate", "accelerate.commands.launch", "torchrun", "torch.distributed.run", "torch.distributed.launch",
-    "tools.sweep", "tools.soak", "tools.kill_test", "tools.compare_processes",
-}  # fmt: skip
-_PR_SET_PDEATHSIG = 1
-_M_ARENA_MAX = -8  # of glibc's malloc.h
+    "accelerate",
+    "accelerate.commands.launch",
+    "torchrun",
+    "torch.distributed.run",
+    "torch.distributed.launch",
+    "tools.sweep",
+    "tools.soak",
+    "tools.kill_test",
+    "tools.compare_processes",
+}
+_PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
+_M_ARENA_MAX = -8  # of glibc's <malloc.h>
 
 
 def start() -> None:
-    """Call it first of all, in a program and not where it is imported."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin starve the loader's
+    """Prepare this process. Call it first in a program, and never in a module that others import.
+
+    - Until the run installs its own handlers, a watched signal ends the process with one line and exit code 143.
+    - Writing to stdout and stderr never fails (see `LossyStream`).
+    - glibc uses two heaps for all threads (see `_limit_heaps`).
+    - If a launcher started this process, it ends when the launcher does: should the launcher be killed by a signal that
+      it cannot pass on, the kernel sends SIGTERM here. A process that a shell started outlives the shell.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning OpenMP threads starve the loader's
     _open_streams()
-    _few_heaps()
+    _limit_heaps()
     for number in WATCHED:
-        signal.signal(number, _stopped)
-    parent = os.getppid()
-    if _launcher_above() and ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) == 0 and os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)  # it ended before it was tied to
+        signal.signal(number, _exit_on_signal)
+    if _parent_is_launcher():
+        _end_with_parent()
 
 
 def launched() -> bool:
-    """Whether a launcher started this process, and passes on the signals that it gets."""
-    return "LOCAL_RANK" in os.environ or _launcher_above()
+    """Return whether a launcher started this process, which also passes on the signals that it gets."""
+    return "LOCAL_RANK" in os.environ or _parent_is_launcher()
 
 
-def parent_words() -> list[str]:
-    """The command line of the process that started this one; nothing where it cannot be read."""
+def parent_command() -> list[str]:
+    """Return the command line of the process that started this one; empty if it cannot be read."""
     try:
         return [os.fsdecode(word) for word in Path(f"/proc/{os.getppid()}/cmdline").read_bytes().split(b"\0")]
     except OSError:
         return []
 
 
-class Lasting(io.TextIOWrapper):
-    """A stream of words that may lose its reader or its disk: the program goes on without it, and says so once."""
+class LossyStream(io.TextIOWrapper):
+    """A text stream that discards its output once it cannot be written, instead of raising, and says so once.
+
+    A reader that went away (`train.py | head`) or a full disk under a redirected log must not end a run.
+    """
 
     def write(self, text: str) -> int:
         try:
             return super().write(text)
         except OSError as error:
-            self._give_up(error)
+            self._discard_from_now_on(error)
             return len(text)
 
     def flush(self) -> None:
         try:
             super().flush()
         except OSError as error:
-            self._give_up(error)
+            self._discard_from_now_on(error)
 
-    def _give_up(self, error: OSError) -> None:
-        handle = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(handle, self.fileno())  # what is still in the buffer goes there
-        os.close(handle)
+    def _discard_from_now_on(self, error: OSError) -> None:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self.fileno())  # the rest of the buffer goes there too
+        os.close(null)
         tell(f"{_program()}: WARNING: {self.name} cannot be written ({error.strerror}); the program goes on without it")
 
 
 def tell(line: str) -> None:
-    """A line to file 2, from wherever, as far as anybody reads it."""
+    """Write a line to file descriptor 2, from any thread or signal handler; failures are ignored."""
     with contextlib.suppress(OSError):
         os.write(2, f"{line}\n".encode(errors="backslashreplace"))
 
 
-def _few_heaps() -> None:
-    """Two heaps for all threads, where the caller has not chosen.
+def _limit_heaps() -> None:
+    """Let glibc use two heaps for all threads, unless MALLOC_ARENA_MAX says otherwise.
 
-    glibc makes up to eight a core, one for each new thread, and every heap keeps the holes that its threads left: with
-    the threads of each pass over the data, training grew by 10 MiB an epoch until all of them were in use.
+    By default glibc creates a heap ("arena") for each new thread, up to eight per core, and each heap keeps the gaps
+    that its threads left behind. Every pass over the data starts new threads, so that training grew by 10 MiB an epoch
+    until all heaps existed.
     """
     if "MALLOC_ARENA_MAX" not in os.environ:
-        with contextlib.suppress(OSError, AttributeError):  # another C library has no such function
+        with contextlib.suppress(OSError, AttributeError):  # other C libraries have no mallopt
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
-def _launcher_above() -> bool:
-    return any(Path(word).name in _LAUNCHERS for word in parent_words()[:4])
+def _parent_is_launcher() -> bool:
+    return any(Path(word).name in _LAUNCHERS for word in parent_command()[:4])
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel to send SIGTERM to this process when its parent ends."""
+    parent = os.getppid()
+    requested = ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) == 0
+    if requested and os.getppid() != parent:  # it ended before the request, so that no signal would come
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _open_streams() -> None:
-    """Files 0 to 2 are there, and words to 1 and 2 never fail: a file that is opened later is none of these."""
+    """Make sure that file descriptors 0 to 2 are open, and that writing to 1 and 2 never fails.
+
+    A process may be started with some of them closed. The next file that it opened, perhaps a checkpoint, would get the
+    free number, and whatever is printed would be written into that file.
+    """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-    sys.stdout, sys.stderr = _lasting(sys.stdout or open(1, "w")), _lasting(sys.stderr or open(2, "w"))  # noqa: SIM115
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    # Python sets a stream to None if its descriptor was closed when the interpreter started.
+    sys.stdout = _lossy(sys.stdout or open(1, "w"))  # noqa: SIM115 (open until the process ends)
+    sys.stderr = _lossy(sys.stderr or open(2, "w"))  # noqa: SIM115 (open until the process ends)
 
 
-def _lasting(stream: Any) -> Lasting:
+def _lossy(stream: Any) -> LossyStream:
     encoding, errors, buffering = stream.encoding, stream.errors, stream.line_buffering
-    return Lasting(stream.detach(), encoding=encoding, errors=errors, line_buffering=buffering)
+    return LossyStream(stream.detach(), encoding=encoding, errors=errors, line_buffering=buffering)
 
 
 def _program() -> str:
     return os.path.basename(sys.argv[0])
 
 
-def _stopped(number: int, frame: FrameType | None) -> None:
+def _exit_on_signal(number: int, frame: FrameType | None) -> None:
     tell(f"{_program()}: stopped by a signal ({signal.Signals(number).name}) while nothing was being trained")
     os._exit(STOPPED)

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a banner, a line of progress that moves, and tables."""
+"""What a run shows on the terminal: a progress bar, and notes and warnings above it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ from pipelines.printable import printable
 
 
 class Display:
-    """Progress of a run on the main process; on the others, nothing.
+    """A context manager that shows the progress of a run, on the main process only.
 
-    Where the output is no terminal, a row is printed at each `note` only.
+    If the output is not a terminal there is no progress bar, and only notes and warnings are printed.
+
+    Args:
+        steps: the number of steps of the run.
+        done: the step at which it starts or resumes.
+        main: whether this is the main process.
     """
 
     def __init__(self, steps: int, done: int, main: bool) -> None:
@@ -36,9 +41,9 @@ class Display:
         self._task = self._progress.add_task("train", total=steps, completed=done, **blank)
 
     def update(self, step: int, row: Mapping[str, Any]) -> None:
-        """Shows a row of metrics."""
+        """Show a row of metrics."""
         if "first_step_s" in row:
-            self.note(f"first step: {row['first_step_s']:.1f} s, with whatever had to be compiled for it")
+            self.note(f"first step: {row['first_step_s']:.1f} s, including compilation")
         self._progress.update(
             self._task,
             completed=step,
@@ -50,15 +55,15 @@ class Display:
         )
 
     def knn(self, top1: float) -> None:
-        """Shows the newest kNN accuracy, in percent."""
+        """Show the newest kNN accuracy, in percent."""
         self._progress.update(self._task, knn=f"{top1:.2f} %")
 
     def note(self, text: str) -> None:
-        """Prints lines above the progress, as they are: a path may hold what rich would take for its markup."""
+        """Print lines above the progress bar, literally: a path may contain what rich would take for markup."""
         self._progress.console.print(_printable(text), highlight=False, markup=False, emoji=False)
 
     def warn(self, text: str) -> None:
-        """Prints a line that cannot be overlooked."""
+        """Print a line in bold red above the progress bar, literally."""
         self._progress.console.print(_printable(text), style="bold red", highlight=False, markup=False, emoji=False)
 
     def __enter__(self) -> Display:

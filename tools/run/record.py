@@ -1,4 +1,4 @@
-"""A run's folder, read: what it was asked, what it logged, what came out."""
+"""Reads the folder of a run that is finished, stopped or still training: configuration, metrics, results."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from tools.run.metrics_file import row_of
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What is in a run's folder.
+    """The content of a run's folder.
 
     Attributes:
-        config: of config.json.
-        rows: of metrics.jsonl, in the order in which they were logged.
-        summary: of summary.json; empty while the run is not finished.
-        evaluations: of eval-NAME.json, by NAME.
+        path: the folder.
+        config: the content of config.json.
+        rows: the rows of metrics.jsonl, in the order in which they were logged.
+        summary: the content of summary.json; empty as long as the run is not finished.
+        evaluations: the content of each eval-NAME.json, by NAME.
     """
 
     path: Path
@@ -36,37 +37,38 @@ class RunRecord:
     evaluations: dict[str, dict[str, Any]]
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
-        """The steps at which a number was logged, and the numbers."""
-        found = [(row["step"], row[name]) for row in self.rows if isinstance(row.get(name), int | float)]
-        return [step for step, _ in found], [value for _, value in found]
+        """Return the steps at which a number was logged, and the numbers."""
+        logged = [(row["step"], row[name]) for row in self.rows if isinstance(row.get(name), int | float)]
+        return [step for step, _ in logged], [value for _, value in logged]
 
     def last(self, name: str) -> Any:
-        """The newest value of a field of the rows, or None."""
+        """Return the newest value of a field of the rows; None if no row has it."""
         return next((row[name] for row in reversed(self.rows) if name in row), None)
 
     @property
-    def planned(self) -> int | None:
-        """The steps that were asked for; None where config.json does not say."""
-        recipe, asked = self.config["recipe"], self.config["options"].get("max_steps")
+    def planned_steps(self) -> int | None:
+        """The number of steps with which the run ends; None if config.json does not say."""
+        recipe, max_steps = self.config["recipe"], self.config["options"].get("max_steps")
         try:
-            whole = int(self.config["data"]["number"] // recipe["batch_size"] * recipe["epochs"])
+            all_epochs = int(self.config["data"]["number"] // recipe["batch_size"] * recipe["epochs"])
         except (KeyError, TypeError, ZeroDivisionError):
-            return asked or None
-        return min(whole, asked or whole)
+            return max_steps or None
+        return min(all_epochs, max_steps or all_epochs)
 
     @property
     def state(self) -> str:
-        """Whether it is finished, and else how far it got."""
+        """ "finished", or "unfinished" with the step that was reached."""
         if self.summary:
             return "finished"
-        return f"unfinished, step {self.rows[-1]['step']:,}" + (f" of {self.planned:,}" if self.planned else "")
+        total = f" of {self.planned_steps:,}" if self.planned_steps else ""
+        return f"unfinished, step {self.rows[-1]['step']:,}{total}"
 
 
 def read_run(path: Path) -> RunRecord:
-    """Reads a run that is finished, stopped or still going on.
+    """Read a run's folder.
 
     Raises:
-        Failure: no run, nothing logged yet, or a damaged file.
+        Failure: it is not a run, nothing has been logged yet, or a file is damaged.
     """
     config = read_config(path)
     summary = path / "summary.json"
@@ -77,10 +79,10 @@ def read_run(path: Path) -> RunRecord:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """What a run was asked to do.
+    """Read config.json of a run's folder; values of the recipe get the names that they have now.
 
     Raises:
-        Failure: no run, or a damaged file.
+        Failure: it is not a run, or the file is damaged.
     """
     if not (path / "config.json").is_file():
         raise Failure(f"{path} is no run of train.py: it has no config.json")
@@ -92,7 +94,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """The rows that are whole; a last one that is being written is left out."""
+    """Read the rows of metrics.jsonl; an incomplete last line, which is being written, is left out.
+
+    Raises:
+        Failure: another line is damaged, or there is no row.
+    """
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     rows = []
     for number, line in enumerate(lines, 1):
@@ -107,35 +113,40 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _object(path: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Raises:
+        Failure: the file is damaged.
+    """
     try:
         content = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
         raise Failure(f"{path} is damaged ({error})") from None
     if not isinstance(content, dict):
-        raise Failure(f"{path} is damaged (it holds no object)")
+        raise Failure(f"{path} is damaged (it does not hold a JSON object)")
     return content
 
 
 def method_of(config: Mapping[str, Any]) -> Method:
-    """The method that a config.json describes, with fresh weights.
+    """Build the method that a config.json describes, with new weights.
 
     Raises:
-        ValueError: an unknown method, or values that it refuses.
+        ValueError: the method is unknown, or refuses a value of the recipe.
     """
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in config["recipe"].items()}
     return build(config["method"], resolve(config["method"], config["recipe_name"], **values))
 
 
 def kept_checkpoints(run: Path) -> list[Checkpoint]:
-    """Every checkpoint of a run that is whole, oldest first.
+    """Return every undamaged checkpoint of a run, the oldest first.
 
     Raises:
         OSError: the disk cannot be read.
     """
     kept = []
-    for path in reversed(checkpoint.found(run / "checkpoints")):
+    for path in reversed(checkpoint.list_checkpoints(run / "checkpoints")):
         try:
             kept.append(checkpoint.load(path))
         except CorruptCheckpoint:
-            continue  # or just being removed by a run that goes on
+            continue  # or being removed just now, by a run that is still training
     return kept

@@ -17,22 +17,22 @@ from tools.run.state import RunState, check_state
 def resume(
     folder: RunFolder, method: Method, optimizer: torch.optim.Optimizer, scaler: Any, state: RunState
 ) -> list[str]:
-    """Restores the newest valid checkpoint into method, optimizer, fp16's scaler and `state`.
+    """Restore the newest valid checkpoint into method, optimizer, fp16's scaler and `state`.
 
     Returns:
-        Lines to show: which checkpoint was taken, which were skipped and why, rows of metrics that are missing.
+        Lines to show: which checkpoint was taken, which were skipped and why, and whether rows of metrics are missing.
 
     Raises:
-        Failure: the checkpoint is of another run; or there are checkpoints and none can be read, or the disk does not
-            say whether there are. Nothing is changed then.
+        Failure: the checkpoint is of another run; there are checkpoints but none can be read; or the disk cannot be
+            read, so that nobody knows whether there are any. Nothing has been changed then.
     """
-    mend = "mend that, or start anew with --force instead of --resume"
+    remedy = "fix that, or start again with --force instead of --resume"
     try:
         found, notes = checkpoint.newest(folder.checkpoints, check_state)
     except OSError as error:
-        raise Failure(f"{error}; {mend}") from None
+        raise Failure(f"{error}; {remedy}") from None
     if found is None and notes:
-        raise Failure(f"none of the {len(notes)} checkpoints in {folder.checkpoints} can be read: {notes[0]}; {mend}")
+        raise Failure(f"none of the {len(notes)} checkpoints in {folder.checkpoints} can be read: {notes[0]}; {remedy}")
     if found is None:
         folder.rewind(0, 0)
         return [f"{printable(str(folder.checkpoints))} holds no checkpoint; starting from the first step"]
@@ -42,7 +42,7 @@ def resume(
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise Failure(
-            f"{found.path} is of another network ({reason}); give the run's code, or another --output"
+            f"{found.path} is of another network ({reason}); use the code that started the run, or another --output"
         ) from None
     state.restore(found.state)
     if scaler is not None and state.scaler is not None:

@@ -1,8 +1,8 @@
-"""What changes when a run goes on: config.json keeps what was asked first, and gets an entry for each resume.
+"""Records in config.json when a run was resumed, and what had changed; the original configuration stays as it was.
 
     "resumed": [{"step": 1200, "time": "2026-01-31T12:00:00+00:00", "changed": {"options.precision": "bf16"}}]
 
-`changed` is what differs from how it was started last: options, versions, machine, commit, number of processes.
+`changed` holds what differs from the last start: options, versions, machine, commit, number of processes.
 """
 
 from __future__ import annotations
@@ -14,21 +14,24 @@ from typing import Any
 from models.training.config import with_current_names
 from pipelines.printable import printable
 
-_NO_CHANGE = ("options.resume", "options.force")  # how it was started, not what runs
-_WIDTH = 60  # characters of a value that are shown
+_NO_CHANGE = ("options.resume", "options.force")  # differ at every resume and do not affect what is trained
+_WIDTH = 60  # the number of characters of a value that are shown
 
 
 def resumed(first: Any, now: Mapping[str, Any], step: int) -> tuple[dict[str, Any], str]:
-    """A config.json with one more resume in it, and a line that says what changed; nothing where all is as before.
+    """Add a resume to a configuration.
 
     Args:
-        first: what config.json holds; what is no configuration is replaced by `now`.
-        now: the configuration that the run goes on with.
-        step: at which it goes on.
+        first: what config.json holds; if that is not a configuration, `now` takes its place.
+        now: the configuration with which the run resumes.
+        step: the step at which it resumes.
+
+    Returns:
+        The new content of config.json, and a line that says what changed; empty if nothing did.
     """
     entry: dict[str, Any] = {"step": step, "time": datetime.now(UTC).isoformat(timespec="seconds")}
     if not isinstance(first, dict) or not isinstance(first.get("recipe"), dict):
-        line = "warning: config.json was missing or damaged; it is written anew from what is asked now"
+        line = "warning: config.json was missing or damaged; it now holds the configuration of this start"
         return {**now, "resumed": [entry | {"config": "was lost: this is what was asked here"}]}, line
     entries = first.get("resumed", [])
     entries = entries if isinstance(entries, list) else []
@@ -37,13 +40,13 @@ def resumed(first: Any, now: Mapping[str, Any], step: int) -> tuple[dict[str, An
         known = earlier.get("changed") if isinstance(earlier, dict) else None
         before |= known if isinstance(known, dict) else {}
     changed = {name: value for name, value in _flat(now).items() if before.get(name) != value}
-    told = [f"{name.split('.')[-1]} {_text(before.get(name))} -> {_text(value)}" for name, value in changed.items()]
-    line = f"changed since the run's last start: {', '.join(told)}" if told else ""
+    changes = [f"{name.split('.')[-1]} {_text(before.get(name))} -> {_text(value)}" for name, value in changed.items()]
+    line = f"changed since the run's last start: {', '.join(changes)}" if changes else ""
     return {**first, "resumed": [*entries, entry | {"changed": changed}]}, line
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by "section.name"; without where values of a recipe were taken from."""
+    """Return the values by "section.name", without the sources of a recipe's values and without earlier resumes."""
     found: dict[str, Any] = {}
     for section, value in config.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""When a run is kept, measured and shown: functions of its step, which tell a resumed run what it still owes."""
+"""When a run saves, evaluates and shows pictures: functions of its step alone, so that a resumed run does the same."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from tools.run.options import RunOptions
 
 @dataclass(frozen=True)
 class Schedule:
-    """Attributes:
-    steps_per_epoch: optimizer steps.
-    last_step: of the run, inside an epoch or at the end of one.
-    checkpoint_every: steps; 0: at the end of each epoch.
-    knn_every: epochs; 0: only at the start and the end.
-    images_every: epochs; 0: never.
+    """What is due at which step.
+
+    Attributes:
+        steps_per_epoch: the number of optimizer steps of an epoch.
+        last_step: the step with which the run ends, within an epoch or at its end.
+        checkpoint_every: steps between checkpoints; 0: at the end of each epoch.
+        knn_every: epochs between evaluations; 0: only before the first step and after the last.
+        images_every: epochs between pictures; 0: never.
     """
 
     steps_per_epoch: int
@@ -25,23 +27,23 @@ class Schedule:
 
     @staticmethod
     def of(options: RunOptions, steps_per_epoch: int, last_step: int) -> Schedule:
-        """As train.py's options say."""
+        """Return the schedule that train.py's options ask for."""
         return Schedule(steps_per_epoch, last_step, options.checkpoint_every, options.knn_every, options.images_every)
 
     def ends_epoch(self, step: int) -> bool:
-        """Whether an epoch ends with this step, or the run inside one."""
+        """Return whether an epoch, or the run within an epoch, ends with this step."""
         return step == self.last_step or step % self.steps_per_epoch == 0
 
     def checkpoint_due(self, step: int) -> bool:
-        """Whether a checkpoint is due; the untrained network can be made again."""
+        """Return whether a checkpoint is due. Step 0 needs none, because the seed restores the untrained network."""
         return step > 0 and (step == self.last_step or step % (self.checkpoint_every or self.steps_per_epoch) == 0)
 
     def eval_due(self, step: int) -> bool:
-        """Whether features are measured: of the untrained network, then every so many epochs, and at the end."""
+        """Return whether an evaluation is due: of the untrained network, every `knn_every` epochs, and at the end."""
         return step == 0 or step >= self.last_step or self._every(self.knn_every, step)
 
     def images_due(self, step: int) -> bool:
-        """Whether pictures are due: every so many epochs, and at the end."""
+        """Return whether pictures are due: every `images_every` epochs and at the end."""
         return self.images_every > 0 and (step >= self.last_step or (step > 0 and self._every(self.images_every, step)))
 
     def _every(self, epochs: int, step: int) -> bool:

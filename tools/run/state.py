@@ -1,4 +1,4 @@
-"""How far a run is: what its checkpoints carry beside tensors, and what it ends with."""
+"""How far a run is: the values, beside tensors, that its checkpoints and its summary hold."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _SCALER = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_grow
 
 @dataclass
 class RunState:
-    """The state of a run at a step. Every checkpoint keeps it in state.json.
+    """The state of a run after a step. Every checkpoint holds it in state.json.
 
     Attributes:
-        method, seed, accumulate, data_checksum, recipe: what must stay the same when the run goes on.
-        step: optimizer steps that were made.
-        samples_seen: images that they saw, over all processes.
-        seconds: training time over all resumes.
-        rows: rows of metrics.jsonl that belong to it.
-        loss: the last logged one.
-        knn_top1, knn_step: the newest kNN accuracy in percent, and the step at which features were measured last.
-        best_top1: the highest kNN accuracy after any training.
-        shown_step: the step at which the tracker got pictures last.
-        recent_losses, in_spike: what the alarm for jumps of the loss remembers.
-        skipped_steps: updates that fp16's scaler left out.
-        scaler: the state of fp16's scaler.
+        method, seed, accumulate, data_checksum, recipe: what a resumed run must have in common with the original.
+        step: the number of optimizer steps made.
+        samples_seen: the number of images trained on, over all processes.
+        seconds: the training time, over all starts of the run.
+        rows: the number of rows of metrics.jsonl logged so far.
+        loss: the last loss logged.
+        knn_top1, knn_step: the newest kNN accuracy in percent, and the step of the newest evaluation.
+        best_top1: the highest kNN accuracy so far, without that of the untrained network.
+        shown_step: the step at which the tracker last got pictures.
+        recent_losses, in_spike: the memory of the loss-spike alarm.
+        skipped_steps: the number of updates that fp16's gradient scaler skipped.
+        scaler: the state of fp16's gradient scaler.
     """
 
     method: str
@@ -54,21 +54,21 @@ class RunState:
     scaler: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """What state.json holds; a deep copy."""
+        """Return what state.json holds, as a deep copy."""
         values = asdict(self)
         return {name: value for name, value in values.items() if name != "scaler" or value is not None}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Takes over the state of a checkpoint, as far as its version knew the fields."""
+        """Take over the state of a checkpoint; fields that its version did not have keep their value."""
         for item in fields(self):
             if item.name in saved and item.name != "recipe":
                 setattr(self, item.name, saved[item.name])
 
     def refuse_another_run(self, saved: Mapping[str, Any]) -> None:
-        """Compares what is asked for now with what a checkpoint's run was.
+        """Compare this run with the run of a checkpoint.
 
         Raises:
-            Failure: another method, seed, number of micro-batches or recipe value, or other data.
+            Failure: method, seed, number of micro-batches, a value of the recipe or the data differ.
         """
         was = {**saved, **with_current_names(saved["recipe"])}
         fixed = {name: getattr(self, name) for name in ("method", "seed", "accumulate")}
@@ -82,7 +82,12 @@ class RunState:
             raise Failure("the run was trained on other data than --data; give that, or another --output")
 
     def summary(self, config: Mapping[str, Any], knn_protocol: str | None) -> dict[str, Any]:
-        """What summary.json holds."""
+        """Return what summary.json holds.
+
+        Args:
+            config: what config.json holds.
+            knn_protocol: the protocol id of the kNN monitor; None without one.
+        """
         return {
             "method": self.method,
             "final_loss": self.loss,
@@ -97,10 +102,10 @@ class RunState:
 
 
 def check_state(saved: Mapping[str, Any]) -> None:
-    """Refuses a state.json that no run can go on from.
+    """Refuse a state.json from which no run can resume.
 
     Raises:
-        CorruptCheckpoint: names the field and its value, on one line.
+        CorruptCheckpoint: a field is missing or has an impossible value; the message names both.
     """
     if missing := _NEEDED.keys() - saved.keys():
         raise CorruptCheckpoint(f"state.json: {min(missing)} is missing")
@@ -114,7 +119,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # neither infinite nor no number
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # neither infinite nor NaN
 
 
 def _is_scaler(value: Any) -> bool:
@@ -129,7 +134,7 @@ def _or_none(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or is_right(value)
 
 
-# What each field must be. Where one of the second kind is missing, it is as at the start.
+# The test of each field. A field of the second group may be missing, and then has the value of a new run.
 _NEEDED: dict[str, Callable[[Any], bool]] = {
     "step": _is_count,
     "samples_seen": _is_count,

@@ -1,4 +1,4 @@
-"""How fast a loop goes, and how much of its time it waits for data."""
+"""Measures how fast a training loop runs, and what share of its time it waits for data."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ T = TypeVar("T")
 
 
 class Throughput:
-    """Counts samples and waiting between two readings, and how long the first step of all took."""
+    """Counts samples and waiting time between two readings, and times the first step."""
 
     def __init__(self) -> None:
-        self._first: float | None = None
-        self._told = False
+        self._first_step_s: float | None = None
+        self._first_step_reported = False
         self.restart()
 
     def restart(self) -> None:
-        """Starts a new window."""
+        """Start a new window of measurement."""
         self._start, self._waited, self._samples = time.perf_counter(), 0.0, 0
 
     def waiting(self, batches: Iterable[T]) -> Iterator[T]:
-        """The same batches; the time until each one comes counts as waiting."""
+        """Yield the same batches, and count the time until each one arrives as waiting."""
         iterator = iter(batches)
         while True:
             before = time.perf_counter()
@@ -34,20 +34,20 @@ class Throughput:
             yield batch
 
     def add(self, samples: int) -> None:
-        """Counts finished samples."""
-        if self._first is None:
-            self._first = time.perf_counter() - self._start
+        """Count samples that have been trained on."""
+        if self._first_step_s is None:
+            self._first_step_s = time.perf_counter() - self._start
         self._samples += samples
 
     def read(self) -> dict[str, float]:
-        """Samples per second and the share of the time spent waiting, since the last reading.
+        """Return the samples per second and the share of waiting since the last reading, and start a new window.
 
-        The first reading also tells the seconds of the first step, which hold the time that compiling took.
+        The first reading also holds the duration of the first step, most of which may be compilation.
         """
         seconds = max(time.perf_counter() - self._start, 1e-9)
         rates = {"samples_per_s": round(self._samples / seconds, 2), "wait_share": round(self._waited / seconds, 4)}
-        if self._first is not None and not self._told:
-            rates["first_step_s"] = round(self._first, 2)
-            self._told = True
+        if self._first_step_s is not None and not self._first_step_reported:
+            rates["first_step_s"] = round(self._first_step_s, 2)
+            self._first_step_reported = True
         self.restart()
         return rates

@@ -1,4 +1,4 @@
-"""What a tracker shows every few epochs: the views that the method gets, and nearest neighbours by its features."""
+"""The pictures that a tracker gets every few epochs: the method's views, and nearest neighbours by its features."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tools.pictures.gallery import gallery_sheet, neighbors_among
 from tools.pictures.view_sheets import views_sheet
 from tools.run.tracker import Tracker
 
-_ROWS, _NEIGHBORS = 8, 7
+_ROWS, _NEIGHBORS = 8, 7  # rows of both pictures, and neighbours in a row
 
 
 def show_pictures(
     tracker: Tracker, dataset: Dataset, method: Method, quality: QualityMonitor, step: int, main: bool
 ) -> None:
-    """Sends `views` and `neighbors` to the tracker; every process must call it, the main one draws.
+    """Send the pictures `views` and `neighbors` to the tracker. Every process must call it; the main one draws.
 
-    Neighbours are looked up among the images of the quality monitor. Cost: one pass of its, and two sheets.
+    Neighbours are searched among the images of the quality monitor. Cost: one pass over these images, and two sheets.
     """
     if tracker.kind is None:
         return

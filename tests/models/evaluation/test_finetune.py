@@ -14,7 +14,7 @@ pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installe
 from models.distributed import world
 from models.evaluation import finetune as module
 from models.evaluation.finetune import even_batch, finetune
-from models.evaluation.protocols import FinetuneProtocol
+from models.evaluation.protocols.finetune import FinetuneProtocol
 from models.networks.backbones import build_backbone
 from pipelines import open_dataset
 from tests.support.datasets import converted, photos

@@ -7,6 +7,7 @@ import torch
 
 from models.evaluation import input_settings as module
 from models.evaluation.input_settings import InputSettings, input_settings
+from pipelines.executors.choose import EXECUTORS
 
 
 def dataset(form):
@@ -23,9 +24,11 @@ def test_the_usual_conditions_are_not_in_an_id():
 
 def test_loaders_of_the_same_pixels_are_alike(monkeypatch):
     taken = {"beton": "ffcv", "shards": "dali"}
-    monkeypatch.setattr(
-        module, "choose", lambda loader, data, device, shuffle: (taken[data.format] if loader == "auto" else loader, "")
-    )
+
+    def choose(loader, data, device, shuffle):
+        return EXECUTORS[taken[data.format] if loader == "auto" else loader], ""
+
+    monkeypatch.setattr(module, "choose", choose)
     beton, shards = dataset("beton"), dataset("shards")
     for loader in ("ffcv", "resident"):
         assert input_settings((beton, shards), loader).pixels == "area"

@@ -49,11 +49,11 @@ def test_errors_are_one_line() -> None:
     bank, labels = data(5, 0)
     with pytest.raises(ValueError, match="temperature is 0"):
         knn_predict(bank, bank, labels, 1, 0.0, 7)
-    with pytest.raises(ValueError, match="cannot look for 0 neighbours"):
+    with pytest.raises(ValueError, match="cannot search 0 neighbours"):
         nearest(bank, bank, 0)
-    with pytest.raises(ValueError, match="cannot look for 1 neighbours"):
+    with pytest.raises(ValueError, match="cannot search 1 neighbours"):
         nearest(bank, bank[:0], 1)
-    with pytest.raises(ValueError, match="cannot look for 1 neighbours"):
+    with pytest.raises(ValueError, match="cannot search 1 neighbours"):
         nearest(bank, bank[:, :3], 1)
 
 

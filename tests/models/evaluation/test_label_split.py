@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.evaluation.label_split import balanced_split, held_out_split, listed, parse_share
+from models.evaluation.label_split import balanced_split, held_out_split, parse_share, read_list
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(-1, 10, 5000)  # one in eleven is unlabelled
@@ -60,12 +60,12 @@ NAMES = ["n01/n01_1.JPEG", "n01/n01_2.JPEG", "n02/n02_1.JPEG", "n02/x.JPEG", "n0
 def test_a_published_list_by_name_stem_or_path(tmp_path):
     path, labels = tmp_path / "list.txt", np.array([0, 0, 1, 1, 2, 2])
     path.write_text("n02_1.JPEG\nn01/n01_1.JPEG\n\n n01_2 \nn03/x\nelsewhere/y.v2.png\n")
-    numbers, digest = listed(path, NAMES, labels, tmp_path)
+    numbers, digest = read_list(path, NAMES, labels, tmp_path)
     assert numbers.tolist() == [0, 1, 2, 4, 5]
     path.write_text("n01_1.JPEG\nn01_2\nn02_1\nn03/x.JPEG\nn03/y.v2.png\n")
-    assert listed(path, NAMES, labels, tmp_path)[1] == digest  # of what is chosen, not of how it is written
+    assert read_list(path, NAMES, labels, tmp_path)[1] == digest  # of what is chosen, not of how it is written
     path.write_text("n01_1.JPEG\n")
-    assert listed(path, NAMES, labels, tmp_path)[1] != digest
+    assert read_list(path, NAMES, labels, tmp_path)[1] != digest
 
 
 @pytest.mark.parametrize(
@@ -82,5 +82,5 @@ def test_a_list_that_does_not_fit_is_one_line(text, names, message, tmp_path):
     path = tmp_path / "list.txt"
     path.write_text(text)
     with pytest.raises(ValueError, match=message) as caught:
-        listed(path, names, np.array([0, 0, 1, 1, 2, -1]), tmp_path / "set")
+        read_list(path, names, np.array([0, 0, 1, 1, 2, -1]), tmp_path / "set")
     assert "\n" not in str(caught.value)

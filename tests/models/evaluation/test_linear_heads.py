@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 from models.evaluation.knn import topk_accuracy
 from models.evaluation.linear_heads import train_on_cached
-from models.evaluation.protocols import LinearProtocol
-from models.evaluation.published_linear import LINEAR
+from models.evaluation.protocols.linear import LINEAR, LinearProtocol
 from models.training.lars import LARS
 
 SHORT = LinearProtocol(lr=(0.1,), epochs=3, batch_size=16)

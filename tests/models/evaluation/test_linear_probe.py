@@ -16,7 +16,7 @@ from models.evaluation.feature_extractor import FeatureExtractor
 from models.evaluation.features import extract
 from models.evaluation.linear_heads import train_on_cached
 from models.evaluation.linear_probe import Probe
-from models.evaluation.protocols import LinearProtocol
+from models.evaluation.protocols.linear import LinearProtocol
 from models.networks.backbones import build_backbone
 from pipelines import make_loader, open_dataset
 from pipelines.plan.views import evaluation
@@ -49,19 +49,19 @@ def features(dataset):
 
 
 def test_cached_is_training_on_extracted_features(sets):
-    outcome = probe(sets, replace(SWEEP, lr=(0.1,))).outcome(0)
+    result = probe(sets, replace(SWEEP, lr=(0.1,))).result(0)
     heads = train_on_cached(features(sets[0]), torch.from_numpy(sets[0].labels), 3, replace(SWEEP, lr=(0.1,)), 0)
     guesses = heads.scores(features(sets[1]), 0).argmax(1)
-    assert outcome.values["top1"].bool().tolist() == (guesses.numpy() == sets[1].labels).tolist()
-    assert 0 < outcome.values["top1"].mean() < 1
-    assert outcome.facts == {"labelled_images": 48}
+    assert result.values["top1"].bool().tolist() == (guesses.numpy() == sets[1].labels).tolist()
+    assert 0 < result.values["top1"].mean() < 1
+    assert result.facts == {"labelled_images": 48}
 
 
 @pytest.mark.parametrize("augment", [False, True])
 def test_every_rate_of_a_sweep_is_what_it_is_alone(sets, augment):
     protocol = replace(SWEEP, augment=augment)
-    rows = probe(sets, protocol).outcome(0).facts["rates"]
-    alone = [probe(sets, replace(protocol, lr=(rate,))).outcome(0) for rate in protocol.lr]
+    rows = probe(sets, protocol).result(0).facts["rates"]
+    alone = [probe(sets, replace(protocol, lr=(rate,))).result(0) for rate in protocol.lr]
     assert [row["lr"] for row in rows] == list(protocol.lr)
     assert [row["top1"] for row in rows] == [round(100 * float(one.values["top1"].mean()), 4) for one in alone]
     assert len({row["top1"] for row in rows}) > 1
@@ -80,8 +80,8 @@ def test_augmented_epochs_see_other_crops_and_seeds_other_ones(sets):
 def test_the_held_out_labels_choose_the_rate_and_the_test_set_does_not(sets, augment):
     bank, queries = sets
     protocol = replace(SWEEP, augment=augment)
-    found = probe(sets, protocol).outcome(0).facts
-    swapped = probe((bank, replace(queries, labels=(queries.labels + 1) % 3)), protocol).outcome(0).facts
+    found = probe(sets, protocol).result(0).facts
+    swapped = probe((bank, replace(queries, labels=(queries.labels + 1) % 3)), protocol).result(0).facts
     assert found["lr"] == swapped["lr"]
     held_out = {row["lr"]: row["held_out_top1"] for row in found["rates"]}
     assert held_out[found["lr"]] == max(held_out.values()) and len(set(held_out.values())) > 1
@@ -95,14 +95,14 @@ def test_labels_that_are_not_chosen_change_nothing(sets):
     labels[2::3] = (labels[2::3] + 1) % 3
     one, two = probe(sets, SWEEP, chosen), probe((replace(bank, labels=labels), queries), SWEEP, chosen)
     for seed in chosen:
-        assert one.outcome(seed).facts == two.outcome(seed).facts
-    assert one.outcome(0).facts["labelled_images"] == 16
+        assert one.result(seed).facts == two.result(seed).facts
+    assert one.result(0).facts["labelled_images"] == 16
 
 
 def test_a_probe_that_diverges_everywhere_is_one_line(sets, monkeypatch):
     monkeypatch.setattr("models.evaluation.linear_heads.Heads.finite", lambda self, head: False)
     with pytest.raises(FloatingPointError, match=r"diverged at learning rate 0.001, 0.1, 3; take a smaller one"):
-        probe(sets, SWEEP).outcome(0)
+        probe(sets, SWEEP).result(0)
 
 
 def measured(bank, queries):
@@ -111,7 +111,7 @@ def measured(bank, queries):
     found = []
     for augment in (False, True):
         heads = probe(sets, replace(SWEEP, augment=augment))
-        found.append((heads.outcome(0).facts, (heads._on_views if augment else heads._on_cached)(0).weight_HCD))
+        found.append((heads.result(0).facts, (heads._on_views if augment else heads._on_cached)(0).weight_HCD))
     return found
 
 

@@ -5,8 +5,11 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
-from models.evaluation.protocols import FinetuneProtocol, KnnProtocol, LinearProtocol, RetrieveProtocol
-from models.evaluation.published_linear import LINEAR, published
+from models.evaluation.protocols.finetune import FinetuneProtocol
+from models.evaluation.protocols.knn import KnnProtocol
+from models.evaluation.protocols.linear import LINEAR, LinearProtocol
+from models.evaluation.protocols.retrieve import RetrieveProtocol
+from models.evaluation.published_linear import published
 from models.methods.recipes import names
 from models.methods.registry import REGISTRY
 
@@ -25,6 +28,7 @@ def test_every_number_has_a_protocol_id():
     seen = {"precision": "bf16", "pixels": "dali"}
     assert KnnProtocol(**seen).id == "knn-k200-t0.1-cosine-student-bf16-dali"
     assert FinetuneProtocol(**seen).id == "finetune-sgd-lr0.005+0.02-b256-e70-bf16-student-dali"
+    assert KnnProtocol(precision="fp16").id == "knn-k200-t0.1-cosine-student-fp16"  # a monitor's, not eval.py's
     assert RetrieveProtocol(bank="leave-one-out").id == "retrieve-r1,5,10-map-cosine-leave-one-out-student"
 
 

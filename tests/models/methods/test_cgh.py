@@ -185,7 +185,7 @@ def test_views_are_strong_weak_and_the_published_crops():
     batch = batch_for(method)
     method(batch)
     assert len(seen) == 1 and torch.equal(seen[0], batch.views[0])
-    crops = Settings(crop_size=224, crops=(192, 160, 128, 96)).further()
+    crops = Settings(crop_size=224, crops=(192, 160, 128, 96)).further_views()
     assert [(v.size, *v.scale) for v in crops] == [
         (192, 0.172, 0.86), (160, 0.143, 0.715), (128, 0.114, 0.571), (96, 0.086, 0.429)
     ]  # fmt: skip
@@ -260,9 +260,9 @@ def test_samples_are_unshuffled_alike_in_both_contexts():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("hyper_teacher_temperature", 0.0, "hyper teacher temperature is 0.0; give more than 0"),
-        ("contrast_temperature", 0.0, "contrast temperature is 0.0; give more than 0"),
-        ("contrast_epochs", -1.0, "contrast_epochs is -1.0; give 0 or more"),
+        ("hyper_teacher_temperature", 0.0, "--hyper-teacher-temperature is 0.0; give a number above 0"),
+        ("contrast_temperature", 0.0, "--contrast-temperature is 0.0; give a number above 0"),
+        ("contrast_epochs", -1.0, "--contrast-epochs is -1.0; give 0 or more"),
         ("stages", (), "stages is empty"),
         ("crops", (9, 9, 9, 9, 9), "5 crops need as many crop_low"),
         ("crops", (0,), "view size is 0"),

@@ -120,7 +120,7 @@ def test_partners_are_renewed_on_schedule():
     def extract(network):
         assert network is method.student.backbone
         calls.append(1)
-        return LocalFeatures.whole(torch.randn(60, 32))
+        return LocalFeatures.single_process(torch.randn(60, 32))
 
     renewed = []
     for epoch in range(9):
@@ -141,11 +141,11 @@ def test_three_resolutions_train():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("rule", "window", "unknown selection rule 'window'"),
-        ("temperature", 0.0, "temperature 0.0"),
+        ("rule", "window", "--rule is 'window'; take one of paper, snapshot"),
+        ("temperature", 0.0, "--temperature is 0.0; give a number above 0"),
         ("resolutions", (), "give at least one side"),
-        ("ema", 1.5, "must lie between 0 and 1"),
-        ("clusters", 0, "at least 1"),
+        ("ema", 1.5, "--ema is 1.5; give 0 to 1"),
+        ("clusters", 0, "--clusters is 0; give at least 1"),
     ],
 )
 def test_bad_settings_are_one_line(field, value, message):

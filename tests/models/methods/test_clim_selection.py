@@ -43,10 +43,10 @@ def fields(found: Candidates) -> list[Tensor]:
 
 
 def everything() -> dict[str, Any]:
-    nearest.PIECE, nearest.ROWS = 70, 32  # several pieces of each process
+    nearest.CHUNK, nearest.ROWS = 70, 32  # several pieces of each process
     import models.methods.clim_selection
 
-    models.methods.clim_selection.PIECE = 70
+    models.methods.clim_selection.CHUNK = 70
     result: dict[str, Any] = {}
     for rule, components in CASES:
         for spread in ("strided", "stretch"):
@@ -71,14 +71,14 @@ def everything() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, Any]:
-    before = nearest.PIECE, nearest.ROWS
+    before = nearest.CHUNK, nearest.ROWS
     try:
         return everything()
     finally:
         import models.methods.clim_selection
 
-        nearest.PIECE, nearest.ROWS = before
-        models.methods.clim_selection.PIECE = before[0]
+        nearest.CHUNK, nearest.ROWS = before
+        models.methods.clim_selection.CHUNK = before[0]
 
 
 @pytest.fixture(scope="module", params=[2, 4])
@@ -120,7 +120,7 @@ def test_the_rule_is_the_papers() -> None:
     """The pairing of the method, from the equations in float64, one sample at a time."""
     space = normalize(features().double())
     pairing = select(
-        LocalFeatures.whole(features()), Settings(whiten=0, neighbors=7, clusters=15, kmeans_iterations=200)
+        LocalFeatures.single_process(features()), Settings(whiten=0, neighbors=7, clusters=15, kmeans_iterations=200)
     )
     from models.neighbors import kmeans
 

@@ -189,8 +189,8 @@ def test_views_are_those_of_the_configurations():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"variant": "rcc"}, "unknown variant 'rcc'"),
-        ({"student_temperature": 0.0}, r"student temperature is 0\.0"),
+        ({"variant": "rcc"}, "--variant is 'rcc'; take one of momentum, plain"),
+        ({"student_temperature": 0.0}, r"--student-temperature is 0\.0"),
         ({"ramp_start": 0.7}, r"the ramp ends at 0\.6, before it starts"),
         ({"pca": 600}, "pca is 600; give 0 .none. to the embedding's 512"),
         ({"uniformity": -1.0}, "uniformity is -1"),

@@ -223,11 +223,11 @@ def test_the_reproduction_preset():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"mode": "paper"}, "unknown mode 'paper'"),
-        ({"local_temperature": 0.0}, r"local temperature is 0\.0"),
+        ({"mode": "paper"}, "--mode is 'paper'; take one of figure, released"),
+        ({"local_temperature": 0.0}, r"--local-temperature is 0\.0"),
         ({"crop_size": 33}, "crop size is 33; mncl cuts views into quarters"),
         ({"ema": -0.1}, "ema is -0.1"),
-        ({"local_weight": -1.0}, "weights are 6.0 and -1.0"),
+        ({"local_weight": -1.0}, "--local-weight is -1.0; give 0 or more"),
     ],
 )
 def test_bad_settings_are_one_line(values, message):

@@ -48,9 +48,9 @@ def test_both_views_are_strong_and_imagenet_is_the_published_recipe():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("temperature", 0.0, "temperature is 0.0; give more than 0"),
-        ("ema", 1.5, "ema is 1.5; give 0 to 1"),
-        ("queue_size", 0, "queue size is 0; give more than 0"),
+        ("temperature", 0.0, "--temperature is 0.0; give a number above 0"),
+        ("ema", 1.5, "--ema is 1.5; give 0 to 1"),
+        ("queue_size", 0, "--queue-size is 0; give at least 1"),
         ("flip", 2.0, "outside 0 to 1"),
     ],
 )

@@ -233,11 +233,11 @@ def test_first_losses():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("teacher_temperature", 0.0, "teacher temperature is 0.0; give more than 0"),
-        ("student_temperature", 0.0, "student temperature is 0.0; give more than 0"),
-        ("second_ema", -0.1, "second ema is -0.1; give 0 to 1"),
-        ("weak_flip", 9.0, "weak flip is 9.0; give 0 to 1"),
-        ("crop_size", 4, "crop size is 4"),
+        ("teacher_temperature", 0.0, "--teacher-temperature is 0.0; give a number above 0"),
+        ("student_temperature", 0.0, "--student-temperature is 0.0; give a number above 0"),
+        ("second_ema", -0.1, "--second-ema is -0.1; give 0 to 1"),
+        ("weak_flip", 9.0, "--weak-flip is 9.0; give 0 to 1"),
+        ("crop_size", 4, "--crop-size is 4; give at least 8"),
     ],
 )
 def test_bad_settings_are_one_line(field, value, message):

@@ -59,7 +59,7 @@ def test_only_the_first_view_enters_the_queue_after_the_look_up():
 
 
 def test_bad_settings_are_one_line():
-    with pytest.raises(ValueError, match=r"temperature is 0\.0; give more than 0"):
+    with pytest.raises(ValueError, match=r"--temperature is 0\.0; give a number above 0"):
         Settings(temperature=0.0)
     with pytest.raises(ValueError, match="queue_size is 100, less than a batch of 256"):
         resolve("nnclr", "cifar10", queue_size=100)

@@ -89,9 +89,9 @@ def test_overrides_replace_values_and_are_named():
         (("clim", "cifar10"), {"epochs": 0}, "epochs is 0; give at least 1"),
         (("clim", "cifar10"), {"weight_decay": -1.0}, "--weight-decay is -1.0; give 0 or more"),
         (("clim", "cifar10"), {"bn_splits": 3}, "a batch of 256 does not split into 3 batch-norm groups"),
-        (("clim", "cifar10"), {"temperature": 0.0}, "temperature 0.0 and mix alpha 1.0 must be above 0"),
+        (("clim", "cifar10"), {"temperature": 0.0}, "--temperature is 0.0; give a number above 0"),
         (("clim", "cifar10"), {"resolutions": ()}, "give at least one side of 8 pixels or more"),
-        (("clim", "cifar10"), {"ema": 1.5}, "ema 1.5 and mix probability 0.8 must lie between 0 and 1"),
+        (("clim", "cifar10"), {"ema": 1.5}, "--ema is 1.5; give 0 to 1"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments, changed, message):

@@ -52,10 +52,10 @@ def test_recipes_are_those_of_the_re_runs_and_of_the_parent():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("teacher_temperature", 0.0, "teacher temperature is 0.0; give more than 0"),
-        ("student_temperature", -1.0, "student temperature is -1.0; give more than 0"),
-        ("weak_flip", 1.1, "weak flip is 1.1; give 0 to 1"),
-        ("dim", 0, "dim is 0; give more than 0"),
+        ("teacher_temperature", 0.0, "--teacher-temperature is 0.0; give a number above 0"),
+        ("student_temperature", -1.0, "--student-temperature is -1.0; give a number above 0"),
+        ("weak_flip", 1.1, "--weak-flip is 1.1; give 0 to 1"),
+        ("dim", 0, "--dim is 0; give at least 1"),
     ],
 )
 def test_bad_settings_are_one_line(field, value, message):

@@ -41,7 +41,7 @@ def test_loss_and_gradient_equal_the_formula():
 
 
 def test_bad_settings_are_one_line():
-    with pytest.raises(ValueError, match=r"temperature is 0\.0; give more than 0"):
+    with pytest.raises(ValueError, match=r"--temperature is 0\.0; give a number above 0"):
         Settings(temperature=0.0)
     with pytest.raises(ValueError, match="a batch of 1 has no negatives"):
         resolve("simclr", "cifar10", batch_size=1)

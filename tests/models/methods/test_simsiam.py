@@ -67,5 +67,5 @@ def test_the_predictors_learning_rate_stays():
 
 @pytest.mark.parametrize(("field", "value"), [("layers", 0), ("dim", 0), ("predictor_hidden", -1)])
 def test_bad_settings_are_one_line(field, value):
-    with pytest.raises(ValueError, match=f"is {value}; give more than 0"):
+    with pytest.raises(ValueError, match=f"is {value}; give at least 1"):
         Settings(**{field: value})

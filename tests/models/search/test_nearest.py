@@ -25,7 +25,7 @@ def search(query, bank, k, own=None, piece=150, chunk=64):
     found = Nearest(query, k, own, chunk)
     number = torch.arange(len(bank)) * 3  # any ascending numbers
     for first in range(0, len(bank), piece):
-        found.look_at(number[first : first + piece], bank[first : first + piece])
+        found.update(number[first : first + piece], bank[first : first + piece])
     return found.similarity_Nk, found.number_Nk // 3
 
 
@@ -129,7 +129,7 @@ import os, re, sys, torch
 from pathlib import Path
 from models.search import nearest
 from models.neighbors import nearest_neighbors, kmeans, center_wise
-nearest.ROWS, nearest.PIECE = 64, 2048  # so that a small number of samples has many chunks
+nearest.ROWS, nearest.CHUNK = 64, 2048  # so that a small number of samples has many chunks
 torch.set_num_threads(1)
 def resident(what):
     return int(re.search(what + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024

@@ -87,7 +87,7 @@ def test_a_checkpoint_that_the_disk_does_not_give_away_is_neither_skipped_nor_re
 
 def test_a_folder_that_cannot_be_listed_is_not_empty(tmp_path):
     (tmp_path / "checkpoints").symlink_to(tmp_path / "checkpoints")
-    for ask in (checkpoint.newest, checkpoint.best, checkpoint.found):
+    for ask in (checkpoint.newest, checkpoint.best, checkpoint.list_checkpoints):
         with pytest.raises(OSError, match=r"checkpoints cannot be read \(Too many levels of symbolic links\)"):
             ask(tmp_path / "checkpoints")
 

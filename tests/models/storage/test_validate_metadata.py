@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from models import load_encoder
 from models.networks.backbones import build_backbone
 from models.storage.encoder import EncoderError
-from models.storage.validate_metadata import check_claims
+from models.storage.validate_metadata import check_metadata
 
 FACTS = {
     "backbone": "resnet18", "width": 1, "stem": "small", "image_size": 16, "crop_ratio": 1.0, "mean": [0.5] * 3,
@@ -70,8 +70,8 @@ def test_whatever_a_file_says_is_an_encoder_or_one_line(weights, tmp_path_factor
 )
 def test_the_line_names_the_value_and_what_it_may_be(said, told):
     with pytest.raises(ValueError, match=told):
-        check_claims(FACTS | said)
-    check_claims(FACTS)
+        check_metadata(FACTS | said)
+    check_metadata(FACTS)
 
 
 def test_keys_of_another_network_are_named(weights, tmp_path):

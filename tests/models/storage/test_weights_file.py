@@ -65,7 +65,7 @@ def test_a_refusal_says_what_to_do(tmp_path):
             read_weights(tmp_path / name)
         told = str(raised.value)
         assert "Unsupported operand 149, as of pickle protocol 4 or newer" in told and told.isprintable()
-        assert told.endswith("save its state dict anew, with torch.save or as safetensors") and "False" not in told
+        assert told.endswith("save its state dict again, with torch.save or as safetensors") and "False" not in told
 
 
 @pytest.mark.parametrize("nested", ["", "state_dict", "model"])

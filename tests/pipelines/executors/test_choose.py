@@ -2,16 +2,20 @@
 
 import gc
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
+from models.evaluation.input_settings import input_settings
 from pipelines import View, make_loader
-from pipelines.executors import choose as executors
 from pipelines.executors import resident
-from pipelines.executors.choose import choose
+from pipelines.executors.choose import EXECUTORS, choose
+from pipelines.executors.damage import Damage
+from pipelines.executors.executor import ExecutorSpec
+from pipelines.formats.registry import FORMATS
 from pipelines.plan.views import contrastive
 from tests.support.datasets import photos
 
@@ -31,11 +35,11 @@ def free(monkeypatch, dataset, share):
 
 def test_auto_keeps_a_set_that_takes_a_quarter_of_the_free_memory_and_says_so(dataset, monkeypatch):
     free(monkeypatch, dataset, 0.2)
-    name, note = choose("auto", dataset, CPU, shuffle=True)
-    assert name == "resident" and "24 images, 0.00 GiB decoded, 20.0% of the" in note
+    spec, note = choose("auto", dataset, CPU, shuffle=True)
+    assert spec.name == "resident" and "24 images, 0.00 GiB decoded, 20.0% of the" in note
     free(monkeypatch, dataset, 0.3)
-    name, note = choose("auto", dataset, CPU, shuffle=True)
-    assert name == "ffcv" and "30.0% of the" in note and "more than 25%" in note
+    spec, note = choose("auto", dataset, CPU, shuffle=True)
+    assert spec.name == "ffcv" and "30.0% of the" in note and "more than 25%" in note
 
 
 def test_a_pass_in_order_decodes_no_set_but_shares_one(dataset):
@@ -70,9 +74,10 @@ def test_a_missing_library_is_one_line_and_auto_takes_the_other(dataset, monkeyp
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)
     with pytest.raises(ModuleNotFoundError, match=r"nvidia-dali is not installed.*tools/setup.sh dali"):
         make_loader(dataset, VIEWS, 6, loader="dali")
-    monkeypatch.setattr(executors, "_has", lambda name: name == "dali")
+    assert EXECUTORS["ffcv"].installed() and not EXECUTORS["dali"].installed()
+    monkeypatch.setattr(ExecutorSpec, "installed", lambda spec: spec.name == "dali")
     free(monkeypatch, dataset, 0.3)
-    assert choose("auto", dataset, CPU, shuffle=True)[0] == "dali"
+    assert choose("auto", dataset, CPU, shuffle=True)[0].name == "dali"
 
 
 def test_without_ffcv_the_resident_executor_decodes_with_pillow(dataset, monkeypatch):
@@ -80,7 +85,7 @@ def test_without_ffcv_the_resident_executor_decodes_with_pillow(dataset, monkeyp
 
     with make_loader(dataset, VIEWS, 6, loader="resident") as loader:
         expected = list(loader.epoch(0))
-    monkeypatch.setattr(executors, "_has", lambda name: False)
+    monkeypatch.setattr(ExecutorSpec, "installed", lambda spec: False)
     monkeypatch.setattr(resident, "decoder", lambda: decode.with_pillow)
     gc.collect()
     with make_loader(dataset, VIEWS, 6, loader="resident") as loader:
@@ -93,6 +98,45 @@ def test_explicit_names_are_taken(dataset):
     for name in ("ffcv", "resident"):
         with make_loader(dataset, (View(16),), 6, loader=name) as loader:
             assert loader.note.startswith(f"loader {name}, as asked")
+
+
+def test_on_a_gpu_auto_takes_the_executor_that_prefers_the_format(dataset, monkeypatch):
+    monkeypatch.setattr(resident, "forecast", lambda dataset, device: (0.9, "large"))
+    monkeypatch.setattr(ExecutorSpec, "installed", lambda spec: True)
+    taken = {
+        (form, kind): choose("auto", replace(dataset, format=form), torch.device(kind), shuffle=True)[0].name
+        for form in FORMATS
+        for kind in ("cpu", "cuda")
+    }
+    assert taken.pop(("shards", "cuda")) == "dali" and set(taken.values()) == {"ffcv"}
+    assert all(form in FORMATS for spec in EXECUTORS.values() for form in spec.gpu_formats)
+
+
+class Grey:
+    """An executor whose views are grey."""
+
+    def __init__(self, dataset, plan):
+        self.damage, self.views = Damage(dataset), plan.views
+
+    def start(self, plan):
+        views = [
+            torch.full((len(plan.source_S), 3, view.size, view.size), 128, dtype=torch.uint8) for view in self.views
+        ]
+        return lambda: views
+
+    def close(self):
+        pass
+
+
+def test_a_new_executor_is_one_line_of_the_registry(dataset, monkeypatch):
+    spec = ExecutorSpec(name="grey", pixels="none", make=lambda dataset, plan, device, threads: Grey(dataset, plan))
+    monkeypatch.setitem(EXECUTORS, "grey", spec)
+    with make_loader(dataset, (View(16),), 6, loader="grey") as loader:
+        assert loader.note.startswith("loader grey, as asked")
+        assert all(len(batch.views[0].unique()) == 3 for batch in loader.epoch(0))  # one normalised value a channel
+    assert input_settings([dataset], "grey").in_id == "-none"
+    with pytest.raises(ValueError, match="unknown loader 'gray'; take one of auto, ffcv, dali, resident, grey"):
+        make_loader(dataset, (View(16),), 6, loader="gray")
 
 
 @pytest.mark.cuda

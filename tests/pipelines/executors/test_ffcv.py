@@ -14,7 +14,7 @@ import cv2
 
 from pipelines import View
 from pipelines.executors.damage import DecodeError
-from pipelines.executors.ffcv import BetonExecutor
+from pipelines.executors.ffcv import FfcvExecutor
 from pipelines.plan.plan import Plan
 from pipelines.plan.views import contrastive, evaluation
 from tests.support.datasets import photos
@@ -29,7 +29,7 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture
 def executor(dataset):
-    running = BetonExecutor(dataset, VIEWS, threads=2)
+    running = FfcvExecutor(dataset, VIEWS, threads=2)
     yield running
     running.close()
 
@@ -66,7 +66,7 @@ def test_hundreds_of_executors_take_no_memory(dataset):
 
     def grown(times):
         for _ in range(times):
-            running = BetonExecutor(dataset, VIEWS, threads=4)
+            running = FfcvExecutor(dataset, VIEWS, threads=4)
             running.start(batch)()
             running.close()
         gc.collect()
@@ -81,7 +81,7 @@ def test_pixels_do_not_depend_on_order_or_threads(dataset, executor):
     expected = executor.start(plan.batch(0, 0))()
     order = np.argsort(plan.batch(0, 0).source_S)
     for threads in (1, 3):
-        other = BetonExecutor(dataset, VIEWS, threads)
+        other = FfcvExecutor(dataset, VIEWS, threads)
         for step in np.random.default_rng(threads).permutation(6):
             small = plan_of(dataset, batch_size=4).batch(0, int(step))
             views = other.start(small)()
@@ -125,7 +125,7 @@ def test_a_damaged_image_is_replaced_and_a_batch_of_them_is_refused(tmp_path, da
         size = int(dataset.table.size[number])
         file.seek(int(dataset.table.offset[number]) + (size // 2 if damage == "cut" else 0))
         file.write(bytes(size // 2))
-    executor = BetonExecutor(dataset, VIEWS, threads=2)
+    executor = FfcvExecutor(dataset, VIEWS, threads=2)
     try:
         batch = plan_of(dataset).batch(0, 0)
         for view in executor.start(batch)():
@@ -147,6 +147,6 @@ def test_raw_images_are_cut_without_decoding(tmp_path):
     assert set(dataset.table.mode) <= {0, 1}
     views = (contrastive(16), evaluation(16))
     plan = Plan(dataset.heights, dataset.widths, views, 6)
-    executor = BetonExecutor(dataset, views, threads=1)
+    executor = FfcvExecutor(dataset, views, threads=1)
     assert all(view.float().std() > 1 for view in executor.start(plan.batch(0, 0))())
     executor.close()

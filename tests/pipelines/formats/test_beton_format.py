@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 
 from pipelines.formats.beton_format import HEADER, metadata_dtype, read_table
-from pipelines.formats.beton_writer import BetonWriter, SampleError, page_size_for
+from pipelines.formats.beton_writer import BetonWriter, page_size_for
+from pipelines.formats.format import Sample, SampleError
 from pipelines.formats.image_table import JPEG, RAW
 from tests.support.images import encoded, smooth
+
+
+def sample(mode: int, height: int, width: int, label: int, data: bytes) -> Sample:
+    """A sample whose digest and position a .beton does not store."""
+    return Sample(mode, height, width, label, data, bytes(16), 0)
 
 
 def make(path: Path, number: int = 5, page_size: int = 1 << 12) -> list[bytes]:
@@ -18,7 +24,7 @@ def make(path: Path, number: int = 5, page_size: int = 1 << 12) -> list[bytes]:
     pixels = [rng.integers(0, 256, (8 + i, 10, 3), dtype=np.uint8).tobytes() for i in range(number)]
     with BetonWriter(path, number + 3, page_size) as writer:
         for i, data in enumerate(pixels):
-            assert writer.add(RAW, 8 + i, 10, i - 1, data) == i
+            assert writer.add(sample(RAW, 8 + i, 10, i - 1, data)) == i
     return pixels
 
 
@@ -41,18 +47,18 @@ def test_bad_samples_leave_the_file_usable(tmp_path: Path) -> None:
     path = tmp_path / "a.beton"
     bad = [(JPEG, 9, 9, b"x" * 5000), (RAW, 2, 2, b"x" * 11), (JPEG, 70000, 1, b"x"), (JPEG, 1, 1, b"")]
     with BetonWriter(path, 3, 1 << 12) as writer:
-        writer.add(JPEG, 4, 4, 0, b"x" * 100)
+        writer.add(sample(JPEG, 4, 4, 0, b"x" * 100))
         for mode, height, width, data in bad:
             with pytest.raises(SampleError):
-                writer.add(mode, height, width, 0, data)
-        writer.add(JPEG, 4, 4, 1, b"y" * 100)
+                writer.add(sample(mode, height, width, 0, data))
+        writer.add(sample(JPEG, 4, 4, 1, b"y" * 100))
     assert read_table(path).label.tolist() == [0, 1]
 
 
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:
     def stopped() -> None:
         with BetonWriter(tmp_path / "a.beton", 3) as writer:
-            writer.add(JPEG, 4, 4, 0, b"x" * 100)
+            writer.add(sample(JPEG, 4, 4, 0, b"x" * 100))
             raise KeyError
 
     with pytest.raises(KeyError):
@@ -114,9 +120,9 @@ def test_ffcvs_loader_reads_ours(tmp_path: Path) -> None:
     with BetonWriter(tmp_path / "a.beton", 8) as writer:
         for i, image in enumerate(images):
             if i % 2:
-                writer.add(RAW, 16, 16, i, image.tobytes())
+                writer.add(sample(RAW, 16, 16, i, image.tobytes()))
             else:
-                writer.add(JPEG, 16, 16, -1, encoded(image, quality=98, subsampling=0))
+                writer.add(sample(JPEG, 16, 16, -1, encoded(image, quality=98, subsampling=0)))
     pipelines = {"image": [rgb.SimpleRGBImageDecoder(), ToTensor()], "label": [basics.IntDecoder(), ToTensor()]}
     order = loader.OrderOption.SEQUENTIAL
     reader = loader.Loader(str(tmp_path / "a.beton"), 8, num_workers=1, order=order, pipelines=pipelines, os_cache=True)

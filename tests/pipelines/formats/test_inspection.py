@@ -86,8 +86,8 @@ def test_each_image_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
     looked: list[int] = []
     with EncodedImages(dataset) as images:
         inspection = Inspection(dataset, images)
-        look = inspection._look_at
-        monkeypatch.setattr(inspection, "_look_at", lambda numbers: looked.extend(numbers.tolist()) or look(numbers))
+        inspect = inspection._inspect
+        monkeypatch.setattr(inspection, "_inspect", lambda numbers: looked.extend(numbers.tolist()) or inspect(numbers))
         for numbers in ([0, 3], [3, 0, 1], [1]):
             assert not inspection.damaged(np.array(numbers)).any()
     assert looked == [0, 3, 1]

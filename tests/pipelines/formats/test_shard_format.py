@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.formats.beton_writer import SampleError
 from pipelines.formats.digests import image_digest
+from pipelines.formats.format import Sample, SampleError
 from pipelines.formats.image_table import JPEG, RAW
 from pipelines.formats.shard_format import (
     HEADER,
     INDEX,
     RECORD,
     checked_table,
-    folder_facts,
+    file_facts,
     index_bytes,
     is_shard_folder,
     read_index,
@@ -37,12 +37,13 @@ def make(folder: Path, shard_size: int = 1 << 20) -> Path:
     folder.mkdir()
     with ShardWriter(folder, len(SAMPLES) + 2, shard_size) as writer:
         for number, (mode, height, width, label, data) in enumerate(SAMPLES):
-            assert writer.add(mode, height, width, label, data, image_digest(data), 10 * number) == number
+            sample = Sample(mode, height, width, label, data, image_digest(data), 10 * number)
+            assert writer.add(sample) == number
     return folder
 
 
 def table_of(folder: Path):  # type: ignore[no-untyped-def]
-    return checked_table(folder, folder_facts(folder, read_index(folder / INDEX)[1]))
+    return checked_table(folder, file_facts(folder))
 
 
 @pytest.mark.parametrize(("shard_size", "shards"), [(1 << 20, 1), (8192, 3), (1, 8)])
@@ -109,14 +110,14 @@ def test_samples_that_do_not_fit(tmp_path: Path) -> None:
             (JPEG, 2, 2, b""),
         ):
             with pytest.raises(SampleError):
-                writer.add(mode, height, width, 0, data, bytes(16), 0)
-        writer.add(*SAMPLES[0], bytes(16), 0)
+                writer.add(Sample(mode, height, width, 0, data, bytes(16), 0))
+        writer.add(Sample(*SAMPLES[0], bytes(16), 0))
     assert len(table_of(tmp_path)) == 1
 
 
 def test_an_error_leaves_no_index(tmp_path: Path) -> None:
     with contextlib.suppress(KeyboardInterrupt), ShardWriter(tmp_path, 3) as writer:
-        writer.add(*SAMPLES[0], bytes(16), 0)
+        writer.add(Sample(*SAMPLES[0], bytes(16), 0))
         raise KeyboardInterrupt
     assert not (tmp_path / INDEX).exists()
 

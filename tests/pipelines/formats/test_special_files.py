@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.evaluation.label_split import listed
+from models.evaluation.label_split import read_list
 from pipelines.formats.card import DatasetError, card_path, names_path
 from pipelines.formats.dataset import image_names
 from pipelines.formats.encoded import EncodedImages
@@ -133,7 +133,7 @@ def test_beside_the_images(tmp_path: Path, form: str, special: Callable[[Path], 
 def test_a_list_of_labels(tmp_path: Path, special: Callable[[Path], None]) -> None:
     special(tmp_path / "list")
     with pytest.raises(ValueError, match=r"the list .*/list cannot be read: it is no regular file"):
-        listed(tmp_path / "list", ["a/0.jpg"], np.zeros(1, dtype=np.int64), tmp_path)
+        read_list(tmp_path / "list", ["a/0.jpg"], np.zeros(1, dtype=np.int64), tmp_path)
 
 
 def test_what_looks_left_by_a_killed_conversion(tmp_path: Path, special: Callable[[Path], None]) -> None:

@@ -70,5 +70,5 @@ def test_the_others_find_what_ours_finds(monkeypatch):
         assert torch.equal(neighbors_Nk[:, 0], torch.arange(800))
         assert (neighbors_Nk[:, 1:].sort(1).values == found.neighbors_Nk.long().sort(1).values).float().mean() > 0.999
         # Clusters differ by their start, the share of central neighbours does not.
-        assert float(selection.by(baseline, part.features_MD).float().mean()) == pytest.approx(share, abs=0.05)
+        assert float(selection.select_with(baseline, part.features_MD).float().mean()) == pytest.approx(share, abs=0.05)
     assert Settings().sizes == (50_000,)

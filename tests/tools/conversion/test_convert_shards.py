@@ -126,7 +126,7 @@ def truncate(path: Path) -> None:
         (lambda s: (s / "index").unlink(), "lacks its index"),
         (lambda s: truncate(s / "index"), "index is cut short or edited|is no index"),
         (lambda s: (s / "index").write_bytes(b"foreign"), "is no index of shards"),
-        (lambda s: card_path(s).unlink(), "has no card card.json in it; copy the whole folder"),
+        (lambda s: card_path(s).unlink(), "has no card card.json; copy the folder with all its files"),
         (lambda s: card_path(s).write_text("{"), "cannot be read"),
         (lambda s: edited(s, lambda card: card.update(number=9)), "holds 3 images and its card says 9"),
         (lambda s: edited(s, lambda card: card.pop("file")), "lacks 'file'"),

@@ -107,6 +107,6 @@ def test_a_small_disk_leaves_earlier_files(run, small_disk, capsys):
     small_disk(int(1.5 * sum(map(len, earlier.values()))), "remount")
     capsys.readouterr()
     assert main([*words, "--force"]) == 2
-    told = f"tools.export: {out} cannot be written: No space left on device; what was there before is as it was\n"
+    told = f"tools.export: {out} cannot be written: No space left on device; files that existed before are unchanged\n"
     assert capsys.readouterr().err == told
     assert {path.name: path.read_bytes() for path in disk.iterdir()} == earlier

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from pipelines.formats.beton_format import read_table
 from pipelines.formats.beton_writer import BetonWriter
 from pipelines.formats.card import DatasetError, card_path, read_names, sealed, write_names
+from pipelines.formats.format import Sample
 from pipelines.formats.image_table import RAW, ImageTable
 from pipelines.formats.opening import open_dataset
-from pipelines.formats.shard_format import INDEX, RECORD, checked_table, folder_facts, index_bytes, read_index
+from pipelines.formats.shard_format import INDEX, RECORD, checked_table, file_facts, index_bytes, read_index
 from tests.support.datasets import converted
 from tests.support.images import class_folder, encoded, smooth
 from tools.conversion import stl10
@@ -68,7 +69,7 @@ def test_beton(tmp_path: Path, harm: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "a.beton"
     with BetonWriter(path, 6, 1 << 12) as writer:
         for number in range(5):
-            writer.add(RAW, 4, 5, number, bytes(60))
+            writer.add(Sample(RAW, 4, 5, number, bytes(60), bytes(16), number))
     path.write_bytes(harm(path.read_bytes()))
     try:
         within(read_table(path))
@@ -89,7 +90,7 @@ def test_index(tmp_path: Path, edits: list[tuple[str, int]], harm: Callable[[byt
     (tmp_path / INDEX).write_bytes(harm(data) if by_bytes else data)
     try:
         read_index(tmp_path / INDEX)
-        within(checked_table(tmp_path, folder_facts(tmp_path, 1)))
+        within(checked_table(tmp_path, file_facts(tmp_path)))
     except ValueError as error:
         one_line(error, tmp_path)
 

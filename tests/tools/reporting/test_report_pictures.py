@@ -17,10 +17,10 @@ from models.storage.encoder import Encoder
 from pipelines import Dataset
 from tools.pictures.contact_sheet import CELL, Cell, sheet
 from tools.pictures.fonts import fitting
+from tools.reporting.embedding_map import _classes
 from tools.reporting.features import RunFeatures, Sample
-from tools.reporting.figures import COLORS, figure, finished, label, looked
+from tools.reporting.figures import COLORS, as_png, figure, label, style
 from tools.reporting.hypercolumns import _scaled
-from tools.reporting.map import _classes
 from tools.reporting.neighbors import confusion_section, most_confused
 from tools.reporting.page import Section, Table, page
 
@@ -101,7 +101,10 @@ def test_of_many_classes_the_largest_have_a_colour():
     images = dataset([f"class {n}" for n in range(60)], 200)
     label_N = np.concatenate([np.arange(60), np.full(139, 7), [-1]])
     picture = _classes(images, label_N, np.random.default_rng(0).random((200, 2)))
-    assert "a colour for each of the 18 classes with the most images here; those of the 42 others" in picture.caption
+    assert (
+        "a colour for each of the 18 classes with the most images here; images of the 42 other classes"
+        in picture.caption
+    )
 
 
 def test_one_bright_place_leaves_the_others_apart():
@@ -124,17 +127,17 @@ def test_a_system_without_large_fonts(monkeypatch):
     import tools.pictures.fonts
     import tools.reporting.figures
 
-    monkeypatch.setattr(tools.pictures.fonts, "_LARGE", ("no such font.ttf",))
-    monkeypatch.setattr(tools.reporting.figures, "_LARGE", ("No Such Family",))
+    monkeypatch.setattr(tools.pictures.fonts, "_SYSTEM_FONTS", ("no such font.ttf",))
+    monkeypatch.setattr(tools.reporting.figures, "_SYSTEM_FAMILIES", ("No Such Family",))
     caches = (tools.pictures.fonts._fonts, tools.reporting.figures._families, tools.reporting.figures._drawable)
     for cached in caches:
         cached.cache_clear()
     try:
         assert fitting("狐 fox")[0] == r"\u72d0 fox" and label("狐 fox") == r"\u72d0 fox"
         drawn = figure(2, 2)
-        with looked():
+        with style():
             drawn.add_subplot().set_title(label("狐"), color=COLORS[0])
-        assert finished(drawn, "x.png", "").png
+        assert as_png(drawn, "x.png", "").png
     finally:
         for cached in caches:
             cached.cache_clear()

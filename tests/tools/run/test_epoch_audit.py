@@ -29,7 +29,7 @@ def counted(of, epoch=2, first=0, stop=None, changed=lambda index: index):
 def test_the_plan_is_right(first, stop, subset):
     of = plan(subset=subset, drop_last=subset is None)
     stop = stop and min(stop, of.steps)
-    assert counted(of, first=min(first, of.steps - 1), stop=stop).right()
+    assert counted(of, first=min(first, of.steps - 1), stop=stop).complete()
 
 
 def doubled(index):
@@ -48,21 +48,23 @@ WRONG = {
 def test_what_is_not_the_plan_is_noticed(what):
     count = counted(plan())
     WRONG[what](count)
-    assert not count.right()
+    assert not count.complete()
 
 
 def test_a_doubled_and_a_swapped_image_are_noticed():
-    assert not counted(plan(), changed=doubled).right()
-    assert not counted(plan(), changed=lambda index: index.clamp(max=1298)).right()
-    assert not counted(plan(), changed=lambda index: index ^ 1).right()  # the sum of the numbers stays nearly the same
-    assert counted(plan(), changed=lambda index: index.flip(0)).right()  # any order
+    assert not counted(plan(), changed=doubled).complete()
+    assert not counted(plan(), changed=lambda index: index.clamp(max=1298)).complete()
+    assert not counted(
+        plan(), changed=lambda index: index ^ 1
+    ).complete()  # the sum of the numbers stays nearly the same
+    assert counted(plan(), changed=lambda index: index.flip(0)).complete()  # any order
 
 
 def parts(epoch, first, ranks):
     import torch.distributed as dist
 
     rank = ranks[dist.get_rank()] if dist.is_initialized() else 0
-    return counted(plan(rank=rank, world=len(ranks)), epoch, first).right()
+    return counted(plan(rank=rank, world=len(ranks)), epoch, first).complete()
 
 
 @pytest.mark.processes

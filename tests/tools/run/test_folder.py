@@ -64,7 +64,7 @@ def test_two_runs_never_write_into_one_folder(tmp_path):
     first = RunFolder(tmp_path, False, True)
     first.log({"step": 0})
     for resume, force in ((True, False), (False, True)):
-        with pytest.raises(Failure, match="is being written by another run; wait for its end, or take another"):
+        with pytest.raises(Failure, match="is being written by another run; wait until it ends, or take another"):
             RunFolder(tmp_path, resume, True, force)
     assert RunFolder(tmp_path, True, False).path == tmp_path  # the other processes of one run
     first.close()
@@ -217,7 +217,7 @@ def test_a_config_that_is_lost_is_written_anew(content, tmp_path):
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     (line,) = folder.write_config(CONFIG, 40)
-    assert line == "warning: config.json was missing or damaged; it is written anew from what is asked now"
+    assert line == "warning: config.json was missing or damaged; it now holds the configuration of this start"
     written = json.loads((tmp_path / "config.json").read_text())
     (entry,) = written.pop("resumed")
     assert written == CONFIG and entry["step"] == 40 and entry["config"] == "was lost: this is what was asked here"

@@ -17,7 +17,8 @@ from pipelines import Batch
 from tests.support.states import run_state
 from tools import replay
 from tools.command_line import Failure
-from tools.run.nonfinite_guard import StepGuard, named, unnamed
+from tools.run.nonfinite_files import named, read_batches, unnamed
+from tools.run.nonfinite_guard import StepGuard
 
 BAD = 4  # the step whose gradient is infinite
 
@@ -93,7 +94,7 @@ def test_the_state_before_the_bad_step_is_kept_bit_for_bit(late, name, tmp_path)
         assert all(torch.equal(found.optimizer[f"{number}.{entry}"], value) for entry, value in entries.items())
     facts = json.loads((folder / "step.json").read_text())
     assert facts["images"] == [[BAD, 0], [BAD, 1]] and facts["seeds"] == [7 * BAD] * 2
-    saved = replay.saved_batches(folder, facts)
+    saved = read_batches(folder, facts)
     for number in range(2):
         expected = named(batch_of(BAD, number))
         assert named(saved[number]).keys() == expected.keys() and saved[number].seed == 7 * BAD
@@ -121,7 +122,7 @@ def test_parts_of_several_processes_are_joined_as_one_would_have_them(tmp_path):
     for rank in range(2):
         part = {"0 view 0": whole[rank::2].contiguous(), "0 index": torch.arange(rank, 6, 2), "0 label": torch.zeros(3)}
         save_file(part, tmp_path / f"batch-process-{rank}.safetensors")
-    (batch,) = replay.saved_batches(tmp_path, {"processes": 2, "seeds": [3]})
+    (batch,) = read_batches(tmp_path, {"processes": 2, "seeds": [3]})
     assert torch.equal(batch.views[0], whole) and batch.index.tolist() == list(range(6)) and batch.partner is None
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests.support import runs
-from tools.run.process_start import Lasting
+from tools.run.process_start import LossyStream
 
 WAITING = """\
 import os, time
@@ -61,7 +61,7 @@ def test_words_that_nobody_reads_cost_nothing_and_are_told_once(capfd):
     reading, writing = os.pipe()
     os.close(reading)
     for number in (writing, os.open("/dev/full", os.O_WRONLY)):
-        with Lasting(os.fdopen(number, "wb"), line_buffering=True) as stream:
+        with LossyStream(os.fdopen(number, "wb"), line_buffering=True) as stream:
             for _ in range(3):
                 print("a line", file=stream, flush=True)
     broken, full = capfd.readouterr().err.splitlines()

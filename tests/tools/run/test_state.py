@@ -193,7 +193,7 @@ def test_a_disk_that_cannot_be_read_is_no_fresh_start(sound, tmp_path):
     with pytest.raises(Failure) as refusal:
         gone_on(run)
     assert str(refusal.value) == (
-        f"{weights} cannot be read (Input/output error); mend that, or start anew with --force instead of --resume"
+        f"{weights} cannot be read (Input/output error); fix that, or start again with --force instead of --resume"
     )
     assert tree(run) == before
 
@@ -205,7 +205,7 @@ def test_checkpoints_that_cannot_be_listed_are_a_run(sound, tmp_path):
     (run / "checkpoints").symlink_to(run / "checkpoints")
     before = tree(run)
     for again in (True, False):
-        with pytest.raises(Failure, match=r"checkpoints cannot be read \(Too many .*\); mend that, move the run aside"):
+        with pytest.raises(Failure, match=r"checkpoints cannot be read \(Too many .*\); fix that, move the run aside"):
             RunFolder(run, again, True)
     assert tree(run) == before
     folder = RunFolder(run, False, True, force=True)

@@ -1,6 +1,6 @@
-"""What FFCV's and DALI's documentation offers for several views of one image: one decode for each view.
+"""Several views of each image as FFCV's and DALI's documentation makes them: with one decode for each view.
 
-Both get the views' sizes, scales, ratios and flips, the order is random, and uint8 comes out, on the device.
+Both loaders get the sizes, scales, ratios and flips of the views, use a random order, and return uint8 on the device.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Epochs = Callable[[int], Iterator[Any]]
 def ffcv_epochs(
     dataset: Dataset, views: tuple[View, ...], batch_size: int, threads: int, device: torch.device
 ) -> Epochs:
-    """FFCV's Loader, one pipeline for each view.
+    """Return the epochs of FFCV's Loader with one pipeline for each view.
 
     Raises:
         ModuleNotFoundError: FFCV is not installed.
@@ -38,16 +38,21 @@ def ffcv_epochs(
         steps = [RandomHorizontalFlip(view.flip), ToTensor(), ToDevice(device, non_blocking=True), ToTorchImage()]
         pipelines[f"view{number}"] = PipelineSpec("image", decoder=decoder, transforms=steps)
     loader = Loader(
-        str(dataset.path), batch_size, num_workers=threads, order=OrderOption.RANDOM, drop_last=True, os_cache=True,
+        str(dataset.path),
+        batch_size,
+        num_workers=threads,
+        order=OrderOption.RANDOM,
+        drop_last=True,
+        os_cache=True,
         pipelines=pipelines,
-    )  # fmt: skip
+    )
     return lambda number: iter(loader)
 
 
 def dali_epochs(
     dataset: Dataset, views: tuple[View, ...], batch_size: int, threads: int, device: torch.device
 ) -> Epochs:
-    """DALI's `image_random_crop`, resize and flip, once for each view, from encoded bytes in memory.
+    """Return the epochs of a DALI pipeline: `image_random_crop`, resize and flip for each view, from bytes in memory.
 
     Raises:
         ModuleNotFoundError: DALI is not installed.
@@ -68,9 +73,12 @@ def dali_epochs(
         for view in views:
             assert view.scale is not None
             crop = fn.decoders.image_random_crop(
-                encoded, device="mixed" if on_gpu else "cpu", random_area=list(view.scale),
-                random_aspect_ratio=list(view.ratio), use_fast_idct=True,
-            )  # fmt: skip
+                encoded,
+                device="mixed" if on_gpu else "cpu",
+                random_area=list(view.scale),
+                random_aspect_ratio=list(view.ratio),
+                use_fast_idct=True,
+            )
             resized = fn.resize(crop, size=(view.size, view.size), antialias=True)
             outputs.append(fn.flip(resized, horizontal=fn.random.coin_flip(probability=view.flip)))
         graph.set_outputs(*outputs)
