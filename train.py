@@ -9,6 +9,7 @@ SIGTERM, SIGINT or SIGUSR1 ends it with a checkpoint and exit code 143; --resume
 
 from __future__ import annotations
 
+from models.training.precision import DTYPES
 from tools.run.process_start import start
 
 if __name__ == "__main__":
@@ -28,13 +29,11 @@ from models.distributed import mean_over_processes
 from models.evaluation.features import extract_local
 from models.method import Losses
 from models.methods.recipes import Recipe, recipe_for
-from models.networks.norm import average_running_statistics
-from models.training.optim import set_learning_rate
 from pipelines import Batch, Dataset, open_dataset
 from pipelines.memory import release_memory
 from pipelines.plan.pairing import same_class_rates
 from tools.command_line import Failure, exit_process, guarded_main
-from tools.run.accelerator import make_accelerator, use_compiler, use_threads
+from tools.run.accelerator import make_accelerator, recorder_for, use_compiler, use_threads
 from tools.run.alarms import Alarms
 from tools.run.banner import banner
 from tools.run.checkpoint_writer import CheckpointWriter
@@ -53,8 +52,12 @@ from tools.run.schedule import Schedule
 from tools.run.signals import AgreedStop, Stopped, StopRequest
 from tools.run.state import RunState
 from tools.run.throughput import Throughput
+from tools.run.time_limit import restart, time_limit
 from tools.run.tracker import Tracker
 from tools.run.tracker_pictures import show_pictures
+from tools.run.train_step import TrainStep
+
+PREPARE_SECONDS = 600  # after which a recording that hangs is given up
 
 
 def main() -> int:
@@ -100,7 +103,7 @@ class Trainer:
 
         torch.manual_seed(options.seed)
         self.method = build(recipe.method, recipe).to(memory_format=torch.channels_last)
-        use_compiler(options.compile, self.method, self.accelerator, options.accumulate)
+        use_compiler(options.compile, self.method, self.accelerator)
 
         data = open_data_path(
             options, self.training, dataset, self.method, self.accelerator, resources, on_batch=self.stop.check
@@ -125,8 +128,20 @@ class Trainer:
         check_agreement({"checkpoint": f"step {state.step}"})
         self.notes = [*notes, *self.folder.write_config(self.config, state.step)]
 
-        on_gpu = self.accelerator.device.type == "cuda"
-        self.guard = StepGuard(self.method, optimizer, on_gpu, options.folder, self.config, state)
+        on_gpu, recorder = self.accelerator.device.type == "cuda", recorder_for(options, self.accelerator)
+        late, gradients = on_gpu or recorder is not None, self.accelerator.scaler is None
+        self.guard = StepGuard(self.method, optimizer, late, options.folder, self.config, state, gradients)
+        self.step = TrainStep(
+            self.accelerator,
+            self.model,
+            self.method,
+            self.optimizer,
+            self.training,
+            self.guard,
+            recorder,
+            compiles=options.compile and on_gpu,
+            parked=self.loader.parked,
+        )
         self.alarms = Alarms(self.method, state)
         self.coverage = EpochCoverage(self.loader.plan, self.accelerator.device)
         self.method.begin(state.step, self.steps_per_epoch, self.training.epochs)
@@ -141,6 +156,7 @@ class Trainer:
             encoder = self.method.encoder()
             lines = banner(self.recipe, self.dataset, encoder, self.steps_per_epoch, self.accelerator, self.options)
             self.display.note("\n".join(filter(None, [*lines, *self.notes])))
+            self.prepare()
             try:
                 self.evaluate_if_due()  # the untrained network, with which every later number is compared
                 while self.state.step < self.last_step:
@@ -156,6 +172,16 @@ class Trainer:
         self.accelerator.end_training()
         return 0
 
+    def prepare(self) -> None:
+        """Compile and record every kind of step that the run will make, before a thread of the loader starts."""
+        line = "preparing the step took too long; training starts again without recording it (--no-record)"
+        with time_limit(PREPARE_SECONDS, lambda: restart(f"train.py: {line}", ["--no-record"])):
+            began = time.perf_counter()
+            self.step.prepare(DTYPES[self.options.precision], self.state.step)
+            seconds = time.perf_counter() - began
+        if seconds > 1:
+            self.display.note(f"prepared every kind of step in {seconds:.1f} s")
+
     def run_epoch(self, epoch: int) -> None:
         """Train the rest of an epoch, and save the checkpoint that may be due at its end before any evaluation."""
         micro_batches, first_step = self.options.accumulate, self.state.step % self.steps_per_epoch
@@ -170,7 +196,7 @@ class Trainer:
             self.coverage.add(batch.index)
             with self.accelerator.accumulate(self.model):
                 losses = self.train_on(batch)
-            losses_of_step.append(losses.total.detach())
+            losses_of_step.append(losses.total.clone())  # the next micro-batch may write into its memory
             if not self.accelerator.sync_gradients:
                 continue
             self.state.step += 1
@@ -193,22 +219,11 @@ class Trainer:
 
     def train_on(self, batch: Batch) -> Losses:
         """Make the forward and backward passes of a micro-batch and, after the last one of a step, the update."""
-        self.guard.watch(batch)
-        losses: Losses = self.model(batch)
-        self.accelerator.backward(losses.total)
-        if self.accelerator.sync_gradients:
-            self.guard.check(losses.total, gradients=self.accelerator.scaler is None)
-            set_learning_rate(self.optimizer, learning_rate(self.training, self.steps_per_epoch, self.state.step))
-            if self.training.clip_norm:
-                self.accelerator.clip_grad_norm_(self.model.parameters(), self.training.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if self.accelerator.sync_gradients:
-            if self.accelerator.optimizer_step_was_skipped:  # fp16 overflowed
-                self.state.skipped_steps += 1
-                self.guard.skipped(self.accelerator.scaler.get_scale())
-            average_running_statistics(self.method)
-            self.method.after_step(self.state.step)
+        lr = learning_rate(self.training, self.steps_per_epoch, self.state.step)
+        losses = self.step(batch, self.state.step, lr)
+        if self.accelerator.sync_gradients and self.accelerator.optimizer_step_was_skipped:  # fp16 overflowed
+            self.state.skipped_steps += 1
+            self.guard.skipped(self.accelerator.scaler.get_scale())
         self.throughput.add(len(batch.index) * self.accelerator.num_processes)
         return losses
 
@@ -251,7 +266,10 @@ class Trainer:
     def log_step(self, total: Tensor, terms: dict[str, Tensor]) -> None:
         """Log a row of metrics of this step. Only here does the loop wait for the device."""
         loss = self.state.loss = float(mean_over_processes(total))
-        row: dict[str, Any] = {"loss": loss, "lr": self.optimizer.param_groups[0]["lr"]}
+        row: dict[str, Any] = {
+            "loss": loss,
+            "lr": learning_rate(self.training, self.steps_per_epoch, self.state.step - 1),
+        }
         row |= {name: float(mean_over_processes(value)) for name, value in terms.items()}
         if self.accelerator.scaler is not None:
             row["skipped_steps"] = self.state.skipped_steps

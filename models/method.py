@@ -6,12 +6,14 @@ what follows the weights (teachers, schedules), and `before_epoch` lets a method
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from models.distributed import world
 from models.networks.backbone import Backbone
+from models.networks.norm import batch_permutation
 from models.search.sharded_features import LocalFeatures
 from pipelines.batch import Batch
 from pipelines.plan.pairing import Pairing
@@ -49,6 +51,7 @@ class Method(nn.Module):
         pairing: the partners that the plan draws from, or None; kept in checkpoints.
         constant_lr: prefixes of names of parameters whose learning rate stays at its peak.
         soft_label_temperatures: temperatures of the teacher's relations to each queue, for the quality monitor.
+        mixes: whether some batches of the run have partners.
         step: the number of optimizer steps done.
         steps_per_epoch, total_steps: the length of the training in optimizer steps.
     """
@@ -57,6 +60,7 @@ class Method(nn.Module):
     pairing: Pairing | None = None
     constant_lr: tuple[str, ...] = ()
     soft_label_temperatures: tuple[float, ...] = ()
+    mixes = False
     step = 0
     steps_per_epoch = 1
     total_steps = 1
@@ -69,8 +73,50 @@ class Method(nn.Module):
         """Return the loss of this process's batch; runs inside DDP and gathers what the processes must share."""
         raise NotImplementedError
 
+    def kind(self, step: int) -> str:
+        """Return the name of the computation that optimizer step `step` makes.
+
+        Steps of one kind differ in their tensors and scheduled numbers only: a recorded step is recorded once for each
+        kind. A method whose `forward` branches on the step has a kind for each branch.
+        """
+        return "step"
+
+    def kinds(self, first_step: int) -> dict[str, int]:
+        """Return every kind of step from `first_step` to the end of the run, with a step of that kind."""
+        return {self.kind(first_step): first_step}
+
+    def schedule(self, step: int) -> dict[str, float]:
+        """Return the scheduled numbers that `forward` and `update_teachers` read in optimizer step `step`, by name."""
+        return {}
+
+    def shuffle_keys(self, mixed: bool) -> tuple[tuple[int, ...], ...]:
+        """Return the keys of the permutations that `forward` shuffles teachers' batches by.
+
+        Args:
+            mixed: whether the batch has partners.
+        """
+        return ()
+
+    def order(self, batch: Batch, key: tuple[int, ...]) -> Tensor:
+        """Return the permutation [G] of the global batch for a key: the batch's own, or one drawn from its seed."""
+        if batch.orders:
+            return batch.orders[self.shuffle_keys(batch.partner is not None).index(key)]
+        return batch_permutation(len(batch.index) * world()[1], batch.seed, *key)
+
+    def number(self, batch: Batch, name: str) -> float | Tensor:
+        """Return a scheduled number of this step: the batch's own, or what the schedule says."""
+        return batch.numbers[name] if batch.numbers else self.schedule(self.step)[name]
+
+    def update_teachers(self, numbers: Mapping[str, float | Tensor]) -> None:
+        """Move the teachers towards the student, after the optimizer's step.
+
+        Args:
+            numbers: the scheduled numbers of this step.
+        """
+
     def after_step(self, step: int) -> None:
-        """Update what follows the weights, after optimizer step `step` (from 0). Overriding methods call it too."""
+        """Update what follows the weights, after optimizer step `step` (from 0), and go on to the next step."""
+        self.update_teachers(self.schedule(step))
         self.step = step + 1
 
     def before_epoch(self, epoch: int, extract: Extract) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -20,6 +21,9 @@ class Batch:
             this step mixes nothing.
         box: [B, 4] float32, the CutMix rectangle (top, left, bottom, right) in shares of the side; its area is 0 where
             a sample has no partner. None where this step mixes nothing.
+        orders: permutations [G] int64 of the global batch that the method shuffles its teachers' batches by, one for
+            each of its `shuffle_keys`. If empty, the method draws them from `seed`.
+        numbers: the values of the method's schedules at this step, float32 [] each. If empty, the method computes them.
     """
 
     views: tuple[Tensor, ...]
@@ -28,3 +32,5 @@ class Batch:
     seed: int
     partner: Batch | None = None
     box: Tensor | None = None
+    orders: tuple[Tensor, ...] = ()
+    numbers: Mapping[str, Tensor] = field(default_factory=dict)

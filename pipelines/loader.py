@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import chain
 from types import TracebackType
@@ -76,6 +77,14 @@ class Loader:
         finally:
             running.close()
             self._running.remove(running)
+
+    @contextmanager
+    def parked(self) -> Iterator[None]:
+        """A context in which no thread makes batches: for whoever compiles or records what runs on the device."""
+        with ExitStack() as rests:
+            for running in list(self._running):
+                rests.enter_context(running.parked())
+            yield
 
     @property
     def replaced(self) -> int:

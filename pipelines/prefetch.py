@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 import torch
@@ -39,6 +40,7 @@ class Prefetch(Generic[T]):
         self._produce, self._count, self._device, self._tensors = produce, count, device, tensors
         self._ready: queue.Queue[tuple[T | None, torch.cuda.Event | None, BaseException | None]] = queue.Queue(depth)
         self._stop = threading.Event()
+        self._working = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="likeness-prefetch", daemon=True)
         self._thread.start()
 
@@ -57,6 +59,12 @@ class Prefetch(Generic[T]):
                 yield item
         finally:
             self.close()
+
+    @contextmanager
+    def parked(self) -> Iterator[None]:
+        """A context in which the thread makes nothing: it ends the item that it is at, and waits."""
+        with self._working:
+            yield
 
     def close(self) -> None:
         """Stop the thread and wait for it; safe to call twice, and from any thread but its own."""
@@ -80,9 +88,10 @@ class Prefetch(Generic[T]):
             for number in range(self._count):
                 if self._stop.is_set():
                     return
-                with torch.no_grad(), torch.cuda.stream(stream):
-                    item = self._produce(number)
-                event = None if stream is None else stream.record_event()
+                with self._working:
+                    with torch.no_grad(), torch.cuda.stream(stream):
+                        item = self._produce(number)
+                    event = None if stream is None else stream.record_event()
                 self._put((item, event, None))
         except BaseException as error:
             self._put((None, None, error))

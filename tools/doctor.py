@@ -35,7 +35,6 @@ from rich.text import Text
 
 from models import build, resolve
 from models.methods.recipes import recipe_for
-from models.training.precision import DTYPES
 from pipelines import open_dataset
 from pipelines.compiled import compile_hot_path
 from pipelines.printable import printable
@@ -108,13 +107,13 @@ def examine(data: Path, train_options: Sequence[str], seconds: float) -> tuple[S
     method = build(recipe.method, recipe)
     speeds, note = measure_stages(
         method,
+        recipe,
         dataset,
-        recipe.training.batch_size,
         seconds,
         device,
+        options.precision,
         loader=options.loader,
         threads=threads,
-        dtype=DTYPES[options.precision],
         compile=options.compile,
     )
     loader = note.split()[1].rstrip(":,")  # the note starts with "loader NAME"

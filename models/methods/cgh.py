@@ -32,6 +32,7 @@ Shapes: B batch, D embedding, K queue.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -40,9 +41,10 @@ from torch import Tensor, nn
 
 from models.distributed import gather
 from models.method import Losses
-from models.methods.momentum import MomentumMethod, MomentumSettings, shuffled_keys
+from models.methods.momentum import MomentumMethod, MomentumSettings
 from models.networks.backbone import Backbone
 from models.networks.heads import HypercolumnNeck, mlp
+from models.networks.norm import shuffled
 from models.options import option
 from models.relations import info_nce, soft_label_cross_entropy
 from pipelines.batch import Batch
@@ -145,7 +147,7 @@ class Cgh(MomentumMethod):
         settings = self.settings
         student_BD = self.student(strong)
         crop_BD = [self.student.only_global(crop) for crop in crops]
-        key_BD: tuple[Tensor, Tensor] = shuffled_keys(self.teacher, weak, batch.seed)
+        key_BD: tuple[Tensor, Tensor] = shuffled(self.teacher, weak, self.order(batch, ()))
         image = Context(
             student_BD[0],
             key_BD[0],
@@ -166,7 +168,8 @@ class Cgh(MomentumMethod):
         hyper_loss = relate(hyper, teachers[1]).mean()
         total = 0.5 * (global_loss + hyper_loss)
         terms = {"global_relations": global_loss.detach(), "hyper_relations": hyper_loss.detach()}
-        if (weight := self.relation_weight()) < 1:
+        if self.kind(self.step) == "contrast fades":
+            weight = self.number(batch, "relation_weight")
             contrast = torch.stack([self.contrast(context) for context in (image, hyper)]).sum()
             total = (1 - weight) * contrast + weight * total
             terms["contrast"] = contrast.detach()
@@ -178,7 +181,17 @@ class Cgh(MomentumMethod):
         tau = self.settings.contrast_temperature
         return info_nce(context.student_BD, context.key_BD, context.queue_KD, tau).mean()
 
-    def relation_weight(self) -> float:
-        """Return the weight of the relations at this step: 0 at the first, 1 from epoch `contrast_epochs` on."""
-        steps = self.settings.contrast_epochs * self.steps_per_epoch
-        return min(1.0, self.step / steps) if steps else 1.0
+    def kind(self, step: int) -> str:
+        return "relations" if step >= self._fading_steps else "contrast fades"
+
+    def kinds(self, first_step: int) -> dict[str, int]:
+        steps = {first_step, max(first_step, math.ceil(self._fading_steps))}
+        return {self.kind(step): step for step in sorted(steps, reverse=True)}
+
+    def schedule(self, step: int) -> dict[str, float]:
+        """Return the weight of the relations: 0 at the first step, 1 from epoch `contrast_epochs` on."""
+        return {"relation_weight": min(1.0, step / self._fading_steps) if self._fading_steps else 1.0}
+
+    @property
+    def _fading_steps(self) -> float:
+        return self.settings.contrast_epochs * self.steps_per_epoch

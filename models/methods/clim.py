@@ -26,6 +26,7 @@ partner's).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -82,6 +83,8 @@ class Settings(QueueSettings):
 class Clim(Method):
     """MoCo v2 with mixed-in partners and several resolutions; views are (query, key) for each resolution in turn."""
 
+    mixes = True
+
     def __init__(self, backbone: Backbone, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
@@ -129,14 +132,18 @@ class Clim(Method):
             shuffled_views(
                 self.teacher,
                 [one.views[2 * s + 1] for one in images],
-                [(one.seed, role, s) for role, one in enumerate(images)],
+                [self.order(batch, (role, s)) for role, _ in enumerate(images)],
             )
             for s in range(len(self.settings.resolutions))
         ]
         return [list(keys) for keys in zip(*found_SPBD, strict=True)]
 
-    def after_step(self, step: int) -> None:
-        super().after_step(step)
+    def shuffle_keys(self, mixed: bool) -> tuple[tuple[int, ...], ...]:
+        """A key (role, resolution) for each pass of the teacher; role 0 is the anchor's, 1 the partner's."""
+        roles = 2 if mixed else 1
+        return tuple((role, s) for s in range(len(self.settings.resolutions)) for role in range(roles))
+
+    def update_teachers(self, numbers: Mapping[str, float | Tensor]) -> None:
         # The paper's code moves the teacher between the student's and the teacher's forward: the same weights as here.
         self.teacher.update(self.student, self.settings.ema)
 

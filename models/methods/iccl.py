@@ -135,18 +135,28 @@ class Iccl(Siamese):
             one = negative_cosine(out.first_BD, out.target_second_BD)
             similarity = (one + negative_cosine(out.second_BD, out.target_first_BD)) / 2
         terms = {"similarity": similarity.detach()}
-        weight = self.clustering_weight()
-        if weight == 0:
+        if self.kind(self.step) == "similarity":
             return Losses(similarity, terms)
+        weight = self.number(batch, "clustering_weight")
         cross_entropy, uniform = self._clustering(out)
         total = (1 - weight) * similarity + weight * (self.settings.uniformity * uniform + cross_entropy)
         return Losses(total, terms | {"cross_entropy": cross_entropy.detach(), "uniformity": uniform.detach()})
 
-    def clustering_weight(self) -> float:
-        """Return w at this step; it changes once an epoch, as published."""
+    def kind(self, step: int) -> str:
+        return "clustering" if self._clustering_weight(step) > 0 else "similarity"
+
+    def kinds(self, first_step: int) -> dict[str, int]:
+        epoch_starts = range(-first_step % self.steps_per_epoch + first_step, self.total_steps, self.steps_per_epoch)
+        return {self.kind(step): step for step in [*reversed(epoch_starts), first_step]}
+
+    def schedule(self, step: int) -> dict[str, float]:
+        return super().schedule(step) | {"clustering_weight": self._clustering_weight(step)}
+
+    def _clustering_weight(self, step: int) -> float:
+        """Return w at a step; it changes once an epoch, as published."""
         epochs = self.total_steps / self.steps_per_epoch
         start, end = (limit * epochs for limit in (self.settings.ramp_start, self.settings.ramp_end))
-        return ramp(self.step // self.steps_per_epoch, start, end)
+        return ramp(step // self.steps_per_epoch, start, end)
 
     def _clustering(self, out: Outputs) -> tuple[Tensor, Tensor]:
         """Return L_ce of this process's samples, and L_uni of the global batch."""

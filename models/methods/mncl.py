@@ -30,7 +30,7 @@ Shapes: B samples of this process, N of the global batch, D embedding, K queue, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
@@ -147,8 +147,7 @@ class Mncl(Method):
         blocks = [matching_cross_entropy(prediction_BD, key_ND, position_B, tau) for key_ND in local_N6D.unbind(1)]
         return torch.stack(blocks).mean()
 
-    def after_step(self, step: int) -> None:
-        super().after_step(step)
+    def update_teachers(self, numbers: Mapping[str, float | Tensor]) -> None:
         self.teacher.update(self.student, self.settings.ema)
 
     def encoder(self) -> Backbone:

@@ -27,8 +27,9 @@ from typing import ClassVar
 
 from models.distributed import gather
 from models.method import Losses
-from models.methods.momentum import MomentumMethod, MomentumSettings, embedding, shuffled_keys
+from models.methods.momentum import MomentumMethod, MomentumSettings, embedding
 from models.networks.backbone import Backbone
+from models.networks.norm import shuffled
 from models.options import option
 from models.relations import info_nce
 from pipelines.batch import Batch
@@ -54,7 +55,7 @@ class Moco(MomentumMethod):
     def forward(self, batch: Batch) -> Losses:
         query, key = batch.views
         query_BD = self.student(query)
-        key_BD = shuffled_keys(self.teacher, key, batch.seed)
+        key_BD = shuffled(self.teacher, key, self.order(batch, ()))
         loss_B = info_nce(query_BD, key_BD, self.queue.live(), self.settings.temperature)
         self.queue.push(gather(key_BD))
         return Losses(loss_B.mean())

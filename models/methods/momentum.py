@@ -12,20 +12,20 @@ Shapes: B samples of this process, G samples of the global batch, D embedding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from models.distributed import gather, local_rows, world
+from models.distributed import gather, local_rows
 from models.method import Embedding, Method
 from models.methods.view_settings import ViewSettings
 from models.networks.backbone import Backbone
 from models.networks.backbones import ResNet
 from models.networks.heads import mlp
-from models.networks.norm import Output, batch_permutation, forward_views, shuffled, views_can_join
+from models.networks.norm import forward_views, shuffled, views_can_join
 from models.networks.teacher import Teacher
 from models.options import option
 from models.queue import KeyQueue, QueueSettings
@@ -63,8 +63,10 @@ class MomentumMethod(Method):
         self.queue = KeyQueue(settings.queue_size, settings.dim, count=queues)
         self.ema = settings.ema
 
-    def after_step(self, step: int) -> None:
-        super().after_step(step)
+    def shuffle_keys(self, mixed: bool) -> tuple[tuple[int, ...], ...]:
+        return ((),)
+
+    def update_teachers(self, numbers: Mapping[str, float | Tensor]) -> None:
         self.teacher.update(self.student, self.ema)
 
     def encoder(self) -> Backbone:
@@ -82,22 +84,20 @@ def reset_first_convolution(backbone: Backbone) -> None:
         backbone.conv1.reset_parameters()
 
 
-def shuffled_keys(teacher: Callable[[Tensor], Output], view: Tensor, *key: int) -> Output:
-    """Return the teacher's output for a view [B, 3, s, s], from a batch that `key` shuffles over all processes."""
-    return shuffled(teacher, view, batch_permutation(len(view) * world()[1], *key))
-
-
 @torch.no_grad()
-def shuffled_views(teacher: nn.Module, views: Sequence[Tensor], keys: Sequence[tuple[int, ...]]) -> list[Tensor]:
-    """`shuffled_keys` of several views of one size, each with its own shuffle and its own batch statistics.
+def shuffled_views(teacher: nn.Module, views: Sequence[Tensor], orders: Sequence[Tensor]) -> list[Tensor]:
+    """Return the teacher's outputs for several views of one size, each from a batch shuffled over all processes.
 
-    It takes one forward pass where every batch norm can keep the views apart, otherwise one pass for each view.
+    Each view has its own shuffle and its own batch statistics. It takes one forward pass where every batch norm can
+    keep the views apart, otherwise one pass for each view.
+
+    Args:
+        views: [B, 3, s, s] each.
+        orders: a permutation [G] int64 of the global batch for each view.
     """
     if not views_can_join(teacher):
-        return [shuffled_keys(teacher, view, *key) for view, key in zip(views, keys, strict=True)]
-    orders_G = [
-        batch_permutation(len(views[0]) * world()[1], *key).to(views[0].device, non_blocking=True) for key in keys
-    ]
+        return [shuffled(teacher, view, order_G) for view, order_G in zip(views, orders, strict=True)]
+    orders_G = [order_G.to(views[0].device, non_blocking=True) for order_G in orders]
     shuffled_B = [
         gather(view).index_select(0, local_rows(order_G)) for view, order_G in zip(views, orders_G, strict=True)
     ]

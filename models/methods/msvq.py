@@ -29,6 +29,7 @@ Shapes: B batch, D embedding, K queue.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -36,8 +37,9 @@ from torch import Tensor
 
 from models.distributed import gather
 from models.method import Losses
-from models.methods.momentum import MomentumMethod, MomentumSettings, embedding, shuffled_keys, shuffled_views
+from models.methods.momentum import MomentumMethod, MomentumSettings, embedding, shuffled_views
 from models.networks.backbone import Backbone
+from models.networks.norm import shuffled
 from models.networks.teacher import Teacher
 from models.options import option
 from models.relations import soft_label_cross_entropy
@@ -99,9 +101,10 @@ class Msvq(MomentumMethod):
     def forward(self, batch: Batch) -> Losses:
         strong, second, third, fourth = batch.views
         student_BD = self.student(strong)
-        # The last number of each key is that of the view: three independent shuffles.
-        second_BD, third_BD = shuffled_views(self.teacher, (second, third), [(batch.seed, 2), (batch.seed, 3)])
-        fourth_BD = shuffled_keys(self.second_teacher, fourth, batch.seed, 4)
+        second_BD, third_BD = shuffled_views(
+            self.teacher, (second, third), [self.order(batch, (2,)), self.order(batch, (3,))]
+        )
+        fourth_BD = shuffled(self.second_teacher, fourth, self.order(batch, (4,)))
         losses_B = three_soft_labels(
             student_BD,
             (second_BD, third_BD),
@@ -116,6 +119,9 @@ class Msvq(MomentumMethod):
         names = ("teacher1_view2", "teacher1_view3", "teacher2_view4")
         return Losses(total, {name: loss_B.detach().mean() for name, loss_B in zip(names, losses_B, strict=True)})
 
-    def after_step(self, step: int) -> None:
-        super().after_step(step)
+    def shuffle_keys(self, mixed: bool) -> tuple[tuple[int, ...], ...]:
+        return (2,), (3,), (4,)  # the numbers of the teachers' views
+
+    def update_teachers(self, numbers: Mapping[str, float | Tensor]) -> None:
+        super().update_teachers(numbers)
         self.second_teacher.update(self.student, self.settings.second_ema)

@@ -24,8 +24,9 @@ from dataclasses import dataclass
 
 from models.distributed import gather
 from models.method import Losses
-from models.methods.momentum import MomentumMethod, MomentumSettings, embedding, shuffled_keys
+from models.methods.momentum import MomentumMethod, MomentumSettings, embedding
 from models.networks.backbone import Backbone
+from models.networks.norm import shuffled
 from models.options import option
 from models.relations import soft_label_cross_entropy
 from pipelines.batch import Batch
@@ -54,7 +55,7 @@ class Ressl(MomentumMethod):
     def forward(self, batch: Batch) -> Losses:
         strong, weak = batch.views
         student_BD = self.student(strong)
-        teacher_BD = shuffled_keys(self.teacher, weak, batch.seed)
+        teacher_BD = shuffled(self.teacher, weak, self.order(batch, ()))
         loss_B = soft_label_cross_entropy(
             student_BD,
             teacher_BD,

@@ -7,6 +7,7 @@ Shapes: B samples of this process, D embedding.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -62,11 +63,16 @@ class Siamese(Method):
             targets = forward_views(self.teacher, batch.views)
         return Outputs(*predictions, *targets)
 
-    def after_step(self, step: int) -> None:
-        super().after_step(step)
-        if self.teacher is not None and self.ema is not None:
-            # Steps are counted from 1 here, as in ICCL's published code: the last one does not move the teacher.
-            self.teacher.update(self.student, cosine_momentum(step + 1, self.total_steps, self.ema))
+    def schedule(self, step: int) -> dict[str, float]:
+        """Return the share of its distance to the student that the teacher moves after this step."""
+        if self.ema is None:
+            return {}
+        # Steps are counted from 1 here, as in ICCL's published code: the last one does not move the teacher.
+        return {"teacher_share": 1 - cosine_momentum(step + 1, self.total_steps, self.ema)}
+
+    def update_teachers(self, numbers: Mapping[str, float | Tensor]) -> None:
+        if self.teacher is not None:
+            self.teacher.follow(self.student, numbers["teacher_share"])
 
     def encoder(self) -> Backbone:
         return self.student.backbone

@@ -38,12 +38,30 @@ class Teacher(nn.Module):
         """
         if not 0 <= momentum <= 1:
             raise ValueError(f"teacher momentum is {momentum}; give 0 (copy the student) to 1 (never move)")
+        self.follow(student, 1 - momentum)
+
+    @torch.no_grad()
+    def follow(self, student: nn.Module, share: float | Tensor) -> None:
+        """Move every parameter by a share of its distance to the student's.
+
+        Args:
+            share: one minus the momentum; a tensor [] where it changes from step to step of a recording.
+
+        Raises:
+            ValueError: a student with other parameters.
+        """
         mine: list[Tensor] = list(self.network.parameters())
         theirs: list[Tensor] = list(student.parameters())
         if [p.shape for p in mine] != [p.shape for p in theirs]:
             raise ValueError("teacher and student differ in their parameters; make the teacher from this student")
-        if mine:
-            torch._foreach_lerp_(mine, theirs, 1 - momentum)
+        if not mine:
+            return
+        if isinstance(share, Tensor):
+            moves = torch._foreach_sub(theirs, mine)
+            torch._foreach_mul_(moves, share)
+            torch._foreach_add_(mine, moves)
+        else:
+            torch._foreach_lerp_(mine, theirs, share)
 
 
 def cosine_momentum(step: int, total: int, start: float) -> float:

@@ -85,16 +85,16 @@ class Nearest:
                 block = slice(first, first + self._rows)
                 query_RD = normalize(self._query_ND[block].float())
                 own_R = None if self._own_N is None else self._own_N[block]
-                before = self.similarity_Nk[block], self.number_Nk[block]
-                similarity_Rk, number_Rk, unsure_R = _search(query_RD, own_R, chunk, *before)
+                best_Rk, number_Rk = self.similarity_Nk[block], self.number_Nk[block]
+                new_best_Rk, new_number_Rk, unsure_R = _search(query_RD, own_R, chunk, best_Rk, number_Rk)
                 if chunk is not exact and len(unsure := unsure_R.nonzero()[:, 0]):
                     exact = exact or _chunk(unit_PD, number_P, torch.float32, self._rows)
                     own = None if own_R is None else own_R[unsure]
-                    found = _search(query_RD[unsure], own, exact, *(old[unsure] for old in before))
-                    similarity_Rk[unsure], number_Rk[unsure] = found[:2]
+                    proven = _search(query_RD[unsure], own, exact, best_Rk[unsure], number_Rk[unsure])
+                    new_best_Rk[unsure], new_number_Rk[unsure] = proven[:2]
                     if len(unsure) > _WASTED * len(query_RD):
                         chunk, self._coarse = exact, torch.float32
-                self.similarity_Nk[block], self.number_Nk[block] = similarity_Rk, number_Rk
+                self.similarity_Nk[block], self.number_Nk[block] = new_best_Rk, new_number_Rk
 
 
 def _search(

@@ -76,4 +76,8 @@ def split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
                 tensors[f"{number}.{entry}"] = value
             else:
                 numbers.setdefault(str(number), {})[entry] = value
-    return tensors, {"state": numbers, "param_groups": state["param_groups"]}
+    groups = [
+        {name: float(value) if isinstance(value, Tensor) else value for name, value in group.items()}
+        for group in state["param_groups"]
+    ]
+    return tensors, {"state": numbers, "param_groups": groups}

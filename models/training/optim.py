@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from models.training.lars import LARS
@@ -54,18 +55,41 @@ def build_optimizer(
         group = groups.setdefault((excluded, scheduled), {"params": [], "excluded": excluded, "scheduled": scheduled})
         group["params"].append(parameter)
         group["weight_decay"] = 0.0 if excluded else weight_decay
+    # Fused ones read a learning rate that is a tensor where it lies, so that a recorded step sees it change.
     if name == "adamw":
-        return AdamW(list(groups.values()), lr)
+        return AdamW(list(groups.values()), lr, fused=True)
     if name == "lars":
         return LARS(list(groups.values()), lr, momentum)
-    return SGD(list(groups.values()), lr, momentum)
+    return SGD(list(groups.values()), lr, momentum, fused=True)
 
 
-def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
-    """Give `lr` to every group except those whose rate is constant."""
+def set_learning_rate(optimizer: Optimizer, lr: float | Tensor) -> None:
+    """Give `lr` to every group except those whose rate is constant; a tensor [] can be changed from step to step."""
     for group in optimizer.param_groups:
         if group.get("scheduled", True):
             group["lr"] = lr
+
+
+def allocate_state(optimizer: Optimizer) -> None:
+    """Makes the state that SGD, LARS and AdamW would make in their first step, in the layout of their parameters.
+
+    A recorded step needs it before it is recorded. Fused optimizers walk through parameter, gradient and state in the
+    order of memory and compare no strides: with state of another layout, as a checkpoint brings it, they would give
+    wrong numbers.
+    """
+    for group in optimizer.param_groups:
+        adaptive = "betas" in group  # AdamW, also where Accelerate has wrapped it
+        for parameter in group["params"]:
+            state = optimizer.state[parameter]
+            for name in ("exp_avg", "exp_avg_sq") if adaptive else ("momentum_buffer",):
+                kept, state[name] = state.get(name), torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                if kept is not None:
+                    state[name].copy_(kept)
+            if adaptive:
+                done = state.get("step", 0.0)
+                state["step"] = torch.as_tensor(done, dtype=torch.float32).to(parameter.device, copy=True)
+        if adaptive and group["params"][0].is_cuda:
+            group["capturable"] = True  # what torch asks of an AdamW that is recorded
 
 
 def cosine_schedule(

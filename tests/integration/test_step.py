@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -19,7 +18,8 @@ from models.networks.norm import forward_views
 from models.training.optim import build_optimizer
 from pipelines.batch import Batch
 from tests.support.small_methods import batch_for, small, with_partners
-from tools.run.cuda_graphs import compile_backbones
+from tools.run import compiled_backbones
+from tools.run.compiled_backbones import compile_backbones
 
 #: Operations whose result the host must see, or whose size depends on values: on a GPU each one waits for it.
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "is_nonzero")
@@ -115,18 +115,21 @@ def test_a_compiled_backbone_is_whole_and_shared_by_student_and_teachers() -> No
 
 
 def test_every_kind_of_pass_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evaluation comes first, with batches of more sizes than torch's limit; training is compiled all the same."""
+    """Training passes of any number of sizes, student's and teacher's, are compiled; evaluation passes never are."""
     torch._dynamo.reset()
     method = small("moco")
-    counter = CompileCounterWithBackend("eager")
-    monkeypatch.setattr(Backbone, "compile", lambda self, **how: nn.Module.compile(self, backend=counter, **how))
-    with torch._dynamo.config.patch(recompile_limit=2):
-        compile_backbones(method, record=False)
-        with torch.no_grad():
-            for count in range(2, 6):
-                method.encoder()(torch.randn(count, 3, 8, 8))
-        method.encoder()(torch.randn(2, 3, 8, 8)).pooled.sum().backward()
-    assert counter.frame_count == 4 + 1
+    counter, compile = CompileCounterWithBackend("eager"), torch.compile
+    monkeypatch.setattr(compiled_backbones.torch, "compile", lambda f, **how: compile(f, backend=counter, **how))
+    with torch._dynamo.config.patch(recompile_limit=2):  # fewer than the sizes below
+        compile_backbones(method)
+        method.encoder().eval()
+        for count in range(2, 6):
+            method.encoder()(torch.randn(count, 3, 8, 8))
+        assert counter.frame_count == 0
+        method.encoder().train()
+        for count in range(2, 6):
+            method.encoder()(torch.randn(count, 3, 8, 8)).pooled.sum().backward()
+    assert counter.frame_count == 4
 
 
 @pytest.mark.cuda

@@ -22,7 +22,7 @@ from pipelines.compiled import compile_hot_path
 from pipelines.plan.views import evaluation
 from tools.benchmarks.loader import Images, converted
 from tools.benchmarks.measure import Case, Settings, synchronize, take_turns
-from tools.benchmarks.step import Sizes, endless_batches, make_method, speed, trainer
+from tools.benchmarks.step import Sizes, endless_batches, speed, trainer
 
 _PIXELS = 32
 
@@ -36,11 +36,10 @@ def cases(settings: Settings) -> Iterator[Case]:
             dataset = converted(Images("", _PIXELS, 50_000, sizes.batch_size, ()), Path(folder))
         else:
             dataset = open_dataset(settings.data)
-        method = make_method("msvq", sizes, settings)
+        method, train = trainer("msvq", sizes, settings)
         loading: dict[str, Any] = {"dtype": torch.bfloat16, "device": settings.device, "threads": settings.threads}
         monitor = QualityMonitor(dataset, evaluation(_PIXELS), method.views[0], **loading)
         batches = endless_batches(method, dataset, sizes, settings)
-        train = trainer(method, settings.device)
         train(next(batches))
 
         def measurement() -> float:

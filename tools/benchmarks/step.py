@@ -24,7 +24,6 @@ import torch
 
 from models import build, resolve
 from models.method import Method
-from models.training.optim import build_optimizer
 from pipelines import Batch, Dataset, make_loader, open_dataset
 from pipelines.compiled import compile_hot_path
 from pipelines.plan.pairing import Pairing
@@ -32,7 +31,7 @@ from tools.benchmarks.loader import Images, converted
 from tools.benchmarks.measure import Case, Settings, synchronize, take_turns
 from tools.benchmarks.paper_msvq import PaperMsvq
 from tools.benchmarks.pillow_views import PillowViews, pictures_of, pillow_loader
-from tools.run.cuda_graphs import compile_backbones
+from tools.run.standalone_step import StandaloneStep
 
 
 @dataclass(frozen=True)
@@ -59,10 +58,9 @@ def cases(settings: Settings) -> Iterator[Case]:
 
 def efficiency(name: str, dataset: Dataset, sizes: Sizes, settings: Settings) -> Case:
     """Measure the samples per second with the loader and on a batch that is ready."""
-    method = make_method(name, sizes, settings)
+    method, train = trainer(name, sizes, settings)
     batches = endless_batches(method, dataset, sizes, settings)
     ready = next(batches)
-    train = trainer(method, settings.device)
     train(ready)
     values = take_turns(
         {
@@ -79,7 +77,7 @@ def efficiency(name: str, dataset: Dataset, sizes: Sizes, settings: Settings) ->
 
 def against_plain_code(dataset: Dataset, sizes: Sizes, settings: Settings) -> Case:
     """Measure MSVQ's samples per second: ours, the plain code's, and those of forward and backward passes alone."""
-    method = make_method("msvq", sizes, settings)
+    method, train = trainer("msvq", sizes, settings)
     data = PillowViews(pictures_of(dataset, decoded=True), method.views, dataset.mean, dataset.std)
     pillow = iter_forever(pillow_loader(data, sizes.batch_size, sizes.steps, settings.threads))
     plain = PaperMsvq(sizes.width)
@@ -89,7 +87,7 @@ def against_plain_code(dataset: Dataset, sizes: Sizes, settings: Settings) -> Ca
         next(pillow)  # to the end of the epoch, after which the workers are idle
     batches = endless_batches(method, dataset, sizes, settings)
     ready = next(batches)
-    train, alone = trainer(method, settings.device), forward_and_backward(method, settings.device)
+    alone = forward_and_backward(method, settings.device)
     train(ready)
 
     def plain_speed() -> float:
@@ -105,20 +103,6 @@ def against_plain_code(dataset: Dataset, sizes: Sizes, settings: Settings) -> Ca
     )
     batches.close()
     return Case("msvq: a whole step", "samples/s", values, facts=_facts(sizes))
-
-
-def make_method(name: str, sizes: Sizes, settings: Settings) -> Method:
-    """Build a method with its CIFAR-10 recipe on the device."""
-    torch.manual_seed(0)
-    changed: dict[str, Any] = {"resolutions": (32, 24)} if name == "clim" else {}
-    recipe = resolve(name, "cifar10", width=sizes.width, batch_size=sizes.batch_size, **changed)
-    method = build(name, recipe)
-    # torch's stub lacks memory_format beside a device
-    method.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    method.begin(0, 1000, 1)
-    if settings.device == "cuda":
-        compile_backbones(method, record=len({view.size for view in method.views}) == 1)  # as train.py does
-    return method
 
 
 def endless_batches(method: Method, dataset: Dataset, sizes: Sizes, settings: Settings) -> Any:
@@ -143,20 +127,15 @@ def endless_batches(method: Method, dataset: Dataset, sizes: Sizes, settings: Se
             epoch += 1
 
 
-def trainer(method: Method, device: str) -> Callable[[Batch], object]:
-    """Return a function that makes one training step of the method, as train.py does."""
-    optimizer = build_optimizer(method.named_parameters(), "sgd", 0.01, 0.9, 5e-4)
-
-    def train(batch: Batch) -> object:
-        with torch.autocast(device, torch.bfloat16):
-            losses = method(batch)
-        torch.autograd.backward(losses.total)
-        optimizer.step()
-        optimizer.zero_grad()
-        method.after_step(0)
-        return losses
-
-    return train
+def trainer(name: str, sizes: Sizes, settings: Settings) -> tuple[Method, StandaloneStep]:
+    """Return a method with its CIFAR-10 recipe, and its step as train.py makes it, compiled and recorded on a GPU."""
+    torch.manual_seed(0)
+    changed: dict[str, Any] = {"resolutions": (32, 24)} if name == "clim" else {}
+    recipe = resolve(name, "cifar10", width=sizes.width, batch_size=sizes.batch_size, **changed)
+    method, on_gpu = build(name, recipe), settings.device == "cuda"
+    step = StandaloneStep(method, recipe, torch.device(settings.device), compiled=on_gpu, recorded=on_gpu)
+    step.prepare()
+    return method, step
 
 
 def forward_and_backward(method: Method, device: str) -> Callable[[Batch], object]:

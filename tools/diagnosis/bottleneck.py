@@ -17,10 +17,12 @@ from typing import Any
 import torch
 
 from models.method import Method
+from models.methods.recipes import Recipe
+from models.training.precision import DTYPES
 from pipelines import Batch, Dataset, View, make_loader
 from pipelines.executors.resident import LIMIT, decoded_bytes, forecast
 from pipelines.loader import Loader
-from tools.benchmarks.step import trainer
+from tools.run.standalone_step import StandaloneStep
 
 ENOUGH = 0.95  # together / trained from which on the network is the limit
 _SHRINK = 1.5  # images stored larger than this multiple of the largest view are decoded for nothing
@@ -51,19 +53,28 @@ class Verdict:
 
 
 def measure_stages(
-    method: Method, dataset: Dataset, batch_size: int, seconds: float, device: torch.device, **loading: Any
+    method: Method,
+    recipe: Recipe,
+    dataset: Dataset,
+    seconds: float,
+    device: torch.device,
+    precision: str,
+    **loading: Any,
 ) -> tuple[Speeds, str]:
     """Measure every stage for a quarter of `seconds`, and for at least two batches.
 
     Args:
-        loading: keywords of `make_loader`: loader, threads, dtype, compile.
+        recipe: of the method.
+        precision: of its passes.
+        loading: further keywords of `make_loader`: loader, threads, compile.
 
     Returns:
         The speeds, and the loader's note, which says what it chose.
     """
-    method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
-    method.begin(0, 1000, 1)
-    train, duration = trainer(method, device.type), seconds / 4
+    on_gpu = device.type == "cuda"
+    train = StandaloneStep(method, recipe, device, precision, compiled=on_gpu, recorded=on_gpu)
+    train.prepare()
+    duration, batch_size, loading = seconds / 4, recipe.training.batch_size, loading | {"dtype": DTYPES[precision]}
     with ExitStack() as open_loaders:
         crops_only, complete = (
             open_loaders.enter_context(make_loader(dataset, views, batch_size, device=device, **loading))

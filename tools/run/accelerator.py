@@ -14,8 +14,9 @@ from pipelines.compiled import compile_hot_path
 from pipelines.printable import printable
 from pipelines.threads import share_of_cores
 from tools.command_line import Failure
-from tools.run.cuda_graphs import compile_backbones
+from tools.run.compiled_backbones import compile_backbones
 from tools.run.options import RunOptions
+from tools.run.recordings import CudaGraphs, Recorder
 
 
 def device_of(text: str | None) -> torch.device:
@@ -59,24 +60,27 @@ def make_accelerator(options: RunOptions) -> Accelerator:
     )
 
 
-def use_compiler(enabled: bool, method: Method, accelerator: Accelerator, micro_batches: int) -> None:
+def use_compiler(enabled: bool, method: Method, accelerator: Accelerator) -> None:
     """Compile at first use whatever gains from it on this device. This is what `--compile` means.
 
     - On every device the hot path, the losses over a queue, which then read the queue in one pass.
     - On CUDA also the backbones of student and teachers, inside DDP, where batch norms, activations and sums between
       convolutions are fused. A CPU would gain a few per cent from it and wait half a minute for the compiler.
-    - On CUDA, for a single process without gradient accumulation whose views all have one size, the compiled backbones
-      are also recorded as CUDA graphs (see `cuda_graphs.py`).
 
     Compiled code is kept between runs.
-
-    Args:
-        micro_batches: the number of micro-batches of an optimizer step.
     """
     compile_hot_path(enabled, accelerator.process_index)
     if enabled and accelerator.device.type == "cuda":
-        sizes = {view.size for view in method.views}
-        compile_backbones(method, record=accelerator.num_processes == micro_batches == len(sizes) == 1)
+        compile_backbones(method)
+
+
+def recorder_for(options: RunOptions, accelerator: Accelerator) -> Recorder | None:
+    """What records whole steps here: CUDA graphs for one process on a GPU, otherwise nothing.
+
+    Several processes would need collectives in a graph, and fp16's scaler reads the device in each step.
+    """
+    able = accelerator.device.type == "cuda" and accelerator.num_processes == 1 and options.precision != "fp16"
+    return CudaGraphs() if able and options.compile and options.record else None
 
 
 def use_threads(requested: int) -> int:

@@ -78,6 +78,9 @@ class RunOptions:
     knn_bank: int = option(
         50000, "the largest number of labelled training images that the kNN monitor searches", at_least=1
     )
+    record: bool = option(
+        True, "recording of the whole step as one CUDA graph, on a GPU with one process and without fp16"
+    )
     peer_timeout: int = option(
         300, "the number of seconds after which a process that does not answer ends the run", at_least=1
     )

@@ -204,9 +204,9 @@ def test_entropy_of_the_labels_over_random_keys():
 def test_the_warm_up_is_linear_in_steps_and_outlasts_the_filling_of_the_queue():
     """Trap 3, for the data sets whose size is known."""
     method = small("cgh")
-    weights = [at(method, step, 30).relation_weight() for step in (0, 1, 75, 149, 150, 151)]
+    weights = [at(method, step, 30).schedule(step)["relation_weight"] for step in (0, 1, 75, 149, 150, 151)]
     assert weights == pytest.approx([0, 1 / 150, 0.5, 149 / 150, 1, 1])
-    assert at(small("cgh", contrast_epochs=0.0), 0).relation_weight() == 1
+    assert at(small("cgh", contrast_epochs=0.0), 0).schedule(0)["relation_weight"] == 1
     images = {"imagenet": 1281167, "cifar10": 50000, "cifar100": 50000, "stl10": 105000, "tiny_imagenet": 100000}
     for name, number in (images | {"photos": 9469, "digits": 1442}).items():
         settings = resolve("cgh", name).settings

@@ -80,7 +80,7 @@ def test_loss_and_gradient_equal_the_specification(kind, epoch, weight):
     similarity, uniform, cross = naive_parts(reference, batch)
     expected = (1 - weight) * similarity + weight * (method.settings.uniformity * uniform + cross)
     losses = method(Batch(tuple(view.double() for view in batch.views), batch.index, batch.label, 0))
-    assert method.clustering_weight() == pytest.approx(weight)
+    assert method.schedule(method.step)["clustering_weight"] == pytest.approx(weight)
     torch.testing.assert_close(losses.total, expected, rtol=1e-6, atol=1e-9)
     assert losses.terms.keys() == ({"similarity"} if weight == 0 else {"similarity", "cross_entropy", "uniformity"})
     losses.total.backward()
@@ -119,13 +119,13 @@ def test_the_weight_follows_the_integer_epoch():
     method = method_of(epochs=300)
     for step, expected in ((0, 0), (150 * 5 + 4, 0), (151 * 5, 1 / 30), (151 * 5 + 4, 1 / 30), (180 * 5, 1), (1499, 1)):
         method.step = step
-        assert method.clustering_weight() == pytest.approx(expected, abs=1e-12)
+        assert method.schedule(method.step)["clustering_weight"] == pytest.approx(expected, abs=1e-12)
     only = method_of(0, ramp_start=1.0, ramp_end=1.0)
     only.step = 99
-    assert only.clustering_weight() == 0
-    assert method_of(0, ramp_start=0.0, ramp_end=0.0).clustering_weight() == 1
+    assert only.schedule(only.step)["clustering_weight"] == 0
+    assert method_of(0, ramp_start=0.0, ramp_end=0.0).schedule(0)["clustering_weight"] == 1
     fresh = build("iccl", "cifar10", **SMALL)
-    assert fresh.clustering_weight() == 0  # before `begin`
+    assert fresh.schedule(fresh.step)["clustering_weight"] == 0  # before `begin`
 
 
 def test_the_teacher_starts_as_a_copy_in_train_mode_and_follows_after_the_step():

@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 from models import build, resolve
 from models.methods.momentum import shuffled_views
 from models.methods.msvq import Settings, three_soft_labels
+from models.networks.norm import batch_permutation
 from models.training.optim import build_optimizer, cosine_schedule
 from pipelines.batch import Batch
 from tests.support.small_methods import (
@@ -139,7 +140,7 @@ def test_views_of_teacher_one_keep_statistics_and_shuffles_of_their_own():
     for splits in (1, 2, 4):
         method = small("msvq", bn_splits=splits).double()
         views = batch_for(method).views[1:3]
-        together = shuffled_views(method.teacher, views, [(0, 2), (0, 3)])
+        together = shuffled_views(method.teacher, views, [batch_permutation(len(views[0]), 0, key) for key in (2, 3)])
         for number, (view, output) in enumerate(zip(views, together, strict=True)):
             torch.testing.assert_close(output, unshuffled(method.teacher, view, 0, number + 2))
 

@@ -67,10 +67,14 @@ def trained(folder, late, name, steps=6):
                 guard.watch(batch_of(step, number))
                 loss = method(batch_of(step, number)).total
                 loss.backward()
-            guard.check(loss)
+            finite = guard.examine(loss.detach())
+            if not late:
+                guard.check(finite)
             optimizer.step()
             optimizer.zero_grad()
             method.after_step(step - 1)
+            if late:
+                guard.check_late(finite)
             state.step = step
         guard.settle()
     except Failure as failure:
