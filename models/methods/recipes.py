@@ -12,6 +12,7 @@ from dataclasses import asdict, fields
 from typing import Any, NamedTuple
 
 from models.methods.registry import REGISTRY, Entry
+from models.recipe_tables.sources import Row
 from models.training.config import Training
 
 
@@ -27,23 +28,26 @@ class Recipe(NamedTuple):
     @property
     def values(self) -> dict[str, Any]:
         """Every field of training and settings as JSON, in which a tuple is a list."""
-        values = asdict(self.training) | asdict(self.settings)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return as_json(asdict(self.training) | asdict(self.settings))
 
 
-def recipe(method: str, name: str, **overrides: Any) -> Recipe:
+def recipe(method: str, name: str, recorded: Row | None = None, **overrides: Any) -> Recipe:
     """Return the recipe of a method for a data set, with overridden values.
+
+    Args:
+        recorded: the values that a run was started with, which replace the table's: that may have been corrected
+            since. A field that the run's version did not have is left to its default.
 
     Raises:
         ValueError: there is no such method or recipe, a field is unknown, or a value is illegal.
     """
     entry = _entry(method)
-    if name not in entry.rows:
+    if name not in entry.rows and recorded is None:
         raise ValueError(
             f"method {method} has no recipe '{name}'; take one of {', '.join(names(method))} with --recipe"
         )
-    row = entry.rows[name]
-    defaults = {item.name: item.default for cls in (Training, entry.settings) for item in fields(cls)}
+    defaults = defaults_of(method)
+    row = entry.rows[name] if recorded is None else recorded
     for unknown in (row.keys() | overrides.keys()) - defaults.keys():
         raise ValueError(
             f"recipe {method}/{name} has no field '{unknown}'; its fields are {', '.join(sorted(defaults))}"
@@ -56,6 +60,16 @@ def recipe(method: str, name: str, **overrides: Any) -> Recipe:
     if hasattr(settings, "check"):
         settings.check(training)  # values of the method that must agree with those of the training
     return Recipe(method, name, training, settings, sources | dict.fromkeys(overrides, "command line"))
+
+
+def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as JSON holds them: a tuple is a list."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def defaults_of(method: str) -> dict[str, Any]:
+    """Return the default of every field of a method's recipes: what a run of an earlier version, without it, did."""
+    return {item.name: item.default for cls in (Training, _entry(method).settings) for item in fields(cls)}
 
 
 def names(method: str) -> list[str]:

@@ -177,7 +177,7 @@ _RESNETS = {
 }
 NAMES = (*_RESNETS, "vit_small")
 #: Arguments of `build_backbone` that only a ViT has, and that the shapes of its weights do not tell.
-VIT_FACTS = ("heads", "qkv_bias", "final_norm", "norm_epsilon")
+VIT_FACTS = ("heads", "qkv_bias", "final_norm", "norm_epsilon", "initialisation")
 
 
 def build_backbone(

@@ -140,7 +140,9 @@ def _assemble(weights: dict[str, Tensor], facts: dict[str, Any], source: Path, n
     try:
         check_metadata(facts)
         architecture = {"name": name, **{fact: facts[fact] for fact in _ARCHITECTURE[1:]}}
-        if str(name).startswith("vit"):  # files of earlier versions do not hold these facts: then the defaults are right
+        if str(name).startswith(
+            "vit"
+        ):  # files of earlier versions do not hold these facts: then the defaults are right
             architecture |= {fact: facts[fact] for fact in VIT_FACTS if fact in facts}
         with torch.device("meta"):  # allocates no memory and draws no random numbers for untrusted facts
             backbone = build_backbone(**architecture)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.networks.backbones import NAMES, STEMS
+from models.networks.vit import INITIALISATIONS
 
 _SIDE, _WIDTH, _COUNT = 4096, 4096, 10**15  # far above what is used, far below what exhausts a machine's memory
 _WHOLE = {
@@ -16,7 +17,7 @@ _WHOLE = {
     "step": (0, _COUNT),
     "samples_seen": (0, _COUNT),
 }
-_NAMED = {"backbone": NAMES, "stem": STEMS}
+_NAMED = {"backbone": NAMES, "stem": STEMS, "initialisation": INITIALISATIONS}
 
 
 def check_metadata(facts: Mapping[str, Any]) -> None:

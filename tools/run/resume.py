@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
 
 from models.method import Method
+from models.recipe_tables.sources import Row, Sourced
 from models.storage import checkpoint
+from models.training.config import with_current_names
 from pipelines.printable import printable
 from tools.command_line import Failure
 from tools.run.folder import RunFolder
+from tools.run.options import RunOptions
 from tools.run.state import RunState, check_state
+
+
+def recorded_recipe(options: RunOptions) -> tuple[str, Row] | None:
+    """Return the name and the values of the recipe that the run to resume was started with.
+
+    Returns:
+        None if nothing is resumed, config.json cannot be read, or it is of another method (which `resume` refuses).
+
+    Raises:
+        Failure: --recipe names another recipe.
+    """
+    if not options.resume:
+        return None
+    try:
+        config = json.loads((options.folder / "config.json").read_text())
+        method, name, sources = config["method"], str(config["recipe_name"]), dict(config["sources"])
+        values = with_current_names(config["recipe"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    if method != options.method:
+        return None
+    if options.recipe not in (None, name):
+        raise Failure(f"the run was started with recipe {name}, not {options.recipe}; give that, or another --output")
+    return name, {
+        field: Sourced(tuple(value) if isinstance(value, list) else value, str(sources.get(field, "default")))
+        for field, value in values.items()
+    }
 
 
 def resume(
