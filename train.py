@@ -29,7 +29,7 @@ from models import build, resolve
 from models.distributed import mean_over_processes
 from models.evaluation.features import extract_local
 from models.method import Losses
-from models.methods.recipes import Recipe, recipe_for
+from models.methods.recipes import Recipe, recipe_for, recipe_of_run
 from pipelines import Batch, Dataset, open_dataset
 from pipelines.memory import release_memory
 from pipelines.plan.pairing import same_class_rates
@@ -48,7 +48,7 @@ from tools.run.options import RunOptions, parse
 from tools.run.process_group import check_agreement, detect_lost_peers, run_facts
 from tools.run.process_start import STOPPED
 from tools.run.progress import Display
-from tools.run.resume import recorded_recipe, resume
+from tools.run.resume import resume, started_with
 from tools.run.schedule import Schedule
 from tools.run.signals import AgreedStop, Stopped, StopRequest
 from tools.run.state import RunState
@@ -69,8 +69,8 @@ def train() -> int:
     """Train what the command line asks for; return the exit code."""
     options, given_values = parse()
     dataset = open_dataset(options.data, options.verify)
-    if recorded := recorded_recipe(options):
-        recipe = resolve(options.method, *recorded, **given_values)
+    if started := started_with(options):
+        recipe = recipe_of_run(started, **given_values)
     else:
         name = options.recipe or recipe_for(options.method, dataset.name, float(np.median(dataset.widths)))
         recipe = resolve(options.method, name, **given_values)

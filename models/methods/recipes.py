@@ -12,8 +12,8 @@ from dataclasses import asdict, fields
 from typing import Any, NamedTuple
 
 from models.methods.registry import REGISTRY, Entry
-from models.recipe_tables.sources import Row
-from models.training.config import Training
+from models.recipe_tables.sources import Row, Sourced
+from models.training.config import Training, with_current_names
 
 
 class Recipe(NamedTuple):
@@ -31,28 +31,48 @@ class Recipe(NamedTuple):
         return as_json(asdict(self.training) | asdict(self.settings))
 
 
-def recipe(method: str, name: str, recorded: Row | None = None, **overrides: Any) -> Recipe:
+def recipe(method: str, name: str, **overrides: Any) -> Recipe:
     """Return the recipe of a method for a data set, with overridden values.
-
-    Args:
-        recorded: the values that a run was started with, which replace the table's: that may have been corrected
-            since. A field that the run's version did not have is left to its default.
 
     Raises:
         ValueError: there is no such method or recipe, a field is unknown, or a value is illegal.
     """
-    entry = _entry(method)
-    if name not in entry.rows and recorded is None:
+    rows = _entry(method).rows
+    if name not in rows:
         raise ValueError(
             f"method {method} has no recipe '{name}'; take one of {', '.join(names(method))} with --recipe"
         )
-    defaults = defaults_of(method)
-    row = entry.rows[name] if recorded is None else recorded
+    return _resolved(method, name, rows[name], overrides)
+
+
+def recipe_of_run(config: Mapping[str, Any], **overrides: Any) -> Recipe:
+    """Return the recipe that a run was started with, with overridden values.
+
+    The tables do not count: they may have been corrected since. A field that the run's version did not have is left to
+    its default, which is what that version did.
+
+    Args:
+        config: what the run's config.json holds.
+
+    Raises:
+        ValueError: there is no such method, a field is unknown, or a value is illegal.
+        KeyError, TypeError, AttributeError: it is no configuration of a run.
+    """
+    sources = config.get("sources", {})
+    row = {
+        field: Sourced(tuple(value) if isinstance(value, list) else value, str(sources.get(field, "default")))
+        for field, value in with_current_names(config["recipe"]).items()
+    }
+    return _resolved(config["method"], config["recipe_name"], row, overrides)
+
+
+def _resolved(method: str, name: str, row: Row, overrides: Mapping[str, Any]) -> Recipe:
+    entry, defaults = _entry(method), defaults_of(method)
     for unknown in (row.keys() | overrides.keys()) - defaults.keys():
         raise ValueError(
             f"recipe {method}/{name} has no field '{unknown}'; its fields are {', '.join(sorted(defaults))}"
         )
-    values = defaults | {field: item.value for field, item in row.items()} | overrides
+    values = {**defaults, **{field: item.value for field, item in row.items()}, **overrides}
     sources = dict.fromkeys(defaults, "default") | {field: item.source for field, item in row.items()}
     training, settings = (
         cls(**{item.name: values[item.name] for item in fields(cls)}) for cls in (Training, entry.settings)

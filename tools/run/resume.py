@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from models.method import Method
-from models.recipe_tables.sources import Row, Sourced
+from models.methods.recipes import recipe_of_run
 from models.storage import checkpoint
-from models.training.config import with_current_names
 from pipelines.printable import printable
 from tools.command_line import Failure
 from tools.run.folder import RunFolder
@@ -18,11 +17,11 @@ from tools.run.options import RunOptions
 from tools.run.state import RunState, check_state
 
 
-def recorded_recipe(options: RunOptions) -> tuple[str, Row] | None:
-    """Return the name and the values of the recipe that the run to resume was started with.
+def started_with(options: RunOptions) -> dict[str, Any] | None:
+    """Return config.json of the run that is resumed, whose recipe counts instead of the tables.
 
     Returns:
-        None if nothing is resumed, config.json cannot be read, or it is of another method (which `resume` refuses).
+        None if nothing is resumed, the file cannot be read, or it is of another method (which `resume` refuses).
 
     Raises:
         Failure: --recipe names another recipe.
@@ -31,18 +30,13 @@ def recorded_recipe(options: RunOptions) -> tuple[str, Row] | None:
         return None
     try:
         config = json.loads((options.folder / "config.json").read_text())
-        method, name, sources = config["method"], str(config["recipe_name"]), dict(config["sources"])
-        values = with_current_names(config["recipe"])
+        name, method = config["recipe_name"], config["method"]
+        recipe_of_run(config)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    if method != options.method:
-        return None
-    if options.recipe not in (None, name):
+    if options.recipe not in (None, name) and options.method == method:
         raise Failure(f"the run was started with recipe {name}, not {options.recipe}; give that, or another --output")
-    return name, {
-        field: Sourced(tuple(value) if isinstance(value, list) else value, str(sources.get(field, "default")))
-        for field, value in values.items()
-    }
+    return dict(config) if options.method == method else None
 
 
 def resume(
