@@ -103,11 +103,21 @@ def recipe_for(method: str, source: str, median_side: float) -> str:
     Args:
         source: the name of the data set's source, such as "cifar-10-batches-py".
         median_side: the median side of its images in pixels.
+
+    Raises:
+        ValueError: the data set is ImageNet, for which the method has no recipe.
     """
     plain = "".join(letter for letter in source.lower() if letter.isalnum())
+    if "imagenette" not in names(method):
+        plain = plain.replace("imagenette", "")  # ten classes of ImageNet; ImageNet's recipe is not for them
     matching = [name for name in names(method) if name.replace("_", "") in plain]
     if matching:
         return max(matching, key=len)
+    if "imagenet" in plain:
+        raise ValueError(
+            f"nothing is published for {method} on ImageNet; give --recipe photos (ResNet-18, 128 pixels), "
+            "and values of your own beside it"
+        )
     return "cifar10" if median_side <= 40 else "tiny_imagenet" if median_side <= 80 else "photos"
 
 
