@@ -6,12 +6,13 @@
 A table stands between the lines `<!-- drawn: KIND FILE -->` and `<!-- end -->` and is never edited by hand. FILE is
 relative to the folder of the Markdown file, as in its links. KIND says what the JSON file holds and how it is drawn:
 
-    sweep       the methods of one `tools.sweep`
-    seeds       several sweeps of one budget that differ in their seed only, as FILE,FILE,...
-    ratios      single rows of benchmarks, which the file lists; their files lie beside it
-    recipes     published hyper-parameters, beside those of the recipes
-    documents   the documents that they are from
-    NAME        the benchmark NAME, as written by `tools.benchmark --json`
+    sweep          the methods of one `tools.sweep`
+    seeds          several sweeps of one budget that differ in their seed only, as FILE,FILE,...
+    ratios         single rows of benchmarks, which the file lists; their files lie beside it
+    reproduction   the methods of one `tools.sweep --published`, beside the published figures
+    recipes        published hyper-parameters, beside those of the recipes
+    documents      the documents that they are from
+    NAME           the benchmark NAME, as written by `tools.benchmark --json`
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 
 from tools.command_line import OneLineParser, guarded_main
 from tools.reporting.recipe_table import document_rows, recipe_rows
+from tools.reporting.reproduction_table import reproduction_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 _FOLDERS = ("models", "pipelines", "tests", "tools")  # searched with all their subfolders, beside the root itself
@@ -89,6 +91,8 @@ def draw_all(text: str, path: Path) -> str:
                     rows = seed_rows(results)
                 case "sweep":
                     rows = sweep_rows(results[0])
+                case "reproduction":
+                    rows = reproduction_rows(results[0])
                 case "ratios":
                     rows = ratio_rows(results[0], (path.parent / names).parent)
                 case _:
