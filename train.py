@@ -47,7 +47,7 @@ from tools.run.options import RunOptions, parse
 from tools.run.process_group import check_agreement, detect_lost_peers, run_facts
 from tools.run.process_start import STOPPED
 from tools.run.progress import Display
-from tools.run.resume import resume
+from tools.run.resume import resume, values_of_earlier_version
 from tools.run.schedule import Schedule
 from tools.run.signals import AgreedStop, Stopped, StopRequest
 from tools.run.state import RunState
@@ -69,7 +69,7 @@ def train() -> int:
     options, given_values = parse()
     dataset = open_dataset(options.data, options.verify)
     name = options.recipe or recipe_for(options.method, dataset.name, float(np.median(dataset.widths)))
-    recipe = resolve(options.method, name, **given_values)
+    recipe = resolve(options.method, name, **values_of_earlier_version(options) | given_values)
     state = RunState(options.method, options.seed, options.accumulate, dataset.checksum, recipe.values)
     with ExitStack() as resources, StopRequest() as signals, detect_lost_peers(state, options.peer_timeout):
         trainer = Trainer(options, recipe, dataset, state, signals, resources)

@@ -29,7 +29,6 @@ from models.evaluation.features import extract
 from models.methods.registry import REGISTRY
 from models.storage.encoder import from_run
 from pipelines import make_loader, open_dataset
-from pipelines.plan.views import evaluation
 from tools.command_line import Failure, OneLineParser, guarded_main, own_and_passed_on
 from tools.run.environment import machine, versions
 from tools.run.process_start import STOPPED, WATCHED
@@ -163,8 +162,7 @@ def describe(method: str, options: argparse.Namespace) -> dict[str, Any]:
         json.loads((run / name).read_text()) for name in ("eval-knn.json", "eval-linear.json", "summary.json")
     )
     encoder, held_out = from_run(run), open_dataset(options.val_data)
-    view = evaluation(encoder.image_size, encoder.crop_ratio)
-    with make_loader(held_out, [view], _FEATURE_BATCH, shuffle=False, drop_last=False) as loader:
+    with make_loader(held_out, [encoder.view], _FEATURE_BATCH, shuffle=False, drop_last=False) as loader:
         features_ND = extract(encoder.backbone, loader)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]

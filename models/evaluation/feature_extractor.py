@@ -66,7 +66,7 @@ class FeatureExtractor:
         Args:
             scale: the smallest and largest share of an image that a crop shows.
         """
-        view = View(self.view.size, scale=scale, flip=0.5)
+        view = View(self.view.size, scale=scale, resize=self.view.resize, flip=0.5)
         with make_loader(dataset, [view], size, subset=number_N, drop_last=False, seed=seed, **self.loading) as loader:
             yield loader
 

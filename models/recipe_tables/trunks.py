@@ -91,6 +91,7 @@ def strong_views(source: Source, size: int) -> Row:
     return {
         "crop_size": source(size),
         "crop_scale": source(0.2),
+        "resize": source("bilinear"),
         "flip": source(0.5),
         "jitter": source((0.4, 0.4, 0.4, 0.1)),
         "jitter_p": source((0.8,)),

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.networks.backbones import NAMES, STEMS
+from pipelines.plan.views import RESIZE
 
 _SIDE, _WIDTH, _COUNT = 4096, 4096, 10**15  # far above what is used, far below what exhausts a machine's memory
 _WHOLE = {"width": (1, _WIDTH), "image_size": (1, _SIDE), "step": (0, _COUNT), "samples_seen": (0, _COUNT)}
-_NAMED = {"backbone": NAMES, "stem": STEMS}
+_NAMED = {"backbone": NAMES, "stem": STEMS, "resize": RESIZE}
 
 
 def check_metadata(facts: Mapping[str, Any]) -> None:

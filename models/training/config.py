@@ -10,6 +10,10 @@ from models.networks.backbones import NAMES, STEMS
 from models.options import check_options, current_names, option
 from models.training.optim import NAMES as OPTIMIZERS
 from pipelines.plan.global_batch import check_global_batch
+from pipelines.plan.views import RESIZE
+
+# Values that fields had before there were such fields, in runs and files that do not name them.
+_UNNAMED = {"resize": "area"}
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,12 @@ class Training:
     sync_bn: bool = option(False, "batch statistics of the backbone over all processes; not with --bn-splits")
     image_size: int = option(32, "side of the evaluation views, in pixels", at_least=1)
     crop_ratio: float = option(1.0, "share of the shorter side that evaluation views show", formerly="image_keep")
+    resize: str = option(
+        "area",
+        "filter that resizes crops, in training and evaluation views (bilinear, bicubic: as Pillow and torchvision; "
+        "area: as OpenCV)",
+        choices=RESIZE,
+    )
     epochs: int = option(200, "passes over the training images", at_least=1)
     batch_size: int = option(256, "images of an optimizer step, over all processes", at_least=1)
     optimizer: str = option("sgd", "optimizer", choices=OPTIMIZERS)
@@ -49,5 +59,13 @@ class Training:
 
 
 def with_current_names(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a recipe in an old run's file under the current names of the fields."""
-    return current_names(recipe, Training)
+    """Return the values of a recipe in an old run's file under the current names of the fields.
+
+    A field that the file does not name, because there was none, has the value by which the run was trained.
+    """
+    return unnamed(recipe) | current_names(recipe, Training)
+
+
+def unnamed(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the fields that a recipe in an old run's file does not name, because there were none."""
+    return {name: value for name, value in _UNNAMED.items() if name not in recipe}

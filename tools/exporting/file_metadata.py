@@ -42,6 +42,7 @@ def file_metadata(
         "stem": architecture["stem"],
         "image_size": architecture["image_size"],
         "crop_ratio": encoder.crop_ratio,
+        "resize": encoder.resize,
         "mean": encoder.mean,
         "std": encoder.std,
         "step": encoder.step,

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
 
 from models.method import Method
 from models.storage import checkpoint
+from models.training.config import unnamed
 from pipelines.printable import printable
 from tools.command_line import Failure
 from tools.run.folder import RunFolder
+from tools.run.options import RunOptions
 from tools.run.state import RunState, check_state
+
+
+def values_of_earlier_version(options: RunOptions) -> dict[str, Any]:
+    """Return the values of the recipe that a resumed run keeps because its config.json, being older, names none."""
+    if not options.resume:
+        return {}
+    try:
+        recipe = json.loads((options.folder / "config.json").read_text())["recipe"]
+        return unnamed(recipe)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return {}  # no run, or a damaged file; both are reported where the folder is opened
 
 
 def resume(

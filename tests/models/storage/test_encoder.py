@@ -12,6 +12,7 @@ from torch import nn
 
 from models.networks.backbones import build_backbone
 from models.storage.encoder import EncoderError, RawPixels, from_run, from_weights
+from pipelines.plan.views import evaluation
 from tests.support.encoder_runs import RECIPE, backbone, prefixed, write_checkpoint, write_run
 
 
@@ -61,6 +62,8 @@ def test_weights_file_by_its_metadata_and_vit(tmp_path: Path) -> None:
     save_file(prefixed(backbone(), ""), tmp_path / "w.safetensors", metadata=facts)
     encoder = from_weights(tmp_path / "w.safetensors")
     assert (encoder.crop_ratio, encoder.std, encoder.step) == (0.875, (0.5, 0.5, 0.5), None)
+    assert encoder.view == evaluation(16, 0.875, "area")  # a file that names no filter
+    assert from_weights(tmp_path / "w.safetensors", resize="bicubic").view.resize == "bicubic"
     vit = build_backbone("vit_small", width=2, image_size=32)
     save_file(vit.state_dict(), tmp_path / "v.safetensors")
     assert from_weights(tmp_path / "v.safetensors").image_size == 32
@@ -72,7 +75,7 @@ def test_weights_file_by_its_metadata_and_vit(tmp_path: Path) -> None:
         {"width": 10**9}, {"width": "wide"}, {"width": -1}, {"backbone": "resnet1000"}, {"backbone": ["resnet18"]},
         {"image_size": 0}, {"image_size": "big"}, {"crop_ratio": 2}, {"crop_ratio": "all"},
         {"crop_ratio": float("nan")}, {"mean": [1, 2]}, {"mean": "grey"}, {"std": [0.1, 0.0, 0.1]},
-        {"std": [0.1, None, 0.1]}, {"stem": {"a": 1}},
+        {"std": [0.1, None, 0.1]}, {"stem": {"a": 1}}, {"resize": "lanczos"},
     ],
 )  # fmt: skip
 def test_a_file_that_claims_nonsense_is_one_line_and_takes_no_memory(tmp_path: Path, claim: dict[str, object]) -> None:
