@@ -75,7 +75,7 @@ def open_data_path(
         "seed": options.seed,
     }
     micro_batch = training.batch_size // options.accumulate
-    loader = make_loader(dataset, method.views, micro_batch, compile=options.compile, **loading)
+    loader = make_loader(dataset, method.views, micro_batch, **loading)
     resources.enter_context(loader)
     loading["on_batch"] = on_batch
     view = evaluation(training.image_size, training.crop_ratio, training.resize)
