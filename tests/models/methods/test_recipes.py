@@ -72,10 +72,10 @@ def test_data_find_their_row_by_source_and_by_size(source, side, expected):
 
 @pytest.mark.parametrize("method", REGISTRY)
 def test_recipes_of_published_data_sets_resize_as_their_papers_did(method):
+    bicubic = {("mncl", "cifar10_224"), *((name, "imagenet") for name in ("byol", "simclr", "nnclr"))}
+    ours = {("clim", "imagenette"), (method, "photos"), (method, "digits")}
     for name in names(method):
-        expected = "area" if name in ("photos", "digits") else "bicubic" if name == "cifar10_224" else "bilinear"
-        if (method, name) == ("clim", "imagenette"):
-            expected = "area"  # this project's own row
+        expected = "area" if (method, name) in ours else "bicubic" if (method, name) in bicubic else "bilinear"
         assert recipe(method, name).training.resize == expected
     assert {view.resize for view in build(method, "digits", resize="bicubic", width=4).views} == {"bicubic"}
 
