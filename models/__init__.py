@@ -59,6 +59,5 @@ def backbone_of(training: Training) -> Backbone:
         norm,
         training.image_size,
         default_conv1=training.default_conv1,
-        initialisation=training.initialisation,
         **{name: getattr(training, name) for name in VIT_FACTS},
     )
