@@ -116,7 +116,9 @@ class VisionTransformer(Backbone):
     ) -> None:
         super().__init__()
         if image_size % patch:
-            raise ValueError(f"ViT: {image_size} px do not divide into patches of {patch}; give a multiple of {patch}")
+            raise ValueError(
+                f"ViT: {image_size} px do not divide into patches of {patch} px; give a multiple of {patch}"
+            )
         if heads < 1 or dim % heads:
             raise ValueError(f"ViT: a width of {dim} does not divide into {heads} heads; give --heads that divide it")
         if initialisation not in INITIALISATIONS:

@@ -74,6 +74,9 @@ class Training:
     )
     epochs: int = option(200, "passes over the training images", at_least=1)
     batch_size: int = option(256, "images of an optimizer step, over all processes", at_least=1)
+    fill_last_batch: bool = option(
+        False, "training on the last images of an epoch, in a batch filled up with its first ones; otherwise left out"
+    )
     optimizer: str = option("sgd", "optimizer", choices=OPTIMIZERS)
     lr: float = option(0.06, "peak learning rate, whatever the batch size", above=0)
     momentum: float = option(0.9, "momentum of SGD and LARS; AdamW takes 0.9 and 0.999", at_least=0)

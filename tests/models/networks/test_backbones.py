@@ -187,5 +187,5 @@ def test_bad_arguments_are_one_line(arguments: dict[str, object]) -> None:
 
 
 def test_vit_size_that_does_not_divide() -> None:
-    with pytest.raises(ValueError, match="30 px do not divide into patches of 16"):
+    with pytest.raises(ValueError, match="30 px do not divide into patches of 16 px; give a multiple of 16"):
         build_backbone("vit_small", image_size=30)

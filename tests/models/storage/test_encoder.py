@@ -94,6 +94,7 @@ def test_what_shapes_do_not_tell_of_a_vit_is_in_its_metadata(tmp_path: Path) -> 
         {"std": [0.1, None, 0.1]}, {"stem": {"a": 1}},
         {"heads": -1}, {"heads": 1.5}, {"patch": 0}, {"depth": 10**9}, {"pool": "max"},
         {"qkv_bias": "yes"}, {"final_norm": 2}, {"norm_epsilon": 0}, {"norm_epsilon": "x"},
+        {"initialisation": "zeros"},
     ],
 )  # fmt: skip
 def test_a_file_that_claims_nonsense_is_one_line_and_takes_no_memory(tmp_path: Path, claim: dict[str, object]) -> None:
