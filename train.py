@@ -42,6 +42,7 @@ from tools.run.config import run_config
 from tools.run.data_path import open_data_path
 from tools.run.epoch_audit import EpochCoverage
 from tools.run.folder import RunFolder
+from tools.run.initial_weights import start_from_weights
 from tools.run.nonfinite_guard import StepGuard
 from tools.run.optimizer import learning_rate, make_optimizer
 from tools.run.options import RunOptions, parse
@@ -109,6 +110,7 @@ class Trainer:
 
         torch.manual_seed(options.seed)
         self.method = build(recipe.method, recipe).to(memory_format=torch.channels_last)
+        init, notes_of_init = start_from_weights(options, self.training, dataset, self.method)
         use_compiler(options.compile, self.method, self.accelerator)
 
         data = open_data_path(
@@ -125,10 +127,10 @@ class Trainer:
 
         self.folder = RunFolder(options.folder, options.resume, self.is_main, options.force)
         resources.callback(self.folder.close)
-        self.config = run_config(options, recipe, dataset, self.accelerator)
+        self.config = run_config(options, recipe, dataset, self.accelerator) | ({"init": init} if init else {})
         self.writer = CheckpointWriter(self.folder.checkpoints, options.keep, self.is_main)
         resources.callback(self.writer.wait)
-        notes = [self.loader.note, self.folder.note, *self.monitors.notes]
+        notes = [*notes_of_init, self.loader.note, self.folder.note, *self.monitors.notes]
         if options.resume:
             notes += resume(self.folder, self.method, self.optimizer, self.accelerator.scaler, state)
         check_agreement({"checkpoint": f"step {state.step}"})

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import reprlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,7 +19,7 @@ from models.networks.backbones import VIT_FACTS, VITS, build_backbone
 from models.storage import checkpoint
 from models.storage.assumptions import assumed
 from models.storage.find_network import FoundNetwork, find_network, network_at
-from models.storage.state_dicts import guessed, misfit, table_side, unsaid
+from models.storage.state_dicts import guessed, leaves_open, misfit, table_side, unsaid
 from models.storage.validate_metadata import check_metadata
 from models.storage.weights_file import read_weights
 from models.training.config import with_current_names
@@ -107,11 +109,14 @@ def from_run(run: Path, which: str = "newest") -> Encoder:
     return _assemble(network_at(found.model, "student.backbone.", "backbone."), facts, found.path, tuple(notes))
 
 
-def from_weights(path: Path, network: str | None = None, **given: Any) -> Encoder:
+def from_weights(
+    path: Path, network: str | None = None, usual: Mapping[str, Any] = MappingProxyType({}), **given: Any
+) -> Encoder:
     """Return the backbone in a file of weights: of this project, or of others (`find_network.py`, `key_layouts.py`).
 
     Args:
         network: the place of the network in a file that holds several; None takes the one that its authors evaluate.
+        usual: facts that count where neither the file nor shapes show them, before convention does.
         given: facts that the file does not hold, or whose values are to be others: stem, image_size, mean, std, and of
             a ViT heads, pool and norm_epsilon. None leaves a fact to the file, to the shapes of its weights, and to
             convention; `notes` of the encoder says what was assumed.
@@ -132,7 +137,14 @@ def from_weights(path: Path, network: str | None = None, **given: Any) -> Encode
     own = with_current_names(own)
     if "backbone" in own:  # a file of this project, which says all that is not the default
         return _assemble(found, {**own, **given}, path, ())
-    facts = {**guessed(found.state), **found.facts, **own, **given}
+    shown = guessed(found.state)
+    facts = {
+        **shown,
+        **{name: usual[name] for name in usual if leaves_open(name, shown)},
+        **found.facts,
+        **own,
+        **given,
+    }
     if str(facts.get("backbone")) in VITS and "heads" not in facts:
         raise EncoderError(f"{path}: {unsaid(['heads'], weights)}")
     encoder = _assemble(found, facts, path, ())

@@ -32,6 +32,11 @@ def guessed(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"backbone": name, "width": width} | ({"stem": "imagenet", "image_size": 224} if kernel == 7 else {})
 
 
+def leaves_open(name: str, facts: Mapping[str, Any]) -> bool:
+    """Return whether shapes do not show a fact, of which `facts` from `guessed` may hold what is usual."""
+    return name not in facts or name in ("heads", "norm_epsilon") or (name == "pool" and facts[name] == "token")
+
+
 def _guessed_vit(state: Mapping[str, Tensor]) -> dict[str, Any]:
     dim, patch = state["pos_embed"].shape[2], state[_VIT].shape[-1]
     depth = len({key.split(".")[1] for key in state if key.startswith("blocks.")})

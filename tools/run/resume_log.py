@@ -14,7 +14,8 @@ from typing import Any
 from models.training.config import with_current_names
 from pipelines.printable import printable
 
-_NO_CHANGE = ("options.resume", "options.force")  # differ at every resume and do not affect what is trained
+#: They may differ at every resume and do not affect what is trained.
+_NO_CHANGE = ("options.resume", "options.force", "options.init", "options.init_network")
 _WIDTH = 60  # the number of characters of a value that are shown
 
 
