@@ -98,12 +98,22 @@ def _places(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Layout]]:
 
 
 def _taken(weights: Mapping[str, Tensor], place: str, places: Mapping[str, Layout]) -> FoundNetwork:
-    """Return the network at a place, translated, with the names of everything else."""
+    """Return the network at a place, translated, with the names of everything else.
+
+    Raises:
+        ValueError: its tensors do not fit each other.
+    """
     others = tuple(other for other in places if other != place)
     inner = tuple(other for other in others if other.startswith(place))
     within = [key for key in weights if key.startswith(place) and not key.startswith(inner)]
     layout = places[place]
-    trunk, heads = without_heads(layout.translate({key.removeprefix(place): weights[key] for key in within}))
+    try:
+        translated = layout.translate({key.removeprefix(place): weights[key] for key in within})
+    except (RuntimeError, IndexError) as error:  # tensors that are to be joined or multiplied do not fit each other
+        raise ValueError(
+            f"the shapes at {_shown(place)} do not fit each other ({str(error).splitlines()[0]})"
+        ) from None
+    trunk, heads = without_heads(translated)
     taken = set(within)
     rest = [key for key in weights if key not in taken and not key.startswith(others)]
     left = dict.fromkeys([*heads, *map(_outermost, rest)])

@@ -253,6 +253,7 @@ def test_what_is_no_file_of_weights_is_named(tmp_path: Path) -> None:
         ({"norm_pre.weight": torch.ones(128)}, "it has norm_pre.weight besides"),
         ({"reg_token": torch.ones(1, 4, 128)}, "it has reg_token besides"),
         ({"pos_embed": torch.ones(1, 18, 128)}, "pos_embed is 1x18x128 and not 1x17x128"),
+        ({"blocks.0.ls1.gamma": torch.ones(5)}, "the shapes at"),
         ({"blocks.0.attn.q_norm.weight": torch.ones(64)}, "it has blocks.0.attn.q_norm.weight besides"),
     ],
 )
