@@ -23,7 +23,18 @@ from models.storage.key_layouts import LAYOUTS, Layout, State, without_heads
 #: Words in the names of networks that follow a trained one.
 _FOLLOWERS = {"teacher", "momentum", "target", "ema", "k", "key", "averaged", "slow", "shadow"}
 #: Names that tell nothing about a network.
-_WRAPPERS = ("module", "state_dict", "classy_state_dict", "base_model", "model", "_orig_mod", "net", "network")
+_WRAPPERS = (
+    "module",
+    "student",
+    "teacher",
+    "state_dict",
+    "classy_state_dict",
+    "base_model",
+    "model",
+    "_orig_mod",
+    "net",
+    "network",
+)
 _MOST = 6  # names that are listed
 
 

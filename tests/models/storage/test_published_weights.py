@@ -157,7 +157,7 @@ FAMILIES: dict[str, tuple[Any, nn.Module, dict[str, Any], str]] = {
     "MoCo v2": (moco(head("module.encoder_q.fc")), TRUE, {}, "queue, queue_ptr"),
     "MoCo v3, ResNet": (moco_v3(TRUE, OTHER, "fc"), TRUE, {}, "module.momentum_encoder"),
     "MoCo v3, ViT": (moco_v3(VIT, OTHER_VIT, "head"), VIT, {}, "predictor"),
-    "DINO": (dino(), VIT, {}, "student.module.backbone (another network"),
+    "DINO": (dino(), VIT, {}, "--network student.module.backbone), head, dino_loss"),
     "DINO, released": (under("", VIT), VIT, {}, "which is all that it holds"),
     "SimCLR, sthalles": ({"state_dict": under("backbone.", TRUE) | head("backbone.fc"), "epoch": 9}, TRUE, {}, "fc"),
     "SimCLR, Spijkervet": (under("encoder.", TRUE) | head("projector"), TRUE, {}, "projector"),
