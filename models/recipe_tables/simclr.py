@@ -1,9 +1,10 @@
 """SimCLR's recipes (arXiv 2002.05709).
 
 ImageNet: the command in the authors' README, which has the paper's defaults; its pixels are not normalised. Small
-images: MSVQ's authors ran SimCLR on CIFAR and Tiny-ImageNet (Benchmark-Methods-For-MNN) and published 87.72 % on CIFAR-10;
-STL-10 is inferred from Tiny-ImageNet. Photos and digits have views, head and temperature of the CIFAR-10 experiment in
-the paper's appendix B.9 (colour strength 0.5, no blur), and the optimizer of the other baselines (`small.py`).
+images: MSVQ's authors ran SimCLR on CIFAR and Tiny-ImageNet (Benchmark-Methods-For-MNN) and published 87.72 % on
+CIFAR-10; STL-10 is inferred from Tiny-ImageNet. Photos and digits have views, head and temperature of the CIFAR-10
+experiment in the paper's appendix B.9 (colour strength 0.5, no blur), and the optimizer of the other baselines
+(`small.py`).
 """
 
 from __future__ import annotations

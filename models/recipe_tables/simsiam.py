@@ -1,8 +1,8 @@
 """SimSiam's recipes (arXiv 2011.10566).
 
 ImageNet: the authors' code, whose defaults are the paper's. Small images: the CIFAR-10 experiment of the paper's
-appendix D, with the zero-initialised gains of their code. That experiment has batches of 512 and 800 epochs; the rows have the
-batches and epochs of the project's other baselines (`small.py`), and its rate for a batch of 256.
+appendix D, with the zero-initialised gains of their code. That experiment has batches of 512 and 800 epochs; the rows
+have the batches and epochs of the project's other baselines (`small.py`), and its rate for a batch of 256.
 """
 
 from __future__ import annotations
