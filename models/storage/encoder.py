@@ -145,8 +145,11 @@ def from_weights(
         **own,
         **given,
     }
-    if str(facts.get("backbone")) in VITS and "heads" not in facts:
+    is_vit = str(facts.get("backbone")) in VITS
+    if is_vit and "heads" not in facts:
         raise EncoderError(f"{path}: {unsaid(['heads'], weights)}")
+    if "backbone" in facts and not is_vit and (of_vit := [name for name in given if name in VIT_FACTS]):
+        raise EncoderError(f"{path} holds a {facts['backbone']}, which has no {of_vit[0]}; leave it out")
     encoder = _assemble(found, facts, path, ())
     return replace(encoder, notes=(found.line, assumed(encoder.architecture, facts, given)))
 
@@ -158,6 +161,10 @@ def _assemble(found: FoundNetwork, facts: dict[str, Any], source: Path, notes: t
     name, backbone = facts["backbone"], None
     try:
         check_metadata(facts)
+        if name in VITS and facts["image_size"] % facts.get("patch", 16):
+            raise ValueError(
+                f"images of {facts['image_size']} px do not divide into patches of {facts.get('patch', 16)} px"
+            )
         architecture = {"name": name, **{fact: facts[fact] for fact in _ARCHITECTURE[1:]}}
         if name in VITS:  # files of earlier versions do not hold these facts: then the defaults are right
             architecture |= {fact: facts[fact] for fact in VIT_FACTS if fact in facts}

@@ -31,7 +31,7 @@ from tools.run.process_group import check_agreement
 def start_from_weights(
     options: RunOptions, training: Training, dataset: Dataset, method: Method
 ) -> tuple[dict[str, Any] | None, list[str]]:
-    """Load the encoder that `--init` names into every backbone of the method.
+    """Load the encoder that `--init` names into every backbone of the method. Every process calls it.
 
     Nothing is loaded where a checkpoint will take the place of all weights.
 
@@ -40,9 +40,17 @@ def start_from_weights(
 
     Raises:
         Failure: the encoder is not the network of the recipe; or a run that has no checkpoint yet was started from
-            weights, and is resumed without them.
+            weights, and is resumed without them; or processes have other weights.
         EncoderError: there is no encoder.
     """
+    record, lines = _loaded(options, training, dataset, method)
+    check_agreement({"init": record["digest"] if record else "none"})
+    return record, lines
+
+
+def _loaded(
+    options: RunOptions, training: Training, dataset: Dataset, method: Method
+) -> tuple[dict[str, Any] | None, list[str]]:
     if options.resume and list_checkpoints(options.folder / "checkpoints"):
         return None, []
     if options.init is None:
@@ -66,9 +74,8 @@ def start_from_weights(
     for backbone in backbones:
         backbone.load_state_dict(state)
     lines.append(f"{len(backbones)} backbones (student, teachers) start from it; heads and queues start anew")
-    digest = _digest(state)
-    check_agreement({"init": digest})
-    record = {"path": str(path), "source": str(encoder.source), "step": encoder.step, "digest": digest, "said": lines}
+    source = {"path": str(path), "source": str(encoder.source), "step": encoder.step}
+    record = source | {"digest": _digest(state), "said": lines}
     return record, [*lines, *_normalisation(encoder, dataset)]
 
 

@@ -302,6 +302,23 @@ def test_a_position_table_is_resized_for_views_of_another_size(tmp_path: Path) -
     assert features(encoder, torch.randn(1, 3, 48, 48)).shape == (1, 128)
 
 
+def test_an_option_that_the_network_does_not_have(tmp_path: Path) -> None:
+    torch.save(under("", TRUE), tmp_path / "w.pth")
+    with pytest.raises(EncoderError, match="holds a resnet18, which has no heads; leave it out"):
+        from_weights(tmp_path / "w.pth", heads=3)
+    torch.save(under("", VIT), tmp_path / "v.pth")
+    with pytest.raises(EncoderError, match="images of 50 px do not divide into patches of 8 px"):
+        from_weights(tmp_path / "v.pth", image_size=50)
+
+
+def test_a_checkpoint_of_this_project_gives_its_student(tmp_path: Path) -> None:
+    networks = under("student.backbone.", TRUE) | under("teacher.network.backbone.", OTHER)
+    save_file(networks | under("second_teacher.network.backbone.", OTHER), tmp_path / "model.safetensors")
+    encoder = from_weights(tmp_path / "model.safetensors")
+    images = torch.randn(1, 3, 32, 32)
+    assert torch.equal(features(encoder, images), TRUE(images)) and "--network second_teacher" in encoder.notes[0]
+
+
 def test_timms_own_networks(tmp_path: Path) -> None:
     """Ti and S with patches of 16 and B with 32, as timm makes and stores them."""
     timm = pytest.importorskip("timm", reason="timm is not installed")
