@@ -14,12 +14,14 @@ def assumed(architecture: Mapping[str, Any], facts: Mapping[str, Any], given: Ma
     Args:
         architecture: the arguments of `build_backbone` that made the network.
         facts: all facts, with the side of the evaluation views in pixels.
-        given: those that the user gave.
+        given: those that the file or the user gave.
     """
     of_network = _vit(architecture, facts) if architecture["name"] in VITS else _resnet(architecture)
     open_facts = [text for option, text in of_network if option not in given]
     if "image_size" not in given and architecture["name"] not in VITS:
         open_facts.append(f"images of {facts['image_size']} px (--image-size)")
+    if "resize" not in given:
+        open_facts.append("images resized by area (--resize)")
     network = f"{architecture['name']} of {facts['width']} channels" + _unit(architecture)
     return f"{network}; assumed, as its weights do not tell it: {', '.join(open_facts)}"
 

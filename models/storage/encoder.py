@@ -23,6 +23,7 @@ from models.storage.state_dicts import guessed, leaves_open, misfit, table_side,
 from models.storage.validate_metadata import check_metadata
 from models.storage.weights_file import read_weights
 from models.training.config import with_current_names
+from pipelines.plan.views import View, evaluation
 
 _ARCHITECTURE = ("backbone", "width", "stem", "image_size")
 
@@ -42,6 +43,7 @@ class Encoder:
         step, samples_seen: of the checkpoint, or None.
         source: the checkpoint or file.
         notes: lines for the user: checkpoints that were skipped; of a file, what was taken, left and assumed.
+        resize: the filter that resizes evaluation views, one of `RESIZE`.
     """
 
     backbone: Backbone
@@ -54,6 +56,12 @@ class Encoder:
     source: Path
     notes: tuple[str, ...] = ()
     samples_seen: int | None = None
+    resize: str = "area"
+
+    @property
+    def view(self) -> View:
+        """The evaluation view."""
+        return evaluation(self.image_size, self.crop_ratio, self.resize)
 
     def untrained(self, seed: int = 0) -> Backbone:
         """Return the same network with fresh weights."""
@@ -117,9 +125,9 @@ def from_weights(
     Args:
         network: the place of the network in a file that holds several; None takes the one that its authors evaluate.
         usual: facts that count where neither the file nor shapes show them, before convention does.
-        given: facts that the file does not hold, or whose values are to be others: stem, image_size, mean, std, and of
-            a ViT heads, pool and norm_epsilon. None leaves a fact to the file, to the shapes of its weights, and to
-            convention; `notes` of the encoder says what was assumed.
+        given: facts that the file does not hold, or whose values are to be others: stem, image_size, mean, std,
+            resize, and of a ViT heads, pool and norm_epsilon. None leaves a fact to the file, to the shapes of its
+            weights, and to convention; `notes` of the encoder says what was assumed.
 
     Raises:
         EncoderError: there is no such file, it cannot be read, or it holds no backbone.
@@ -134,7 +142,7 @@ def from_weights(
         found = find_network(weights, network)
     except ValueError as error:
         raise EncoderError(f"{path}: {error}") from None
-    own = with_current_names(own)
+    said, own = own, with_current_names(own)
     if "backbone" in own:  # a file of this project, which says all that is not the default
         return _assemble(found, {**own, **given}, path, ())
     shown = guessed(found.state)
@@ -151,7 +159,7 @@ def from_weights(
     if "backbone" in facts and not is_vit and (of_vit := [name for name in given if name in VIT_FACTS]):
         raise EncoderError(f"{path} holds a {facts['backbone']}, which has no {of_vit[0]}; leave it out")
     encoder = _assemble(found, facts, path, ())
-    return replace(encoder, notes=(found.line, assumed(encoder.architecture, facts, given)))
+    return replace(encoder, notes=(found.line, assumed(encoder.architecture, facts, {**said, **given})))
 
 
 def _assemble(found: FoundNetwork, facts: dict[str, Any], source: Path, notes: tuple[str, ...]) -> Encoder:
@@ -177,8 +185,19 @@ def _assemble(found: FoundNetwork, facts: dict[str, Any], source: Path, notes: t
         shown = reprlib.repr(name).strip("'")
         raise EncoderError(f"{source} does not hold the backbone {shown} ({why})") from None
     mean, std = (tuple(facts[fact]) if fact in facts else None for fact in ("mean", "std"))
-    crop_ratio, step, seen = float(facts.get("crop_ratio", 1.0)), facts.get("step"), facts.get("samples_seen")
-    return Encoder(backbone, architecture, facts["image_size"], crop_ratio, mean, std, step, source, notes, seen)
+    return Encoder(
+        backbone,
+        architecture,
+        facts["image_size"],
+        float(facts.get("crop_ratio", 1.0)),
+        mean,
+        std,
+        facts.get("step"),
+        source,
+        notes,
+        facts.get("samples_seen"),
+        facts["resize"],
+    )
 
 
 def _table_size(found: FoundNetwork, architecture: dict[str, Any]) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from models.networks.backbones import NAMES, STEMS
 from models.networks.vit import INITIALISATIONS, POOLS
+from pipelines.plan.views import RESIZE
 
 # Far above what is used, far below what exhausts a machine's memory.
 _SIDE, _WIDTH, _DEPTH, _COUNT = 4096, 4096, 256, 10**15
@@ -20,7 +21,7 @@ _WHOLE = {
     "step": (0, _COUNT),
     "samples_seen": (0, _COUNT),
 }
-_NAMED = {"backbone": NAMES, "stem": STEMS, "pool": POOLS, "initialisation": INITIALISATIONS}
+_NAMED = {"backbone": NAMES, "stem": STEMS, "pool": POOLS, "initialisation": INITIALISATIONS, "resize": RESIZE}
 
 
 def check_metadata(facts: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from models.networks.vit import POOLS
 from models.options import Option, check_options, describe, option
 from pipelines.executors.choose import LOADERS
 from pipelines.formats.opening import CHECKS
+from pipelines.plan.views import RESIZE
 from tools.command_line import Failure, OneLineParser, add_option
 
 _DESCRIPTION = """\
@@ -34,7 +35,7 @@ result as a line of DIR/evaluations.jsonl.
 """
 _LABEL_OPTIONS = ("labels", "label_list")
 #: Options about a file of weights that does not say them, or that holds several networks.
-OF_WEIGHTS = ("stem", "image_size", "mean", "std", "network", "heads", "pool", "norm_epsilon")
+OF_WEIGHTS = ("stem", "image_size", "mean", "std", "resize", "network", "heads", "pool", "norm_epsilon")
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ class EvaluationOptions:
         None, "the deviation of the channels, on the scale 0 to 1, of --weights that do not name it", metavar="R,G,B"
     )
 
+    resize: str | None = option(
+        None,
+        "the filter that resizes the images, of --weights that do not name it (default: area)",
+        choices=(None, *RESIZE),
+    )
     network: str | None = option(
         None, "the name of the network in --weights that hold several, such as teacher", metavar="NAME"
     )

@@ -96,6 +96,8 @@ def _refuse_another_network(path: Path, encoder: Encoder, wanted: Mapping[str, A
     """
     found = {"backbone": encoder.architecture["name"], **encoder.architecture}
     ours, theirs = _comparable(wanted), _comparable(found)
+    if ours.keys() != theirs.keys():
+        ours, theirs = {"backbone": wanted["backbone"]}, {"backbone": found["backbone"]}
     for name in theirs:
         if ours.get(name) != theirs[name]:
             facts = ("backbone", "width", *(["stem"] if found["backbone"] not in VITS else []))
