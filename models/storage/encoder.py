@@ -196,7 +196,7 @@ def _assemble(found: FoundNetwork, facts: dict[str, Any], source: Path, notes: t
         source,
         notes,
         facts.get("samples_seen"),
-        facts["resize"],
+        facts.get("resize", "area"),  # files of earlier versions do not name it
     )
 
 
