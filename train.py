@@ -34,6 +34,7 @@ from pipelines import Batch, Dataset, open_dataset
 from pipelines.memory import release_memory
 from pipelines.plan.pairing import same_class_rates
 from tools.command_line import Failure, exit_process, guarded_main
+from tools.run import extension
 from tools.run.accelerator import make_accelerator, recorder_for, use_compiler, use_threads
 from tools.run.alarms import Alarms
 from tools.run.banner import banner
@@ -42,6 +43,7 @@ from tools.run.config import run_config
 from tools.run.data_path import open_data_path
 from tools.run.epoch_audit import EpochCoverage
 from tools.run.folder import RunFolder
+from tools.run.initial_weights import start_from_weights
 from tools.run.nonfinite_guard import StepGuard
 from tools.run.optimizer import learning_rate, make_optimizer
 from tools.run.options import RunOptions, parse
@@ -109,6 +111,7 @@ class Trainer:
 
         torch.manual_seed(options.seed)
         self.method = build(recipe.method, recipe).to(memory_format=torch.channels_last)
+        init, notes_of_init = start_from_weights(options, self.training, dataset, self.method)
         use_compiler(options.compile, self.method, self.accelerator)
 
         data = open_data_path(
@@ -125,12 +128,16 @@ class Trainer:
 
         self.folder = RunFolder(options.folder, options.resume, self.is_main, options.force)
         resources.callback(self.folder.close)
-        self.config = run_config(options, recipe, dataset, self.accelerator)
+        self.config = run_config(options, recipe, dataset, self.accelerator) | ({"init": init} if init else {})
         self.writer = CheckpointWriter(self.folder.checkpoints, options.keep, self.is_main)
         resources.callback(self.writer.wait)
-        notes = [self.loader.note, self.folder.note, *self.monitors.notes]
+        notes = [*notes_of_init, self.loader.note, self.folder.note, *self.monitors.notes]
         if options.resume:
-            notes += resume(self.folder, self.method, self.optimizer, self.accelerator.scaler, state)
+            scaler, steps = self.accelerator.scaler, self.steps_per_epoch
+            notes += resume(self.folder, self.method, self.optimizer, scaler, state, steps, options.extend)
+        if state.extensions:
+            notes.append(extension.line(state.extensions, self.training, self.method.constant_lr))
+            self.config["extended"] = extension.recorded(state.extensions, self.training.epochs)
         check_agreement({"checkpoint": f"step {state.step}"})
         self.notes = [*notes, *self.folder.write_config(self.config, state.step)]
 
@@ -225,13 +232,17 @@ class Trainer:
 
     def train_on(self, batch: Batch) -> Losses:
         """Make the forward and backward passes of a micro-batch and, after the last one of a step, the update."""
-        lr = learning_rate(self.training, self.steps_per_epoch, self.state.step)
+        lr = self.learning_rate(self.state.step)
         losses = self.step(batch, self.state.step, lr)
         if self.accelerator.sync_gradients and self.accelerator.optimizer_step_was_skipped:  # fp16 overflowed
             self.state.skipped_steps += 1
             self.guard.skipped(self.accelerator.scaler.get_scale())
         self.throughput.add(len(batch.index) * self.accelerator.num_processes)
         return losses
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of an optimizer step, counted from 0."""
+        return extension.rate_at(self.training, self.steps_per_epoch, step, self.state.extensions)
 
     def refresh_partners(self, epoch: int) -> None:
         """Let the method select partners over the complete data set, and log how many share a class, if labelled."""
@@ -274,7 +285,7 @@ class Trainer:
         loss = self.state.loss = float(mean_over_processes(total))
         row: dict[str, Any] = {
             "loss": loss,
-            "lr": learning_rate(self.training, self.steps_per_epoch, self.state.step - 1),
+            "lr": self.learning_rate(self.state.step - 1),
         }
         row |= {name: float(mean_over_processes(value)) for name, value in terms.items()}
         if self.accelerator.scaler is not None:

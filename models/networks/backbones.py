@@ -20,7 +20,8 @@ from models.networks.block_norm import InterleavedMaps, from_blocks, to_blocks
 from models.networks.norm import SplitBatchNorm2d
 from models.networks.vit import VisionTransformer
 
-STEMS = ("imagenet", "small", "small_pool")
+STEMS = ("imagenet", "small", "small_pool", "small_pad2")
+UNPOOLED = ("small", "small_pad2")  # stems without a max-pool
 
 
 class BasicBlock(nn.Module):
@@ -101,7 +102,8 @@ class ResNet(Backbone):
         layers: number of blocks in each of the four stages.
         width: channels of the first stage; 64 is the published network, smaller ones train on a CPU.
         stem: "imagenet" is 7x7 with stride 2 and a max-pool; "small" is 3x3 with stride 1 and no pool (CIFAR);
-            "small_pool" is 3x3 with stride 1 and the max-pool (STL-10 and Tiny-ImageNet at 64 px).
+            "small_pool" is 3x3 with stride 1 and the max-pool (STL-10 and Tiny-ImageNet at 64 px); "small_pad2" is 3x3
+            with stride 1, padded by 2 pixels, and no pool (CIFAR in solo-learn).
         zero_init_residual: initialise each block's last batch-norm gain at 0 (Goyal et al., arXiv 1706.02677).
         default_conv1: leave the first convolution with torch's default initialisation, where the others have He's.
         batch_norm: makes the batch norms; None takes `nn.BatchNorm2d`.
@@ -120,9 +122,9 @@ class ResNet(Backbone):
         super().__init__()
         norm = batch_norm or nn.BatchNorm2d
         kernel, stride = (7, 2) if stem == "imagenet" else (3, 1)
-        self.conv1 = nn.Conv2d(3, width, kernel, stride, kernel // 2, bias=False)
+        self.conv1 = nn.Conv2d(3, width, kernel, stride, 2 if stem == "small_pad2" else kernel // 2, bias=False)
         self.bn1 = norm(width)
-        self.maxpool = nn.Identity() if stem == "small" else nn.MaxPool2d(3, 2, 1)
+        self.maxpool = nn.Identity() if stem in UNPOOLED else nn.MaxPool2d(3, 2, 1)
 
         def stage(inputs: int, width: int, count: int, stride: int) -> nn.Sequential:
             blocks = [block(inputs, width, stride, norm)]
@@ -175,9 +177,12 @@ _RESNETS = {
     "resnet34": _Shape(BasicBlock, (3, 4, 6, 3)),
     "resnet50": _Shape(Bottleneck, (3, 4, 6, 3)),
 }
-NAMES = (*_RESNETS, "vit_small")
-#: Arguments of `build_backbone` that only a ViT has, and that the shapes of its weights do not tell.
-VIT_FACTS = ("heads", "qkv_bias", "final_norm", "norm_epsilon", "initialisation")
+#: The published ViTs, by number of heads and of blocks; "vit" is any other.
+VITS = {"vit_tiny": (3, 12), "vit_small": (6, 12), "vit_base": (12, 12), "vit_large": (16, 24), "vit": (1, 12)}
+NAMES = (*_RESNETS, *VITS)
+#: Arguments of `build_backbone` that only a ViT has.
+VIT_FACTS = ("heads", "qkv_bias", "final_norm", "norm_epsilon", "patch", "depth", "pool", "initialisation")
+HEAD_WIDTH = 64  # channels of a head in nearly every published ViT
 
 
 def build_backbone(
@@ -189,19 +194,24 @@ def build_backbone(
     image_size: int = 224,
     *,
     default_conv1: bool = False,
-    heads: int = 6,
+    heads: int = 0,
     qkv_bias: bool = True,
     final_norm: bool = True,
     norm_epsilon: float = 1e-6,
+    patch: int = 16,
+    depth: int = 0,
+    pool: str = "token",
     initialisation: str = "timm",
 ) -> Backbone:
     """Return the backbone called `name`, freshly initialised from torch's global generator.
 
     Args:
-        width: channels of a ResNet's first stage, or a sixth of a ViT's width; 64 is the published size of both.
+        width: channels of a ResNet's first stage, or a ViT's channels over the published number of heads (3, 6, 12, 16;
+            1 for "vit"); 64 is the published size of all but "vit".
         stem, zero_init_residual, batch_norm, default_conv1: as in `ResNet`.
         image_size: side of the training images in pixels; only a ViT's position table needs it.
-        heads, qkv_bias, final_norm, norm_epsilon, initialisation: as in `VisionTransformer`.
+        heads, depth: as in `VisionTransformer`; 0 takes the published number, and heads of 64 channels for "vit".
+        qkv_bias, final_norm, norm_epsilon, patch, pool, initialisation: as in `VisionTransformer`.
 
     Raises:
         ValueError: the name or the stem is unknown, or does not fit the backbone.
@@ -212,15 +222,31 @@ def build_backbone(
         raise ValueError(f"unknown stem '{stem}'; choose from {', '.join(STEMS)}")
     if width < 1:
         raise ValueError(f"backbone width is {width}; give at least 1 channel")
-    if name == "vit_small":
+    if name in VITS:
         return VisionTransformer(
             image_size,
-            dim=6 * width,
-            heads=heads,
+            patch,
+            dim=width * VITS[name][0],
+            depth=depth or VITS[name][1],
+            heads=heads or published_heads(name, width),
             qkv_bias=qkv_bias,
             final_norm=final_norm,
             norm_epsilon=norm_epsilon,
+            pool=pool,
             initialisation=initialisation,
         )
     shape = _RESNETS[name]
     return ResNet(shape.block, shape.layers, width, stem, zero_init_residual, default_conv1, batch_norm)
+
+
+def published_heads(name: str, width: int) -> int:
+    """Return the number of heads that a ViT has if nothing else is said; `width` as in `build_backbone`.
+
+    Raises:
+        ValueError: "vit" of a width that does not divide into heads of 64 channels.
+    """
+    if name != "vit":
+        return VITS[name][0]
+    if width % HEAD_WIDTH:
+        raise ValueError(f"ViT: a width of {width} does not divide into heads of {HEAD_WIDTH} channels; give --heads")
+    return width // HEAD_WIDTH

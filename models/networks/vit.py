@@ -2,7 +2,7 @@
 
 Dosovitskiy et al., arXiv 2010.11929; sizes of ViT-S from Touvron et al., arXiv 2012.12877. Published networks of the
 same shapes differ in what `VisionTransformer` has as options: number of heads, bias of the attention, norm after the
-last block, epsilon of the norms, and initial values.
+last block, epsilon of the norms, pooling, and initial values.
 
 Shapes: B images, T tokens (class token first), D width of a token, H x W patches.
 """
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from models.networks.backbone import Backbone, Features
 
 INITIALISATIONS = ("timm", "torch")
+POOLS = ("token", "mean", "mean_norm")
 
 
 class Attention(nn.Module):
@@ -77,7 +78,7 @@ class PatchEmbed(nn.Module):
 
 
 class VisionTransformer(Backbone):
-    """ViT-S/16 by default; the pooled features are the class token.
+    """ViT-S/16 by default.
 
     Args:
         image_size: side of the training images in pixels; images of other sizes resize the position table.
@@ -87,6 +88,8 @@ class VisionTransformer(Backbone):
         qkv_bias: whether queries, keys and values have a bias.
         final_norm: whether there is a layer norm after the last block.
         norm_epsilon: epsilon of every layer norm.
+        pool: the pooled features. "token" is the class token and "mean" the mean of the patch tokens, both after the
+            last norm; "mean_norm" has no norm there and one after the mean (`fc_norm`, as in MAE's fine-tuning).
         initialisation: "timm" draws linear layers and positions from a truncated normal distribution (deviation 0.02)
             and starts the class token near 0; "torch" leaves linear layers with torch's default, and draws class token
             and positions from a normal distribution with deviation 1 / sqrt(dim).
@@ -107,6 +110,7 @@ class VisionTransformer(Backbone):
         qkv_bias: bool = True,
         final_norm: bool = True,
         norm_epsilon: float = 1e-6,
+        pool: str = "token",
         initialisation: str = "timm",
         freeze_patches: bool = False,
     ) -> None:
@@ -119,14 +123,18 @@ class VisionTransformer(Backbone):
             raise ValueError(f"ViT: a width of {dim} does not divide into {heads} heads; give --heads that divide it")
         if initialisation not in INITIALISATIONS:
             raise ValueError(f"ViT: initialisation is '{initialisation}'; take one of {', '.join(INITIALISATIONS)}")
-        self.patch = patch
+        if pool not in POOLS:
+            raise ValueError(f"ViT: pool is '{pool}'; take one of {', '.join(POOLS)}")
+        self.patch, self.pool = patch, pool
         self.dim = dim
         self.widths = {"tokens": dim}
         self.patch_embed = PatchEmbed(patch, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (image_size // patch) ** 2, dim))
         self.blocks = nn.ModuleList(Block(dim, heads, ratio, qkv_bias, norm_epsilon) for _ in range(depth))
-        self.norm: nn.Module = nn.LayerNorm(dim, eps=norm_epsilon) if final_norm else nn.Identity()
+        norm_at_end = final_norm and pool != "mean_norm"
+        self.norm: nn.Module = nn.LayerNorm(dim, eps=norm_epsilon) if norm_at_end else nn.Identity()
+        self.fc_norm: nn.Module = nn.LayerNorm(dim, eps=norm_epsilon) if pool == "mean_norm" else nn.Identity()
         self._initialise(initialisation)
         self.patch_embed.requires_grad_(not freeze_patches)
 
@@ -143,22 +151,29 @@ class VisionTransformer(Backbone):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def _positions(self, height: int, width: int) -> Tensor:
-        """Return the position table [1, 1 + height * width, D], resized (bicubic) if the images are of another size."""
-        side = round((self.pos_embed.shape[1] - 1) ** 0.5)
-        if (height, width) == (side, side):
-            return self.pos_embed
-        grid = self.pos_embed[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
-        grid = F.interpolate(grid, (height, width), mode="bicubic", align_corners=False)
-        return torch.cat([self.pos_embed[:, :1], grid.flatten(2).transpose(1, 2)], 1)
-
     def forward(self, images_BCHW: Tensor) -> Features:
         patches_BDHW = self.patch_embed(images_BCHW)
         height, width = patches_BDHW.shape[2:]
         tokens = patches_BDHW.flatten(2).transpose(1, 2)
-        x_BTD = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], 1) + self._positions(height, width)
+        positions = resized_positions(self.pos_embed, height, width)
+        x_BTD = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], 1) + positions
         for block in self.blocks:
             x_BTD = block(x_BTD)
         x_BTD = self.norm(x_BTD)
+        pooled_BD = x_BTD[:, 0] if self.pool == "token" else self.fc_norm(x_BTD[:, 1:].mean(1))
         tokens_BDHW = x_BTD[:, 1:].transpose(1, 2).unflatten(2, (height, width))
-        return Features(x_BTD[:, 0], {"tokens": tokens_BDHW})
+        return Features(pooled_BD, {"tokens": tokens_BDHW})
+
+
+def resized_positions(table_1TD: Tensor, height: int, width: int) -> Tensor:
+    """Return a position table [1, 1 + height * width, D], resized (bicubic) where the given one has another size.
+
+    Args:
+        table_1TD: positions of the class token and of a square of patches.
+    """
+    side = round((table_1TD.shape[1] - 1) ** 0.5)
+    if (height, width) == (side, side):
+        return table_1TD
+    grid = table_1TD[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, (height, width), mode="bicubic", align_corners=False)
+    return torch.cat([table_1TD[:, :1], grid.flatten(2).transpose(1, 2)], 1)

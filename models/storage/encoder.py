@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,9 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.networks.backbone import Backbone
-from models.networks.backbones import VIT_FACTS, build_backbone
+from models.networks.backbones import VIT_FACTS, VITS, build_backbone
 from models.storage import checkpoint
-from models.storage.state_dicts import backbone_weights, guessed, misfit, unsaid
+from models.storage.assumptions import assumed
+from models.storage.find_network import FoundNetwork, find_network, network_at
+from models.storage.state_dicts import guessed, leaves_open, misfit, table_side, unsaid
 from models.storage.validate_metadata import check_metadata
 from models.storage.weights_file import read_weights
 from models.training.config import with_current_names
@@ -39,7 +42,7 @@ class Encoder:
         mean, std: of the training images' channels, on the scale 0 to 1; None where they are unknown.
         step, samples_seen: of the checkpoint, or None.
         source: the checkpoint or file.
-        notes: lines for the user, such as checkpoints that were skipped.
+        notes: lines for the user: checkpoints that were skipped; of a file, what was taken, left and assumed.
         resize: the filter that resizes evaluation views, one of `RESIZE`.
     """
 
@@ -111,53 +114,74 @@ def from_run(run: Path, which: str = "newest") -> Encoder:
             why = f": {notes[0]}" if notes else ""
             raise EncoderError(f"{folder} holds no checkpoint that can be read{why}")
     facts |= {name: found.state[name] for name in ("step", "samples_seen") if name in found.state}
-    return _assemble(found.model, facts, found.path, tuple(notes))
+    return _assemble(network_at(found.model, "student.backbone.", "backbone."), facts, found.path, tuple(notes))
 
 
 def from_weights(
-    path: Path,
-    stem: str | None = None,
-    image_size: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    resize: str | None = None,
+    path: Path, network: str | None = None, usual: Mapping[str, Any] = MappingProxyType({}), **given: Any
 ) -> Encoder:
-    """Return the backbone in a file of weights with torchvision's or timm's keys, or with those of a checkpoint.
+    """Return the backbone in a file of weights: of this project, or of others (`find_network.py`, `key_layouts.py`).
 
-    Facts that the file does not hold (backbone, width, stem, image_size, mean, std, resize) are taken from the
-    arguments and from the shapes of the weights. `weights_file.py` lists the kinds of files.
+    Args:
+        network: the place of the network in a file that holds several; None takes the one that its authors evaluate.
+        usual: facts that count where neither the file nor shapes show them, before convention does.
+        given: facts that the file does not hold, or whose values are to be others: stem, image_size, mean, std,
+            resize, and of a ViT heads, pool and norm_epsilon. None leaves a fact to the file, to the shapes of its
+            weights, and to convention; `notes` of the encoder says what was assumed.
 
     Raises:
         EncoderError: there is no such file, it cannot be read, or it holds no backbone.
     """
-    arguments = {"stem": stem, "image_size": image_size, "mean": mean, "std": std, "resize": resize}
-    given = {name: value for name, value in arguments.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None}
     try:
         check_metadata(given)
-        weights, facts = read_weights(path)
+        weights, own = read_weights(path)
     except ValueError as error:
         raise EncoderError(str(error)) from None
-    return _assemble(weights, guessed(backbone_weights(weights)) | with_current_names(facts) | given, path, ())
+    try:
+        found = find_network(weights, network)
+    except ValueError as error:
+        raise EncoderError(f"{path}: {error}") from None
+    said, own = own, with_current_names(own)
+    if "backbone" in own:  # a file of this project, which says all that is not the default
+        return _assemble(found, {**own, **given}, path, ())
+    shown = guessed(found.state)
+    facts = {
+        **shown,
+        **{name: usual[name] for name in usual if leaves_open(name, shown)},
+        **found.facts,
+        **own,
+        **given,
+    }
+    is_vit = str(facts.get("backbone")) in VITS
+    if is_vit and "heads" not in facts:
+        raise EncoderError(f"{path}: {unsaid(['heads'], weights)}")
+    if "backbone" in facts and not is_vit and (of_vit := [name for name in given if name in VIT_FACTS]):
+        raise EncoderError(f"{path} holds a {facts['backbone']}, which has no {of_vit[0]}; leave it out")
+    encoder = _assemble(found, facts, path, ())
+    return replace(encoder, notes=(found.line, assumed(encoder.architecture, facts, {**said, **given})))
 
 
-def _assemble(weights: dict[str, Tensor], facts: dict[str, Any], source: Path, notes: tuple[str, ...]) -> Encoder:
+def _assemble(found: FoundNetwork, facts: dict[str, Any], source: Path, notes: tuple[str, ...]) -> Encoder:
     """Return the encoder with these weights and facts."""
     if missing := [name for name in _ARCHITECTURE if name not in facts]:
-        raise EncoderError(f"{source}: {unsaid(missing, weights)}")
-    name, backbone_state = facts["backbone"], backbone_weights(weights)
-    backbone = None
+        raise EncoderError(f"{source}: {unsaid(missing, [*found.left, *found.state])}")
+    name, backbone = facts["backbone"], None
     try:
         check_metadata(facts)
+        if name in VITS and facts["image_size"] % facts.get("patch", 16):
+            raise ValueError(
+                f"images of {facts['image_size']} px do not divide into patches of {facts.get('patch', 16)} px"
+            )
         architecture = {"name": name, **{fact: facts[fact] for fact in _ARCHITECTURE[1:]}}
-        if str(name).startswith(
-            "vit"
-        ):  # files of earlier versions do not hold these facts: then the defaults are right
+        if name in VITS:  # files of earlier versions do not hold these facts: then the defaults are right
             architecture |= {fact: facts[fact] for fact in VIT_FACTS if fact in facts}
+            architecture["image_size"] = _table_size(found, architecture)
         with torch.device("meta"):  # allocates no memory and draws no random numbers for untrusted facts
             backbone = build_backbone(**architecture)
-        backbone.load_state_dict({key: _owned(value) for key, value in backbone_state.items()}, assign=True)
+        backbone.load_state_dict({key: _owned(value) for key, value in found.state.items()}, assign=True)
     except (ValueError, TypeError, RuntimeError) as error:
-        why = (misfit(backbone, backbone_state) if backbone else "") or str(error).splitlines()[0]
+        why = (misfit(backbone, found.state) if backbone else "") or str(error).splitlines()[0]
         shown = reprlib.repr(name).strip("'")
         raise EncoderError(f"{source} does not hold the backbone {shown} ({why})") from None
     mean, std = (tuple(facts[fact]) if fact in facts else None for fact in ("mean", "std"))
@@ -176,6 +200,14 @@ def _assemble(weights: dict[str, Tensor], facts: dict[str, Any], source: Path, n
     )
 
 
+def _table_size(found: FoundNetwork, architecture: dict[str, Any]) -> int:
+    """Return the side of the images that a ViT's position table is for; it is resized for images of other sizes."""
+    size: int = architecture["image_size"]
+    is_table = "pos_embed" in found.state and found.state["pos_embed"].ndim == 3
+    return table_side(found.state) * architecture.get("patch", 16) if is_table else size
+
+
 def _owned(value: Tensor) -> Tensor:
     """Return the weights in float32, in memory of their own."""
+    value = value.detach()
     return value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True).contiguous()

@@ -12,6 +12,7 @@ Shapes: B images, C channels, H x W pixels, S side of a view, D features.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -82,24 +83,46 @@ def load_encoder(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     resize: str | None = None,
+    heads: int | None = None,
+    pool: str | None = None,
+    norm_epsilon: float | None = None,
+    network: str | None = None,
 ) -> FrozenEncoder:
-    """Return the encoder in a file that `tools.export` wrote, in a run's folder, or in a state dict.
+    """Return the encoder in a file that `tools.export` wrote, in a run's folder, or in others' weights.
+
+    Of others' weights, a warning says what was taken from the file, what was left, and what was assumed because shapes
+    do not show it; the arguments give other values.
 
     Args:
-        path: .safetensors; a folder with config.json and checkpoints; or .pt, .pth with torchvision's or timm's keys.
+        path: a file; or a folder with config.json and checkpoints.
         checkpoint: of a run, "newest" or "best" by its kNN monitor.
         stem, image_size, mean, std, resize: of a file that does not hold them; mean and std on the scale 0 to 1. Where
             nothing says how images are resized, it is by area.
+        heads, pool, norm_epsilon: of a ViT, as in `VisionTransformer`.
+        network: the place of the network in a file that holds several, such as "teacher".
 
     Raises:
         EncoderError: there is nothing at `path`, or it cannot be used; the message is one line.
     """
     path = Path(path)
-    given: dict[str, Any] = {"stem": stem, "image_size": image_size, "mean": mean, "std": std, "resize": resize}
+    given: dict[str, Any] = {
+        "stem": stem,
+        "image_size": image_size,
+        "mean": mean,
+        "std": std,
+        "resize": resize,
+        "heads": heads,
+        "pool": pool,
+        "norm_epsilon": norm_epsilon,
+        "network": network,
+    }
     if not path.is_dir():
         if checkpoint != "newest":
             raise EncoderError(f"{path} is no folder of a run; leave checkpoint={checkpoint!r} out")
-        return FrozenEncoder(from_weights(path, **given))
+        encoder = from_weights(path, **given)
+        if encoder.notes:
+            warnings.warn(f"{path}: {'; '.join(encoder.notes)}", stacklevel=2)
+        return FrozenEncoder(encoder)
     if surplus := [name for name, value in given.items() if value is not None]:
         raise EncoderError(f"{path} is a run, which says its {surplus[0]} itself; leave {surplus[0]}= out")
     return FrozenEncoder(from_run(path, checkpoint))

@@ -1,41 +1,27 @@
-"""Recognising the backbone of a state dict: by its keys, which are torchvision's or timm's, and by tensor shapes."""
+"""The architecture of a network as far as the names and shapes of its weights show it, and what they leave open."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from models.networks.backbone import Backbone
-from models.networks.backbones import STEMS
+from models.networks.backbones import HEAD_WIDTH, STEMS, VITS
 
-_PREFIXES = ("student.backbone.", "backbone.", "")  # where a state dict may hold the student's backbone
 _RESNET, _VIT = "conv1.weight", "patch_embed.proj.weight"  # the keys by which they are known
-
-
-def backbone_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the entries of the student's backbone, without their prefix and without a classifier."""
-    for prefix in _PREFIXES:
-        state = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-        if _RESNET in state or _VIT in state:
-            return {key: value for key, value in state.items() if not key.startswith(("fc.", "head."))}
-    return {}
 
 
 def guessed(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the architecture as far as shapes show it.
 
-    They do not show whether a small stem has a max-pool, nor the size of a ResNet's images.
+    They do not show whether a small stem has a max-pool, the size of a ResNet's images, nor the number of heads of a
+    ViT, which is taken as one for 64 channels.
     """
     if _is(state, "pos_embed", 3) and _is(state, _VIT, 4):
-        side = round((state["pos_embed"].shape[1] - 1) ** 0.5) * state[_VIT].shape[-1]
-        return {
-            "backbone": "vit_small",
-            "width": state["pos_embed"].shape[2] // 6,
-            "stem": "imagenet",
-            "image_size": side,
-        }
+        return _guessed_vit(state)
     if not _is(state, _RESNET, 4):
         return {}
     if "layer1.0.conv3.weight" in state:
@@ -46,14 +32,49 @@ def guessed(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"backbone": name, "width": width} | ({"stem": "imagenet", "image_size": 224} if kernel == 7 else {})
 
 
-def unsaid(missing: Iterable[str], weights: Mapping[str, Tensor]) -> str:
-    """Return the advice for facts of the architecture that neither the file nor the shapes of its weights show."""
+def leaves_open(name: str, facts: Mapping[str, Any]) -> bool:
+    """Return whether shapes do not show a fact, of which `facts` from `guessed` may hold what is usual."""
+    return name not in facts or name in ("heads", "norm_epsilon") or (name == "pool" and facts[name] == "token")
+
+
+def _guessed_vit(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    dim, patch = state["pos_embed"].shape[2], state[_VIT].shape[-1]
+    depth = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
+    sizes = {(HEAD_WIDTH * heads, blocks): name for name, (heads, blocks) in VITS.items() if name != "vit"}
+    name = sizes.get((dim, depth), "vit")
+    heads = {"heads": dim // HEAD_WIDTH} if dim % HEAD_WIDTH == 0 else {}
+    return {
+        "backbone": name,
+        "width": dim if name == "vit" else HEAD_WIDTH,
+        "stem": "imagenet",
+        "image_size": table_side(state) * patch,
+        "patch": patch,
+        "depth": depth,
+        "qkv_bias": "blocks.0.attn.qkv.bias" in state,
+        "final_norm": "norm.weight" in state,
+        "pool": "mean_norm" if "fc_norm.weight" in state else "token",
+        "norm_epsilon": 1e-6,
+        **heads,
+    }
+
+
+def table_side(state: Mapping[str, Tensor]) -> int:
+    """Return the patches along a side of a ViT's position table, rounded down if it is no square and a class token."""
+    return math.isqrt(max(0, state["pos_embed"].shape[1] - 1))
+
+
+def unsaid(missing: Iterable[str], held: Iterable[str]) -> str:
+    """Return the advice for facts of the architecture that neither the file nor the shapes of its weights show.
+
+    Args:
+        held: the names of what the file holds.
+    """
     names = list(missing)
     if "backbone" in names:
-        held = _few(list(weights))
-        return f"nothing says the network's 'backbone': it holds {held}, no keys of torchvision's ResNets or timm's ViT"
+        what = few(list(held))
+        return f"nothing says the network's 'backbone': it holds {what}, no keys of torchvision's ResNets or timm's ViT"
     problem = f"nothing says the network's {' and '.join(map(repr, names))}"
-    options = {"stem": f"--stem {'|'.join(STEMS)}", "image_size": "--image-size PIXELS"}
+    options = {"stem": f"--stem {'|'.join(STEMS)}", "image_size": "--image-size PIXELS", "heads": "--heads N"}
     given = " and ".join(options.get(name, name) for name in names)
     return f"{problem}; give {given} (load_encoder: {'=, '.join(names)}=)"
 
@@ -64,8 +85,8 @@ def misfit(backbone: Backbone, state: Mapping[str, Tensor]) -> str:
     lacking = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     foreign = [key for key in state if key not in own]
     unlike = [key for key in state if key in own and state[key].shape != own[key].shape]
-    said = [f"it lacks {_few(lacking)}"] if lacking else []
-    said += [f"it has {_few(foreign)} besides"] if foreign else []
+    said = [f"it lacks {few(lacking)}"] if lacking else []
+    said += [f"it has {few(foreign)} besides"] if foreign else []
     said += [f"{key} is {_sides(state[key])} and not {_sides(own[key])}" for key in unlike[:1]]
     if _RESNET in unlike and state[_RESNET].shape[2:] != own[_RESNET].shape[2:]:
         said.append(
@@ -79,7 +100,7 @@ def _is(state: Mapping[str, Tensor], key: str, dimensions: int) -> bool:
     return key in state and state[key].ndim == dimensions
 
 
-def _few(keys: list[str]) -> str:
+def few(keys: list[str]) -> str:
     """Return the first keys and the number of the others; escaped, as they come from any file."""
     first = ", ".join(ascii(key[:80])[1:-1] for key in keys[:2])
     return f"{first or 'no tensors'}{f' and {len(keys) - 2} more' if len(keys) > 2 else ''}"

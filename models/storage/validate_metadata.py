@@ -7,18 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.networks.backbones import NAMES, STEMS
-from models.networks.vit import INITIALISATIONS
+from models.networks.vit import INITIALISATIONS, POOLS
 from pipelines.plan.views import RESIZE
 
-_SIDE, _WIDTH, _COUNT = 4096, 4096, 10**15  # far above what is used, far below what exhausts a machine's memory
+# Far above what is used, far below what exhausts a machine's memory.
+_SIDE, _WIDTH, _DEPTH, _COUNT = 4096, 4096, 256, 10**15
 _WHOLE = {
     "width": (1, _WIDTH),
     "image_size": (1, _SIDE),
-    "heads": (1, _WIDTH),
+    "heads": (0, _WIDTH),
+    "patch": (1, _SIDE),
+    "depth": (0, _DEPTH),
     "step": (0, _COUNT),
     "samples_seen": (0, _COUNT),
 }
-_NAMED = {"backbone": NAMES, "stem": STEMS, "initialisation": INITIALISATIONS, "resize": RESIZE}
+_NAMED = {"backbone": NAMES, "stem": STEMS, "pool": POOLS, "initialisation": INITIALISATIONS, "resize": RESIZE}
 
 
 def check_metadata(facts: Mapping[str, Any]) -> None:

@@ -22,20 +22,35 @@ class Training:
     """The options of a recipe that are the same for every method."""
 
     backbone: str = option("resnet18", "network", choices=NAMES)
-    width: int = option(64, "channels of the network's first stage; 64 is the published network", at_least=1)
+    width: int = option(
+        64,
+        "channels of a ResNet's first stage, or of each of a ViT's published heads (of all of them for vit); "
+        "64 is the published network",
+        at_least=1,
+    )
     stem: str = option(
         "small",
-        "first layers of the network (imagenet: 7x7 and pool; small: 3x3; small_pool: 3x3 and pool)",
+        "first layers of the network (imagenet: 7x7 and pool; small: 3x3; small_pool: 3x3 and pool; small_pad2: 3x3 "
+        "padded by 2)",
         choices=STEMS,
     )
     zero_init_residual: bool = option(False, "last batch-norm gain of each residual block initialised at 0")
     default_conv1: bool = option(
         False, "torch's default initialisation of the first convolution, instead of He's as for the others"
     )
-    heads: int = option(6, "attention heads of a ViT", at_least=1)
+    heads: int = option(
+        0, "attention heads of a ViT; 0 for the published number, which is one for 64 channels", at_least=0
+    )
     qkv_bias: bool = option(True, "biases of a ViT's queries, keys and values")
     final_norm: bool = option(True, "layer norm after the last block of a ViT")
     norm_epsilon: float = option(1e-6, "epsilon of a ViT's layer norms", above=0, at_most=0.1)
+    patch: int = option(16, "side of a ViT's patches, in pixels", at_least=1)
+    depth: int = option(0, "blocks of a ViT; 0 for the published number", at_least=0)
+    pool: str = option(
+        "token",
+        "pooled features of a ViT (token: class token; mean: mean of the patch tokens)",
+        choices=("token", "mean"),
+    )
     initialisation: str = option(
         "timm",
         "initial values of a ViT (timm: truncated normal, deviation 0.02; torch: default linear layers, tokens of "

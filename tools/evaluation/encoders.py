@@ -10,7 +10,7 @@ from torch import nn
 
 from models.evaluation.protocol import Protocol
 from models.storage.encoder import Encoder, EncoderError, RawPixels, from_run, from_weights
-from tools.evaluation.options import EvaluationOptions
+from tools.evaluation.options import OF_WEIGHTS, EvaluationOptions
 
 
 def load_encoders(options: EvaluationOptions) -> dict[str, Encoder]:
@@ -20,10 +20,7 @@ def load_encoders(options: EvaluationOptions) -> dict[str, Encoder]:
         EncoderError: the run or the file cannot be used, or --checkpoint best names none.
     """
     if options.weights:
-        weights = from_weights(
-            options.weights, options.stem, options.image_size, options.mean, options.std, options.resize
-        )
-        return {"newest": weights}
+        return {"newest": from_weights(options.weights, **{name: getattr(options, name) for name in OF_WEIGHTS})}
     assert options.run is not None
     encoders = {"newest": from_run(options.run)}
     if options.checkpoint == "best":

@@ -12,6 +12,7 @@ from models.evaluation.label_split import parse_share
 from models.evaluation.protocol import Protocol
 from models.evaluation.protocols.registry import PROTOCOLS
 from models.networks.backbones import STEMS
+from models.networks.vit import POOLS
 from models.options import Option, check_options, describe, option
 from pipelines.executors.choose import LOADERS
 from pipelines.formats.opening import CHECKS
@@ -33,6 +34,8 @@ training. Prints a table, writes DIR/eval-NAME.json (or FILE.eval-NAME.json besi
 result as a line of DIR/evaluations.jsonl.
 """
 _LABEL_OPTIONS = ("labels", "label_list")
+#: Options about a file of weights that does not say them, or that holds several networks.
+OF_WEIGHTS = ("stem", "image_size", "mean", "std", "resize", "network", "heads", "pool", "norm_epsilon")
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,19 @@ class EvaluationOptions:
         "the filter that resizes the images, of --weights that do not name it (default: area)",
         choices=(None, *RESIZE),
     )
+    network: str | None = option(
+        None, "the name of the network in --weights that hold several, such as teacher", metavar="NAME"
+    )
+    heads: int | None = option(
+        None, "the attention heads of a ViT in --weights (default: 64 channels each)", at_least=1
+    )
+    pool: str | None = option(
+        None,
+        "the pooled features of a ViT in --weights: token (class token), mean (of the patch tokens), mean_norm (with "
+        "the last norm after that mean)",
+        choices=(None, *POOLS),
+    )
+    norm_epsilon: float | None = option(None, "the epsilon of a ViT's layer norms in --weights", above=0, at_most=0.1)
 
     @property
     def share(self) -> float:
@@ -153,7 +169,7 @@ def check_combination(options: EvaluationOptions) -> None:
     parse_share(options.labels)
     if len(set(options.seeds)) < len(options.seeds):
         raise ValueError(f"--seeds {','.join(map(str, options.seeds))} names a seed twice")
-    for name in ("stem", "image_size", "mean", "std", "resize") if options.run else ("checkpoint",):
+    for name in OF_WEIGHTS if options.run else ("checkpoint",):
         if getattr(options, name) is not None:
             source = "--weights" if options.run else "--run"
             raise ValueError(f"--{name.replace('_', '-')} goes with {source} alone; leave it out")

@@ -78,7 +78,8 @@ class Card:
         )
         size = f"{architecture['width']} channels in the first stage, stem {code(architecture['stem'])}"
         if not architecture["name"].startswith("resnet"):
-            size = f"{encoder.backbone.dim} channels, patches of 16 px at {encoder.image_size} px"
+            patch = architecture.get("patch", 16)
+            size = f"{encoder.backbone.dim} channels, patches of {patch} px at {encoder.image_size} px"
         classes = f" of {len(data['classes'])} classes, whose labels were not used" if data.get("classes") else ""
         rows = [
             ("method", code(config["method"])),

@@ -14,11 +14,11 @@ from typing import Any
 
 from torch import nn
 
+from models.networks.backbones import UNPOOLED, VITS, published_heads
 from tools.command_line import Failure
 
 LAYOUTS = ("torchvision", "timm")
 _RESNETS = ("resnet18", "resnet34", "resnet50")
-_VIT = "vit_small_patch16_224"
 _EPSILON = 1e-6  # of its layer norms
 
 
@@ -46,14 +46,14 @@ def reference_code(layout: str, architecture: Mapping[str, Any]) -> list[str]:
     """Return lines of Python that create `model`, the network that `reference_network` returns."""
     name, stem = architecture["name"], architecture["stem"]
     if name not in _RESNETS:
+        own_name, unusual = _timms_vit(architecture)
         arguments = [f"num_classes=0, img_size={architecture['image_size']}"]
-        arguments += [f"embed_dim={6 * architecture['width']}"] if architecture["width"] != 64 else []
-        arguments += [f"{name}={value}" for name, value in _unusual_vit(architecture).items()]
+        arguments += [f"{argument}={value!r}".replace("'", '"') for argument, value in unusual.items()]
         epsilon, lines = architecture.get("norm_epsilon", _EPSILON), ["import torch", "import timm"]
         if epsilon != _EPSILON:
             lines.insert(0, "from functools import partial")
             arguments.append(f"norm_layer=partial(torch.nn.LayerNorm, eps={epsilon})")
-        lines.append(f'model = timm.create_model("{_VIT}", {", ".join(arguments)})')
+        lines.append(f'model = timm.create_model("{own_name}", {", ".join(arguments)})')
         return lines if architecture.get("final_norm", True) else [*lines, "model.norm = torch.nn.Identity()"]
     if layout == "timm":
         lines = ["import torch", "import timm", f'model = timm.create_model("{name}", num_classes=0)']
@@ -65,8 +65,8 @@ def reference_code(layout: str, architecture: Mapping[str, Any]) -> list[str]:
             "model.fc = torch.nn.Identity()",
         ]
     if stem != "imagenet":
-        lines.append("model.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False)")
-    return [*lines, "model.maxpool = torch.nn.Identity()"] if stem == "small" else lines
+        lines.append(f"model.conv1 = torch.nn.Conv2d(3, 64, 3, 1, {_padding(stem)}, bias=False)")
+    return [*lines, "model.maxpool = torch.nn.Identity()"] if stem in UNPOOLED else lines
 
 
 def reference_network(layout: str, architecture: Mapping[str, Any]) -> nn.Module:
@@ -79,9 +79,10 @@ def reference_network(layout: str, architecture: Mapping[str, Any]) -> nn.Module
     library = _imported(layout)
     model: Any
     if name not in _RESNETS:
-        sizes = {"img_size": architecture["image_size"], "embed_dim": 6 * architecture["width"]}
+        own_name, unusual = _timms_vit(architecture)
+        size = architecture["image_size"]
         norm = partial(nn.LayerNorm, eps=architecture.get("norm_epsilon", _EPSILON))
-        model = library.create_model(_VIT, num_classes=0, norm_layer=norm, **sizes, **_unusual_vit(architecture))
+        model = library.create_model(own_name, num_classes=0, img_size=size, norm_layer=norm, **unusual)
         model.norm = model.norm if architecture.get("final_norm", True) else nn.Identity()
     elif layout == "timm":
         model = library.create_model(name, num_classes=0)
@@ -89,17 +90,34 @@ def reference_network(layout: str, architecture: Mapping[str, Any]) -> nn.Module
         model = getattr(library.models, name)()
         model.fc = nn.Identity()
     if name in _RESNETS and stem != "imagenet":
-        model.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
-        model.maxpool = nn.Identity() if stem == "small" else model.maxpool
+        model.conv1 = nn.Conv2d(3, 64, 3, 1, _padding(stem), bias=False)
+        model.maxpool = nn.Identity() if stem in UNPOOLED else model.maxpool
     network: nn.Module = model
     return network
 
 
-def _unusual_vit(architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of timm's constructor in which a ViT differs from timm's."""
-    usual, given = {"num_heads": 6, "qkv_bias": True}, {"num_heads": "heads", "qkv_bias": "qkv_bias"}
-    values = {name: architecture.get(given[name], value) for name, value in usual.items()}
-    return {name: value for name, value in values.items() if value != usual[name]}
+def _padding(stem: str) -> int:
+    """Return the padding of a small-image stem, in pixels."""
+    return 2 if stem == "small_pad2" else 1
+
+
+def _timms_vit(architecture: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name of timm's nearest ViT, and the arguments of its constructor in which a ViT differs from it."""
+    name, width = architecture["name"], architecture["width"]
+    nearest = "vit_small" if name == "vit" else name
+    heads, depth = VITS[nearest]
+    usual = {"embed_dim": 64 * heads, "num_heads": heads, "depth": depth, "patch_size": 16, "qkv_bias": True}
+    own = {
+        "embed_dim": width * VITS[name][0],
+        "num_heads": architecture.get("heads") or published_heads(name, width),
+        "depth": architecture.get("depth") or depth,
+        "patch_size": architecture.get("patch", 16),
+        "qkv_bias": architecture.get("qkv_bias", True),
+    }
+    unusual = {argument: value for argument, value in own.items() if value != usual[argument]}
+    if architecture.get("pool") == "mean":
+        unusual |= {"global_pool": "avg", "fc_norm": False}
+    return f"{nearest}_patch16_224", unusual
 
 
 def version(layout: str) -> str:

@@ -22,12 +22,20 @@ def make_optimizer(training: Training, method: Method) -> Optimizer:
     )
 
 
-def learning_rate(training: Training, steps_per_epoch: int, step: int) -> float:
+def learning_rate(training: Training, steps_per_epoch: int, step: int, epochs: int | None = None) -> float:
     """Return the learning rate of an optimizer step, counted from 0: linear warm-up, then half a cosine.
+
+    Args:
+        epochs: the length of the schedule; None takes that of the training.
 
     Raises:
         ValueError: the warm-up is as long as the run.
     """
     return training.lr * cosine_schedule(
-        step, steps_per_epoch, training.epochs, training.warmup_epochs, training.lr_per_epoch
+        step, steps_per_epoch, epochs or training.epochs, training.warmup_epochs, training.lr_per_epoch
     )
+
+
+def cosine_rate(peak: float, step: int, steps_per_epoch: int, epochs: int, per_epoch: bool) -> float:
+    """Return the learning rate at `step` of half a cosine from `peak` to 0 over so many epochs, without warm-up."""
+    return peak * cosine_schedule(step, steps_per_epoch, epochs, per_epoch=per_epoch)

@@ -42,7 +42,20 @@ class RunOptions:
     )
     output: str | None = option(None, "the folder of the run (default: runs/METHOD-DATA)")
     seed: int = option(0, "the seed of the initial weights, the order, the crops and the colours", at_least=0)
+    init: str | None = option(
+        None,
+        "the file of weights, or the run, whose encoder student and teachers start from (default: random weights)",
+        metavar="PATH",
+    )
+    init_network: str | None = option(
+        None, "the name of the network in --init that holds several, such as teacher", metavar="NAME"
+    )
     resume: bool = option(False, "continue the run in the output folder from its newest valid checkpoint")
+    extend: float | None = option(
+        None,
+        "the learning rate from which the epochs that --resume --epochs N adds to a run fall to 0 along half a cosine",
+        above=0,
+    )
     force: bool = option(False, "move a run that is in the output folder aside and start a new one")
     max_steps: int = option(0, "the number of steps after which to stop; 0: all steps of all epochs", at_least=0)
     loader: str = option("auto", "the library that decodes and crops the images", choices=LOADERS)
@@ -128,6 +141,10 @@ def _check(options: RunOptions) -> None:
         raise Failure(str(error)) from None
     if options.resume and options.force:
         raise Failure("--resume continues a run and --force starts a new one; give one of them")
+    if options.extend is not None and not options.resume:
+        raise Failure("--extend adds epochs to a run that is resumed; give --resume and --epochs too")
+    if options.init_network and not options.init:
+        raise Failure("--init-network names a network in the file of --init; give --init PATH too")
     if options.log_with and find_spec(options.log_with) is None:
         raise Failure(f"--log-with {options.log_with} needs its package: pip install {options.log_with}")
 

@@ -29,13 +29,21 @@ from tools.run.state import RunState
 
 LOST = 75  # exit code after losing a process: EX_TEMPFAIL, "temporary failure", which a scheduler may take as "retry"
 _ROOT = Path(__file__).resolve().parents[2]
-_PER_MACHINE = ("data", "val_data", "output", "threads", "loader")  # options whose values may differ between machines
+_PER_MACHINE = (
+    "data",
+    "val_data",
+    "output",
+    "threads",
+    "loader",
+    "init",
+)  # options whose values may differ between machines
 #: How to fix a difference in each of the facts that are compared.
 _REMEDIES = {
     "data": "give every machine the same converted file",
     "options": "start every process with the same options",
     "code": "install the same version of the project on every machine",
     "torch": "install the same version of torch on every machine",
+    "init": "give every machine the same file of weights",
     "checkpoint": "the run's folder must be on a file system that all machines share",
 }
 

@@ -51,7 +51,9 @@ class RunRecord:
         """The number of steps with which the run ends; None if config.json does not say."""
         recipe, max_steps = self.config["recipe"], self.config["options"].get("max_steps")
         try:
-            all_epochs = int(self.config["data"]["number"] // recipe["batch_size"] * recipe["epochs"])
+            extended = self.config.get("extended")
+            epochs = extended[-1]["to_epoch"] if extended else recipe["epochs"]
+            all_epochs = int(self.config["data"]["number"] // recipe["batch_size"] * epochs)
         except (KeyError, TypeError, ZeroDivisionError):
             return max_steps or None
         return min(all_epochs, max_steps or all_epochs)
@@ -59,7 +61,7 @@ class RunRecord:
     @property
     def state(self) -> str:
         """ "finished", or "unfinished" with the step that was reached."""
-        if self.summary:
+        if self.summary.get("step", -1) >= self.rows[-1]["step"]:
             return "finished"
         total = f" of {self.planned_steps:,}" if self.planned_steps else ""
         return f"unfinished, step {self.rows[-1]['step']:,}{total}"

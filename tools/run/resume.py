@@ -12,6 +12,7 @@ from models.methods.recipes import recipe_of_run
 from models.storage import checkpoint
 from pipelines.printable import printable
 from tools.command_line import Failure
+from tools.run.extension import check_method, extensions_of
 from tools.run.folder import RunFolder
 from tools.run.options import RunOptions
 from tools.run.state import RunState, check_state
@@ -31,6 +32,8 @@ def started_with(options: RunOptions) -> dict[str, Any] | None:
     try:
         config = json.loads((options.folder / "config.json").read_text())
         name, method = config["recipe_name"], config["method"]
+        if extended := config.get("extended"):
+            config["recipe"]["epochs"] = extended[-1]["to_epoch"]
         recipe_of_run(config)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
@@ -40,9 +43,18 @@ def started_with(options: RunOptions) -> dict[str, Any] | None:
 
 
 def resume(
-    folder: RunFolder, method: Method, optimizer: torch.optim.Optimizer, scaler: Any, state: RunState
+    folder: RunFolder,
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    scaler: Any,
+    state: RunState,
+    steps_per_epoch: int,
+    extend: float | None = None,
 ) -> list[str]:
     """Restore the newest valid checkpoint into method, optimizer, fp16's scaler and `state`.
+
+    Args:
+        extend: the learning rate of the epochs that are added to the run (see `extension.py`).
 
     Returns:
         Lines to show: which checkpoint was taken, which were skipped and why, and whether rows of metrics are missing.
@@ -59,9 +71,17 @@ def resume(
     if found is None and notes:
         raise Failure(f"none of the {len(notes)} checkpoints in {folder.checkpoints} can be read: {notes[0]}; {remedy}")
     if found is None:
+        if extend is not None:
+            raise Failure(f"--extend adds epochs to a run, and {folder.checkpoints} holds no checkpoint of one")
         folder.rewind(0, 0)
         return [f"{printable(str(folder.checkpoints))} holds no checkpoint; starting from the first step"]
-    state.refuse_another_run(found.state)
+    before, epochs = (recipe.get("epochs", 0) for recipe in (found.state["recipe"], state.recipe))
+    more = isinstance(before, int) and epochs > before > 0
+    longer = found.state["recipe"] | ({"epochs": epochs} if more else {})
+    state.refuse_another_run({**found.state, "recipe": longer})
+    extensions = extensions_of(found.state, epochs, extend, folder.path)
+    if more:
+        check_method(method, steps_per_epoch, before, epochs, folder.path)
     try:
         found.apply(method, optimizer)
     except RuntimeError as error:
@@ -70,6 +90,7 @@ def resume(
             f"{found.path} is of another network ({reason}); use the code that started the run, or another --output"
         ) from None
     state.restore(found.state)
+    state.extensions = extensions
     if scaler is not None and state.scaler is not None:
         scaler.load_state_dict(state.scaler)
     return [*notes, f"resumed from {printable(str(found.path))}", *folder.rewind(state.step, state.rows)]

@@ -14,7 +14,8 @@ from typing import Any
 from models.training.config import with_current_names
 from pipelines.printable import printable
 
-_NO_CHANGE = ("options.resume", "options.force")  # differ at every resume and do not affect what is trained
+#: They may differ at every resume and do not affect what is trained.
+_NO_CHANGE = ("options.resume", "options.force", "options.init", "options.init_network", "options.extend")
 _WIDTH = 60  # the number of characters of a value that are shown
 
 
@@ -42,7 +43,8 @@ def resumed(first: Any, now: Mapping[str, Any], step: int) -> tuple[dict[str, An
     changed = {name: value for name, value in _flat(now).items() if before.get(name) != value}
     changes = [f"{name.split('.')[-1]} {_text(before.get(name))} -> {_text(value)}" for name, value in changed.items()]
     line = f"changed since the run's last start: {', '.join(changes)}" if changes else ""
-    return {**first, "resumed": [*entries, entry | {"changed": changed}]}, line
+    kept = {"extended": now["extended"]} if "extended" in now else {}
+    return {**first, **kept, "resumed": [*entries, entry | {"changed": changed}]}, line
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,7 +56,9 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
         else:
             found[section] = value
     return {
-        name: v for name, v in found.items() if name not in _NO_CHANGE and not name.startswith(("sources", "resumed"))
+        name: v
+        for name, v in found.items()
+        if name not in _NO_CHANGE and not name.startswith(("sources", "resumed", "extended"))
     }
 
 

@@ -33,6 +33,7 @@ class RunState:
         shown_step: the step at which the tracker last got pictures.
         recent_losses, in_spike: the memory of the loss-spike alarm.
         skipped_steps: the number of updates that fp16's gradient scaler skipped.
+        extensions: epochs that were added to the run: the epoch from which, and the learning rate (`extension.py`).
         scaler: the state of fp16's gradient scaler.
     """
 
@@ -53,6 +54,7 @@ class RunState:
     recent_losses: list[float] = field(default_factory=list)
     in_spike: bool = False
     skipped_steps: int = 0
+    extensions: list[dict[str, Any]] = field(default_factory=list)
     scaler: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -129,6 +131,10 @@ def _is_scaler(value: Any) -> bool:
     return isinstance(value, dict) and all(_is_number(value.get(name)) for name in _SCALER)
 
 
+def _is_extension(value: Any) -> bool:
+    return isinstance(value, dict) and _is_count(value.get("from_epoch")) and _is_number(value.get("lr"))
+
+
 def _is(kind: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, kind)
 
@@ -158,5 +164,6 @@ _FURTHER: dict[str, Callable[[Any], bool]] = {
     "skipped_steps": _is_count,
     "recent_losses": lambda value: isinstance(value, list) and all(map(_is_number, value)),
     "in_spike": _is(bool),
+    "extensions": lambda value: isinstance(value, list) and all(map(_is_extension, value)),
     "scaler": _or_none(_is_scaler),
 }

@@ -66,7 +66,9 @@ def test_weights_file_by_its_metadata_and_vit(tmp_path: Path) -> None:
     assert from_weights(tmp_path / "w.safetensors", resize="bicubic").view.resize == "bicubic"
     vit = build_backbone("vit_small", width=2, image_size=32)
     save_file(vit.state_dict(), tmp_path / "v.safetensors")
-    assert from_weights(tmp_path / "v.safetensors").image_size == 32
+    assert from_weights(tmp_path / "v.safetensors", heads=6).image_size == 32
+    with pytest.raises(EncoderError, match="nothing says the network's 'heads'; give --heads N"):
+        from_weights(tmp_path / "v.safetensors")
 
 
 def test_what_shapes_do_not_tell_of_a_vit_is_in_its_metadata(tmp_path: Path) -> None:
@@ -93,8 +95,9 @@ def test_what_shapes_do_not_tell_of_a_vit_is_in_its_metadata(tmp_path: Path) -> 
         {"image_size": 0}, {"image_size": "big"}, {"crop_ratio": 2}, {"crop_ratio": "all"},
         {"crop_ratio": float("nan")}, {"mean": [1, 2]}, {"mean": "grey"}, {"std": [0.1, 0.0, 0.1]},
         {"std": [0.1, None, 0.1]}, {"stem": {"a": 1}},
-        {"heads": 0}, {"heads": 1.5}, {"qkv_bias": "yes"}, {"final_norm": 2},
-        {"norm_epsilon": 0}, {"norm_epsilon": "x"}, {"initialisation": "zeros"}, {"resize": "lanczos"},
+        {"heads": -1}, {"heads": 1.5}, {"patch": 0}, {"depth": 10**9}, {"pool": "max"},
+        {"qkv_bias": "yes"}, {"final_norm": 2}, {"norm_epsilon": 0}, {"norm_epsilon": "x"},
+        {"initialisation": "zeros"}, {"resize": "lanczos"},
     ],
 )  # fmt: skip
 def test_a_file_that_claims_nonsense_is_one_line_and_takes_no_memory(tmp_path: Path, claim: dict[str, object]) -> None:

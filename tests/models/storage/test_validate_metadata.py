@@ -91,7 +91,10 @@ def test_keys_of_another_network_are_named(weights, tmp_path):
     assert "it lacks layer4.1.bn1.weight, layer4.1.bn1.bias and 6 more" in told
     assert r"it has layer1.0.se0\n, layer1.0.se1\n and 1 more besides" in told and told.isprintable()
     told = refused(weights)
-    assert "nothing says the network's 'stem' and 'image_size'; give --stem imagenet|small|small_pool and" in told
+    assert (
+        "nothing says the network's 'stem' and 'image_size'; give --stem imagenet|small|small_pool|small_pad2 and"
+        in told
+    )
     assert "--image-size PIXELS (load_encoder: stem=, image_size=)" in told
     wide = build_backbone("resnet18", 2, "imagenet").state_dict()
     assert "conv1.weight is 2x3x7x7 and not 2x3x3x3; its first convolution is that of --stem imagenet" in refused(

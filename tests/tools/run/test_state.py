@@ -51,7 +51,7 @@ def gone_on(run):
     try:
         method, optimizer = made(seed=7, steps=0)
         reached = run_state()
-        told = resume(folder, method, optimizer, None, reached)
+        told = resume(folder, method, optimizer, None, reached, 1)
         method.train_step(optimizer, 0)
         HostCopy().take(method, optimizer, reached.as_dict())
         return told, reached.as_dict()
@@ -219,6 +219,6 @@ def test_another_network_is_one_line(sound, tmp_path):
     method = Toy(width=7)
     _, optimizer = made(steps=0)
     with pytest.raises(Failure, match=r"step-00000005 is of another network \(.*size mismatch") as refusal:
-        resume(folder, method, optimizer, None, run_state())
+        resume(folder, method, optimizer, None, run_state(), 1)
     assert "\n" not in str(refusal.value)
     folder.close()
