@@ -20,12 +20,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.decoding.image_file import MAX_PIXELS
 from pipelines.formats.image_table import PIXEL_BOUND
 from pipelines.formats.registry import FORMATS
 from pipelines.printable import printable
 from pipelines.threads import usable_cores
 from tools.command_line import Failure, OneLineParser
-from tools.conversion.encode import DEFAULT_QUALITY, MAX_PIXELS, RAW_LIMIT
+from tools.conversion.encode import DEFAULT_QUALITY, RAW_LIMIT
 from tools.conversion.shard_parts import Part
 
 

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.decoding.image_file import MAX_PIXELS
 from pipelines.formats.card import names_path, part_path, write_card, write_json, write_names
 from pipelines.formats.digests import DIGEST_SIZE, content_checksum, hexadecimal
 from pipelines.formats.format import Format, Sample, SampleError, Writer, WriterOptions
 from pipelines.formats.registry import WRITERS
 from tools.conversion.byte_locations import ByteRange, Item, Kept
-from tools.conversion.encode import KINDS, MAX_PIXELS, Settings
+from tools.conversion.encode import KINDS, Settings
 from tools.conversion.encoding_pool import encode_all
 from tools.conversion.shard_parts import MOMENTS, PART_FORMAT, Part, job
 from tools.conversion.source import TRAIN, Source

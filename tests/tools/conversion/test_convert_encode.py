@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.decoding import rgb
 from tests.support.images import encoded, smooth
-from tools.conversion import encode, jpeg_check
+from tools.conversion import jpeg_check
 from tools.conversion.encode import (
     JPEG,
     RAW,
@@ -251,7 +252,7 @@ def test_strips_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     files += [encoded(palette, "PNG", transparency=3), encoded(colours, "PNG", transparency=colours.getpixel((0, 0)))]
     files += [encoded(colours.convert("CMYK"), "TIFF"), encoded(palette, "GIF", transparency=2)]
     whole = [encode_bytes(data, PLAIN).data for data in files]
-    monkeypatch.setattr(encode, "STRIP", 130)  # three rows
+    monkeypatch.setattr(rgb, "STRIP", 130)  # three rows
     assert [encode_bytes(data, PLAIN).data for data in files] == whole
 
 
