@@ -20,6 +20,7 @@ from models.storage.state_dicts import backbone_weights, guessed, misfit, unsaid
 from models.storage.validate_metadata import check_metadata
 from models.storage.weights_file import read_weights
 from models.training.config import with_current_names
+from pipelines.decoding.value_range import ValueRange
 
 _ARCHITECTURE = ("backbone", "width", "stem", "image_size")
 
@@ -39,6 +40,8 @@ class Encoder:
         step, samples_seen: of the checkpoint, or None.
         source: the checkpoint or file.
         notes: lines for the user, such as checkpoints that were skipped.
+        value_range: the values of the training images' files that were black and white; None = all that their kind of
+            pixels has, or unknown.
     """
 
     backbone: Backbone
@@ -51,6 +54,7 @@ class Encoder:
     source: Path
     notes: tuple[str, ...] = ()
     samples_seen: int | None = None
+    value_range: ValueRange | None = None
 
     def untrained(self, seed: int = 0) -> Backbone:
         """Return the same network with fresh weights."""
@@ -102,6 +106,7 @@ def from_run(run: Path, which: str = "newest") -> Encoder:
         if found is None:
             why = f": {notes[0]}" if notes else ""
             raise EncoderError(f"{folder} holds no checkpoint that can be read{why}")
+    facts["value_range"] = config["data"].get("value_range")
     facts |= {name: found.state[name] for name in ("step", "samples_seen") if name in found.state}
     return _assemble(found.model, facts, found.path, tuple(notes))
 
@@ -149,7 +154,8 @@ def _assemble(weights: dict[str, Tensor], facts: dict[str, Any], source: Path, n
         raise EncoderError(f"{source} does not hold the backbone {shown} ({why})") from None
     mean, std = (tuple(facts[fact]) if fact in facts else None for fact in ("mean", "std"))
     crop_ratio, step, seen = float(facts.get("crop_ratio", 1.0)), facts.get("step"), facts.get("samples_seen")
-    return Encoder(backbone, architecture, facts["image_size"], crop_ratio, mean, std, step, source, notes, seen)
+    scale = None if facts.get("value_range") is None else ValueRange(*facts["value_range"])
+    return Encoder(backbone, architecture, facts["image_size"], crop_ratio, mean, std, step, source, notes, seen, scale)
 
 
 def _owned(value: Tensor) -> Tensor:

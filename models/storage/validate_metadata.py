@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.networks.backbones import NAMES, STEMS
+from pipelines.decoding.value_range import value_range
 
 _SIDE, _WIDTH, _COUNT = 4096, 4096, 10**15  # far above what is used, far below what exhausts a machine's memory
 _WHOLE = {"width": (1, _WIDTH), "image_size": (1, _SIDE), "step": (0, _COUNT), "samples_seen": (0, _COUNT)}
@@ -29,6 +30,8 @@ def check_metadata(facts: Mapping[str, Any]) -> None:
                 raise ValueError(f"{given}; give a whole number from {low} to {high:,}")
         if name == "crop_ratio" and not _between(value, 1e-3, 1):
             raise ValueError(f"{given}; give a share above 0, at most 1")
+        if name == "value_range" and value is not None:
+            value_range(value)
         if name in ("mean", "std"):
             if not isinstance(value, list | tuple) or len(value) != 3 or not all(_between(v, 0, 1) for v in value):
                 raise ValueError(f"{given}; give three numbers on the scale 0 to 1")

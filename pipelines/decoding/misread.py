@@ -115,7 +115,7 @@ def _load_tiff(image: Image.Image, raw: str, kind: Kind) -> tuple[Image.Image, K
     if photometric == 5 and tags.get(_INK_SET, 1) != 1:
         raise ValueError("has separated inks other than cyan, magenta, yellow and black; save it as RGB")
     if mode == "YCbCr" and compression == "raw" and tuple(tags.get(_SUBSAMPLING, (1, 1))) != (1, 1):
-        raise ValueError("has colours of a lower resolution without compression, which is not read here; save it as RGB")
+        raise ValueError("has colours of a lower resolution, uncompressed, which is not read here; save it as RGB")
     if tags.prefix == b"MM" and compression != "raw" and (mode == "F" or (mode == "I" and signed)):
         if raw not in _RIGHT_ORDER and not raw.endswith("N"):
             raise ValueError("has compressed big-endian values that were decoded before; give the file instead")
@@ -140,7 +140,7 @@ def _load_tiff(image: Image.Image, raw: str, kind: Kind) -> tuple[Image.Image, K
 
 
 def _second_decode(image: Image.Image, base: str, order: str) -> Image.Image:
-    """Decode an image of 16 bits in each channel so that the lower bytes come; for grey with transparency, all bytes."""
+    """Decode the lower bytes of an image of 16 bits in each channel; for grey with transparency, all bytes."""
     file: Any = image.fp  # type: ignore[attr-defined]  # of ImageFile
     at = file.tell()
     file.seek(0)

@@ -1,7 +1,7 @@
 """An image of any kind to 8-bit RGB, the same for everything in this project that reads image files.
 
-- Grey, palette, CMYK, YCbCr, CIELab, HSV and 1-bit images become RGB. Colour profiles are ignored; of several frames the
-  first is taken.
+- Grey, palette, CMYK, YCbCr, CIELab, HSV and 1-bit images become RGB. Colour profiles are ignored; of several frames
+  the first is taken.
 - Transparency is laid over white.
 - Of 16 bits, 0 becomes 0 and 65535 becomes 255. Integers of 32 bits are taken as they are if they are 0 to 255. Any
   others, and floats, are refused unless a range says which values are black and white.
@@ -56,8 +56,9 @@ def to_rgb(image: Image.Image, scale: ValueRange | None = None) -> Image.Image:
     # Where two images are held already, the result replaces one of them.
     rgb = Image.new("RGB", image.size) if kind.lower is None else image
     for box in _strips(image, STRIP if kind.lower is None else STRIP // 4):
-        rgb.paste(_strip_to_rgb(image.crop(box), kind.lower and kind.lower.crop(box), kind, scale).convert(rgb.mode), box)
-    del kind
+        lower = kind.lower and kind.lower.crop(box)
+        rgb.paste(_strip_to_rgb(image.crop(box), lower, kind, scale).convert(rgb.mode), box)
+    del kind  # and with it one of two images
     return rgb if rgb.mode == "RGB" else rgb.convert("RGB")
 
 
@@ -74,8 +75,8 @@ def extremes(image: Image.Image) -> ValueRange:
         found = [_words(image.crop(box), kind.lower.crop(box), kind.packed)[..., :3] for box in _strips(image)]
         return ValueRange(min(int(words.min()) for words in found), max(int(words.max()) for words in found))
     _check_bytes(kind, BYTES)
-    bounds = [pair for box in _strips(image) for pair in image.crop(box).convert("RGB").getextrema()]
-    return ValueRange(min(low for low, _ in bounds), max(high for _, high in bounds))
+    strips = [np.asarray(image.crop(box).convert("RGB")) for box in _strips(image)]
+    return ValueRange(min(int(strip.min()) for strip in strips), max(int(strip.max()) for strip in strips))
 
 
 def orientation(image: Image.Image) -> int:
@@ -96,9 +97,11 @@ def levels(values: NDArray[np.generic], scale: ValueRange) -> NDArray[np.uint8]:
     """Return values on the scale 0 to 255, rounded, with those outside of the range at its ends."""
     if values.dtype == np.uint16:  # a table, since this is fast and takes little memory
         table: NDArray[np.uint8] = levels(np.arange(65536, dtype=np.float64), scale)
-        return table[values]
-    share = (values.astype(np.float64) - scale.low) * (255 / (scale.high - scale.low))
-    return np.rint(share.clip(0, 255)).astype(np.uint8)
+        found: NDArray[np.uint8] = table[values]
+        return found
+    scaled = (values.astype(np.float64) - scale.low) * (255 / (scale.high - scale.low))
+    bytes_: NDArray[np.uint8] = np.rint(scaled.clip(0, 255)).astype(np.uint8)
+    return bytes_
 
 
 def _strips(image: Image.Image, pixels: int | None = None) -> Iterator[tuple[int, int, int, int]]:
@@ -112,7 +115,7 @@ def _check_bytes(kind: Kind, scale: ValueRange | None) -> None:
     if scale is None:
         return
     if kind.bits_lost:
-        raise ValueError("has more bits in each channel than can be read here, so its values cannot be scaled by a range")
+        raise ValueError("has more bits in each channel than can be read here, so no range can scale its values")
     if scale.high > BYTES.high:
         raise ValueError(f"has 8 bits in each channel, and the range of values {scale} is for pictures with more")
 

@@ -60,6 +60,7 @@ class Encoded:
         data: the bytes.
         kind: UNTOUCHED, REENCODED or STORED_RAW.
         sums, squares: per channel, the sum of the pixels 0 to 255 and of their squares; exact integers in float64 [3].
+        extremes: the smallest and largest value of all channels; None where the image was not decoded.
     """
 
     mode: int
@@ -69,6 +70,7 @@ class Encoded:
     kind: int
     sums: NDArray[np.float64]
     squares: NDArray[np.float64]
+    extremes: tuple[int, int] | None = None
 
 
 def _bounded(image: Image.Image, max_size: int | None) -> Image.Image:
@@ -80,15 +82,17 @@ def _bounded(image: Image.Image, max_size: int | None) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
-def _statistics(image: Image.Image) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sums over an RGB image of its values and of their squares; whole numbers, so exact by either way."""
+def _statistics(image: Image.Image) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[int, int]]:
+    """Sums over an RGB image of its values and of their squares, and its extremes; whole numbers, so all are exact."""
+    lowest, highest = zip(*image.getextrema(), strict=True)
+    bounds = min(lowest), max(highest)
     if image.width * image.height > 4096:
         histogram = np.array(image.histogram(), dtype=np.float64).reshape(3, 256)
-        return histogram @ LEVELS, histogram @ (LEVELS * LEVELS)
+        return histogram @ LEVELS, histogram @ (LEVELS * LEVELS), bounds
     # For a small image the histogram is more numbers than the pixels. Too few here for a BLAS to start threads.
     values = np.frombuffer(image.tobytes(), dtype=np.uint8).astype(np.float64).reshape(-1, 3)
     ones = np.ones(len(values))
-    return ones @ values, ones @ (values * values)
+    return ones @ values, ones @ (values * values), bounds
 
 
 def _encoded(image: Image.Image, settings: Settings) -> Encoded:
@@ -96,19 +100,19 @@ def _encoded(image: Image.Image, settings: Settings) -> Encoded:
     width, height = image.size
     if height > MAX_SIDE or width > MAX_SIDE:
         raise ValueError(f"has {width} x {height} pixels; a side may have {MAX_SIDE}, so reduce it with --max-size")
-    sums, squares = _statistics(image)
+    statistics = _statistics(image)
     if settings.quality is None and height * width * 3 <= RAW_LIMIT:
-        return Encoded(RAW, height, width, image.tobytes(), STORED_RAW, sums, squares)
+        return Encoded(RAW, height, width, image.tobytes(), STORED_RAW, *statistics)
     quality = settings.quality or DEFAULT_QUALITY
     buffer = io.BytesIO()
     # 4:4:4 where the quality asks for it, else the usual 4:2:0.
     image.save(buffer, "JPEG", quality=quality, subsampling=0 if quality >= 95 else 2)
-    return Encoded(JPEG, height, width, buffer.getvalue(), REENCODED, sums, squares)
+    return Encoded(JPEG, height, width, buffer.getvalue(), REENCODED, *statistics)
 
 
 def encode_array(array: NDArray[np.uint8], settings: Settings) -> Encoded:
     """Pixels [H, W, 3] -> what is stored."""
-    return _encoded(_bounded(Image.fromarray(array), settings.max_size), settings)
+    return _encoded(_bounded(to_rgb(Image.fromarray(array), settings.scale), settings.max_size), settings)
 
 
 def encode_again(data: bytes, mode: int, height: int, width: int, settings: Settings) -> Encoded:
