@@ -159,8 +159,8 @@ def _parser() -> OneLineParser:
         type=_range,
         metavar="LO,HI",
         help="values in the files that become black and white, such as 0,4095 for 12 bits stored in 16; auto = the "
-        "smallest and largest value of all files; --range=-9,9 for a negative one (default: all values of 8 or 16 bits; 32-bit integers only from 0 to "
-        "255, floats not at all)",
+        "smallest and largest value of all files; --range=-9,9 for a negative one (default: all values of 8 or 16 "
+        "bits; 32-bit integers only from 0 to 255, floats not at all)",
     )
     made.add_argument("--skip-bad", action="store_true", help="leave out files that cannot be converted, and list them")
     return made
