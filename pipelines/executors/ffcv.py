@@ -176,7 +176,7 @@ def _compiled_cut() -> Any:
     """
     import numba
 
-    imdecode, resize = ffcv_kernels.load()
+    imdecode, resize, _ = ffcv_kernels.load()
 
     @numba.njit(nogil=True)
     def cut(  # type: ignore[no-untyped-def]  # Numba infers the types

@@ -18,13 +18,17 @@ from pipelines.decoding.image_file import MAX_PIXELS, open_image
 from pipelines.decoding.rgb import orientation, to_rgb, upright
 from pipelines.decoding.value_range import ValueRange
 from pipelines.formats.image_table import JPEG, MAX_SIDE, RAW
-from tools.conversion.jpeg_check import decodes_cleanly
+from tools.conversion.jpeg_decode import decode
+from tools.conversion.jpeg_reduce import reduce_jpeg
+from tools.conversion.reduce import bounded, reduced_size
+from tools.conversion.turbojpeg import available
 
 UNTOUCHED, REENCODED, STORED_RAW = 0, 1, 2
 KINDS = ("untouched", "re-encoded", "raw")
 
 RAW_LIMIT = 12 * 1024  # bytes
 DEFAULT_QUALITY = 95
+FULL_COLOUR_FROM = 95  # the quality from which on colours are stored at the full resolution (4:4:4 instead of 4:2:0)
 LEVELS = np.arange(256, dtype=np.float64)
 
 
@@ -73,26 +77,17 @@ class Encoded:
     extremes: tuple[int, int] | None = None
 
 
-def _bounded(image: Image.Image, max_size: int | None) -> Image.Image:
-    """Reduces the longer side to `max_size`: Lanczos, after a box reduction where it shrinks more than threefold."""
-    if max_size is None or max(image.size) <= max_size:
-        return image
-    scale = max_size / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-
-
 def _statistics(image: Image.Image) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[int, int]]:
     """Sums over an RGB image of its values and of their squares, and its extremes; whole numbers, so all are exact."""
-    lowest, highest = zip(*image.getextrema(), strict=True)
-    bounds = min(lowest), max(highest)
     if image.width * image.height > 4096:
         histogram = np.array(image.histogram(), dtype=np.float64).reshape(3, 256)
-        return histogram @ LEVELS, histogram @ (LEVELS * LEVELS), bounds
+        used = np.flatnonzero(histogram.any(axis=0))
+        return histogram @ LEVELS, histogram @ (LEVELS * LEVELS), (int(used[0]), int(used[-1]))
+    lowest, highest = zip(*image.getextrema(), strict=True)
     # For a small image the histogram is more numbers than the pixels. Too few here for a BLAS to start threads.
     values = np.frombuffer(image.tobytes(), dtype=np.uint8).astype(np.float64).reshape(-1, 3)
     ones = np.ones(len(values))
-    return ones @ values, ones @ (values * values), bounds
+    return ones @ values, ones @ (values * values), (min(lowest), max(highest))
 
 
 def _encoded(image: Image.Image, settings: Settings) -> Encoded:
@@ -101,18 +96,21 @@ def _encoded(image: Image.Image, settings: Settings) -> Encoded:
     if height > MAX_SIDE or width > MAX_SIDE:
         raise ValueError(f"has {width} x {height} pixels; a side may have {MAX_SIDE}, so reduce it with --max-size")
     statistics = _statistics(image)
-    if settings.quality is None and height * width * 3 <= RAW_LIMIT:
+    if _stored_raw(width, height, settings):
         return Encoded(RAW, height, width, image.tobytes(), STORED_RAW, *statistics)
     quality = settings.quality or DEFAULT_QUALITY
     buffer = io.BytesIO()
-    # 4:4:4 where the quality asks for it, else the usual 4:2:0.
-    image.save(buffer, "JPEG", quality=quality, subsampling=0 if quality >= 95 else 2)
+    image.save(buffer, "JPEG", quality=quality, subsampling=0 if quality >= FULL_COLOUR_FROM else 2)
     return Encoded(JPEG, height, width, buffer.getvalue(), REENCODED, *statistics)
+
+
+def _stored_raw(width: int, height: int, settings: Settings) -> bool:
+    return settings.quality is None and height * width * 3 <= RAW_LIMIT
 
 
 def encode_array(array: NDArray[np.uint8], settings: Settings) -> Encoded:
     """Pixels [H, W, 3] -> what is stored."""
-    return _encoded(_bounded(to_rgb(Image.fromarray(array), settings.scale), settings.max_size), settings)
+    return _encoded(bounded(to_rgb(Image.fromarray(array), settings.scale), settings.max_size), settings)
 
 
 def encode_again(data: bytes, mode: int, height: int, width: int, settings: Settings) -> Encoded:
@@ -133,16 +131,40 @@ def encode_bytes(data: bytes, settings: Settings) -> Encoded:
             image is whole but cannot be taken.
     """
     with open_image(data, settings.max_pixels) as image:
+        plain = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L") and settings.scale is None
+        if plain and available():
+            if (made := _encoded_jpeg(image, data, settings)) is not None:
+                return made
+            plain = False  # training could not read it
         rgb = to_rgb(image, settings.scale)
         turn = orientation(image)
-        plain = (
-            image.format in ("JPEG", "MPO")
-            and image.mode in ("RGB", "L")
-            and max(image.size) <= min(settings.max_size or MAX_SIDE, MAX_SIDE)
-            and turn == 1
-            and settings.scale is None
-        )
     del image  # what was decoded, before more is made of it
-    if plain and decodes_cleanly(data, rgb.height, rgb.width):
+    if plain and turn == 1 and max(rgb.size) <= _longest(settings):
         return Encoded(JPEG, rgb.height, rgb.width, data, UNTOUCHED, *_statistics(rgb))
-    return _encoded(_bounded(upright(rgb, turn), settings.max_size), settings)
+    return _encoded(bounded(upright(rgb, turn), settings.max_size), settings)
+
+
+def _encoded_jpeg(image: Image.Image, data: bytes, settings: Settings) -> Encoded | None:
+    """A grey or RGB JPEG, decoded once by FFCV's library; None if FFCV would not take it."""
+    (width, height), turn = image.size, orientation(image)
+    if settings.max_size is not None and max(width, height) > settings.max_size:
+        size = reduced_size(width, height, settings.max_size)
+        if max(size) <= MAX_SIDE and not _stored_raw(*size, settings):
+            quality = settings.quality or DEFAULT_QUALITY
+            reduced = reduce_jpeg(data, size, turn, quality, quality >= FULL_COLOUR_FROM)
+            if reduced is not None:
+                small = reduced.pixels
+                return Encoded(JPEG, small.height, small.width, reduced.data, REENCODED, *_statistics(small))
+    pixels = decode(data, height, width)
+    if pixels is None:
+        return None
+    rgb = Image.fromarray(pixels)
+    del pixels
+    if turn == 1 and max(width, height) <= _longest(settings):
+        return Encoded(JPEG, height, width, data, UNTOUCHED, *_statistics(rgb))
+    return _encoded(bounded(upright(rgb, turn), settings.max_size), settings)
+
+
+def _longest(settings: Settings) -> int:
+    """Return the longest side that an image may have to be stored as it is."""
+    return min(settings.max_size or MAX_SIDE, MAX_SIDE)
