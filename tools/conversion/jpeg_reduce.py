@@ -48,7 +48,7 @@ def halvings(side: int, target: int) -> int:
 
 
 def reduce_jpeg(data: bytes, size: tuple[int, int], turn: int, quality: int, full_colour: bool) -> Reduced | None:
-    """Reduce a JPEG; None where FFCV would report an error or a warning, or where its colours are of another kind.
+    """Reduce a JPEG; None after an error or a warning, or where its colours are of another kind.
 
     Args:
         size: width and height to reduce it to, before it is turned.
