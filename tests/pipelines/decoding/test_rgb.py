@@ -200,6 +200,9 @@ def test_lab() -> None:
     # CIE 1976: L* of 50 is a luminance of 0.1842, which sRGB writes as 119; a* and b* of 0 are grey.
     grey = Image.new("LAB", (2, 2), (128, 128, 128))
     assert np.abs(pixels(encoded(grey, "TIFF")) - 119).max() <= 2
+    signed = np.array([[[128, 0, 0], [128, 206, 0], [128, 50, 0]]], dtype=np.uint8)  # a* of 0, -50 and 50 in the file
+    [middle, green, red] = pixels(tiff(signed, 8))[0].tolist()
+    assert max(middle) - min(middle) <= 2 and green[1] > green[0] + 50 and red[0] > red[1] + 50
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV", "RGBX", "LAB"])
