@@ -8,6 +8,7 @@ the low frequencies of its blocks are decoded, which halves, quarters or eighths
 from __future__ import annotations
 
 import ctypes
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +56,8 @@ def reduce_jpeg(data: bytes, size: tuple[int, int], turn: int, quality: int, ful
         turn: its EXIF orientation.
         full_colour: whether colours are stored at the full resolution, else at half of it in both directions.
     """
+    if turn != 1 and not full_colour and (size[0] % 2 or size[1] % 2):
+        return None  # turned, its last halved row or column could be the first, which a JPEG cannot say
     found = [ctypes.c_int() for _ in range(4)]
     if functions().tjDecompressHeader3(decompressor(), data, len(data), *map(ctypes.byref, found)) != 0:
         return None
@@ -70,15 +73,15 @@ def reduce_jpeg(data: bytes, size: tuple[int, int], turn: int, quality: int, ful
     targets, steps = [size, small, small], [(1, 1), *[COLOUR_STEP.get(sampling, (1, 1))] * 2]
     reduced = []
     for plane, target, (across, down) in zip(planes, targets, steps, strict=False):
-        rows, columns = plane.shape
-        extent = min(columns, width / 2**times / across), min(rows, height / 2**times / down)
-        image = Image.fromarray(plane)
+        beyond = (1, 1) if plane is planes[0] else (small[0] * step / size[0], small[1] * step / size[1])
+        extent = width / 2**times / across * beyond[0], height / 2**times / down * beyond[1]
+        image = Image.fromarray(_extended(plane, ceil(extent[1]), ceil(extent[0])))
         reduced.append(upright(image.resize(target, FILTER, box=(0, 0, *extent)), turn))
     if sampling == NO_COLOUR:
         reduced += [upright(Image.new("L", small, 128), turn)] * 2
-    arrays = [np.ascontiguousarray(np.asarray(image)) for image in reduced]
-    sampling = FULL_COLOUR if full_colour else QUARTER_COLOUR
-    return Reduced(_encode(arrays, sampling, quality), Image.fromarray(_rgb(arrays, sampling)))
+    sampling, turned = FULL_COLOUR if full_colour else QUARTER_COLOUR, reduced[0].size
+    arrays = [_padded(image, plane, turned, sampling) for plane, image in enumerate(reduced)]
+    return Reduced(_encode(arrays, turned, sampling, quality), Image.fromarray(_rgb(arrays, turned, sampling)))
 
 
 def _planes(data: bytes, width: int, height: int, sampling: int) -> list[NDArray[np.uint8]] | None:
@@ -93,9 +96,24 @@ def _planes(data: bytes, width: int, height: int, sampling: int) -> list[NDArray
     return planes if library.tjDecompressToYUVPlanes(*numbers) == 0 else None
 
 
-def _rgb(planes: list[NDArray[np.uint8]], sampling: int) -> NDArray[np.uint8]:
+def _extended(values: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:
+    """Return a plane with at least these sides, by repeating its last row and column."""
+    more = max(0, rows - values.shape[0]), max(0, columns - values.shape[1])
+    return np.pad(values, ((0, more[0]), (0, more[1])), mode="edge") if any(more) else values
+
+
+def _padded(image: Image.Image, plane: int, size: tuple[int, int], sampling: int) -> NDArray[np.uint8]:
+    """Return a plane with the sides that libjpeg-turbo reads, which are even for brightness above halved colours."""
+    columns, rows = (
+        functions().tjPlaneWidth(plane, size[0], sampling),
+        functions().tjPlaneHeight(plane, size[1], sampling),
+    )
+    return np.ascontiguousarray(_extended(np.asarray(image), rows, columns))
+
+
+def _rgb(planes: list[NDArray[np.uint8]], size: tuple[int, int], sampling: int) -> NDArray[np.uint8]:
     """Return three planes as pixels [H, W, 3], with the colours enlarged as every decoder of the JPEG will do it."""
-    height, width = planes[0].shape
+    width, height = size
     pixels = np.empty((height, width, 3), dtype=np.uint8)
     target = pixels.ctypes.data, width, 0, height, RGB, ACCURATE
     if functions().tjDecodeYUVPlanes(decompressor(), _pointers(planes), None, sampling, *target) != 0:
@@ -103,19 +121,19 @@ def _rgb(planes: list[NDArray[np.uint8]], sampling: int) -> NDArray[np.uint8]:
     return pixels
 
 
-def _encode(planes: list[NDArray[np.uint8]], sampling: int, quality: int) -> bytes:
+def _encode(planes: list[NDArray[np.uint8]], size: tuple[int, int], sampling: int, quality: int) -> bytes:
     """Encode three planes as a JPEG.
 
     Raises:
         ValueError: libjpeg-turbo refuses them.
     """
-    library, (height, width) = functions(), planes[0].shape
+    library, (width, height) = functions(), size
     buffer = np.empty(library.tjBufSize(width, height, sampling), dtype=np.uint8)
-    target, size = ctypes.c_void_p(buffer.ctypes.data), ctypes.c_ulong(len(buffer))
-    numbers = width, None, height, sampling, ctypes.byref(target), ctypes.byref(size), quality, ACCURATE | NO_REALLOC
+    target, length = ctypes.c_void_p(buffer.ctypes.data), ctypes.c_ulong(len(buffer))
+    numbers = width, None, height, sampling, ctypes.byref(target), ctypes.byref(length), quality, ACCURATE | NO_REALLOC
     if library.tjCompressFromYUVPlanes(compressor(), _pointers(planes), *numbers) != 0:
         raise ValueError("cannot be encoded again")
-    return buffer[: size.value].tobytes()
+    return buffer[: length.value].tobytes()
 
 
 def _pointers(planes: list[NDArray[np.uint8]]) -> ctypes.Array[ctypes.c_void_p]:

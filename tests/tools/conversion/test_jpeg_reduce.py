@@ -48,6 +48,20 @@ def test_the_pixels_are_those_of_the_usual_way(height: int, width: int, quality:
     assert stored.layer[0][1:3] == ((1, 1) if quality >= 95 else (2, 2))
 
 
+@pytest.mark.parametrize("max_size", [16, 33, 51, 100, 101])
+def test_odd_sides(max_size: int) -> None:
+    """The library reads planes with even sides: what it reads is the picture, and the same every time."""
+    for height, width in ((121, 170), (171, 120), (123, 123), (160, 119)):
+        data = encoded(picture(height, width), quality=95)
+        settings = Settings(max_size=max_size, quality=90)
+        made = encode_bytes(data, settings)
+        assert all(encode_bytes(data, settings).data == made.data for _ in range(5))
+        usual = bounded(Image.open(io.BytesIO(data)), max_size)
+        expected = decoded(encoded(usual, quality=90, subsampling=2))
+        assert np.abs(decoded(made.data) - expected).mean() < 2.5
+        assert np.abs(np.asarray(usual).reshape(-1, 3).mean(0) - made.sums / (made.width * made.height)).max() < 1.5
+
+
 def test_statistics_are_those_of_what_a_decoder_shows() -> None:
     data = encoded(picture(300, 400), quality=92)
     made = encode_bytes(data, Settings(max_size=128, quality=98))
