@@ -21,6 +21,7 @@ from models.storage.validate_metadata import check_metadata
 from models.storage.weights_file import read_weights
 from models.training.config import with_current_names
 from pipelines.decoding.value_range import ValueRange
+from pipelines.plan.views import View, evaluation
 
 _ARCHITECTURE = ("backbone", "width", "stem", "image_size")
 
@@ -42,6 +43,7 @@ class Encoder:
         notes: lines for the user, such as checkpoints that were skipped.
         value_range: the values of the training images' files that were black and white; None = all that their kind of
             pixels has, or unknown.
+        resize: the filter that resizes evaluation views, one of `RESIZE`.
     """
 
     backbone: Backbone
@@ -54,7 +56,13 @@ class Encoder:
     source: Path
     notes: tuple[str, ...] = ()
     samples_seen: int | None = None
+    resize: str = "area"
     value_range: ValueRange | None = None
+
+    @property
+    def view(self) -> View:
+        """The evaluation view."""
+        return evaluation(self.image_size, self.crop_ratio, self.resize)
 
     def untrained(self, seed: int = 0) -> Backbone:
         """Return the same network with fresh weights."""
@@ -117,16 +125,17 @@ def from_weights(
     image_size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    resize: str | None = None,
 ) -> Encoder:
     """Return the backbone in a file of weights with torchvision's or timm's keys, or with those of a checkpoint.
 
-    Facts that the file does not hold (backbone, width, stem, image_size, mean, std) are taken from the arguments and
-    from the shapes of the weights. `weights_file.py` lists the kinds of files.
+    Facts that the file does not hold (backbone, width, stem, image_size, mean, std, resize) are taken from the
+    arguments and from the shapes of the weights. `weights_file.py` lists the kinds of files.
 
     Raises:
         EncoderError: there is no such file, it cannot be read, or it holds no backbone.
     """
-    arguments = {"stem": stem, "image_size": image_size, "mean": mean, "std": std}
+    arguments = {"stem": stem, "image_size": image_size, "mean": mean, "std": std, "resize": resize}
     given = {name: value for name, value in arguments.items() if value is not None}
     try:
         check_metadata(given)
@@ -157,9 +166,21 @@ def _assemble(weights: dict[str, Tensor], facts: dict[str, Any], source: Path, n
         shown = reprlib.repr(name).strip("'")
         raise EncoderError(f"{source} does not hold the backbone {shown} ({why})") from None
     mean, std = (tuple(facts[fact]) if fact in facts else None for fact in ("mean", "std"))
-    crop_ratio, step, seen = float(facts.get("crop_ratio", 1.0)), facts.get("step"), facts.get("samples_seen")
     scale = None if facts.get("value_range") is None else ValueRange(*facts["value_range"])
-    return Encoder(backbone, architecture, facts["image_size"], crop_ratio, mean, std, step, source, notes, seen, scale)
+    return Encoder(
+        backbone,
+        architecture,
+        facts["image_size"],
+        float(facts.get("crop_ratio", 1.0)),
+        mean,
+        std,
+        facts.get("step"),
+        source,
+        notes,
+        facts.get("samples_seen"),
+        facts.get("resize", "area"),  # files of earlier versions do not name it
+        scale,
+    )
 
 
 def _owned(value: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ def images(side, number=1000):
         (Speeds(120, 110, 100, 60), 64, CPU, "ffcv", "decoding and cropping", "--loader resident"),
         (Speeds(120, 110, 100, 60), 512, CPU, "resident", "decoding and cropping", "--max-size 336"),
         (Speeds(900, 110, 100, 60), 64, CPU, "resident", "the augmentation", "more cores"),
-        (Speeds(900, 110, 100, 60), 64, CUDA, "resident", "the augmentation", "--compile"),
+        (Speeds(900, 110, 100, 60), 64, CUDA, "resident", "the augmentation", "Triton"),
         (Speeds(120, 110, 100, 60), 64, CUDA, "ffcv", "decoding and cropping", "--loader dali"),
     ],
 )

@@ -118,7 +118,6 @@ def endless_batches(method: Method, dataset: Dataset, sizes: Sizes, settings: Se
         dtype=torch.bfloat16,
         threads=settings.threads,
         device=settings.device,
-        compile=settings.device != "cpu",
     )
     with loader:
         epoch = 0

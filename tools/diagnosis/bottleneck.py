@@ -66,7 +66,7 @@ def measure_stages(
     Args:
         recipe: of the method.
         precision: of its passes.
-        loading: further keywords of `make_loader`: loader, threads, compile.
+        loading: further keywords of `make_loader`: loader, threads.
 
     Returns:
         The speeds, and the loader's note, which says what it chose.
@@ -108,7 +108,11 @@ def verdict(speeds: Speeds, dataset: Dataset, views: Iterable[View], device: tor
         return Verdict("the cores", reason, "more cores, or a GPU; --threads N divides what there is")
     if seconds_cut < seconds_colours:
         reason = f"colours take {seconds_colours / (seconds_cut + seconds_colours):.0%} of the loader's time"
-        remedy = "--compile" if device.type == "cuda" else "give the process more cores, and --threads as many"
+        remedy = (
+            "Triton, if it is missing"
+            if device.type == "cuda"
+            else "give the process more cores, and --threads as many"
+        )
         return Verdict("the augmentation", reason, remedy)
     reason = f"decoding and cropping take {seconds_cut / (seconds_cut + seconds_colours):.0%} of the loader's time"
     return Verdict("decoding and cropping", reason, _decode_less(dataset, views, device, loader))
