@@ -272,6 +272,8 @@ class Trainer:
         top1, state = row.get("knn_top1"), self.state
         state.knn_top1, state.knn_step = top1, state.step
         self.log(row)
+        for line in self.alarms.check_features(row):
+            self.display.warn(line)
         if top1 is not None:
             self.display.knn(top1)
             self.display.note(f"step {state.step:,}: kNN {top1:.2f} % ({row['knn_protocol']})")

@@ -37,10 +37,11 @@ from models import build, resolve
 from models.methods.recipes import recipe_for
 from pipelines import open_dataset
 from pipelines.compiled import compile_hot_path
+from pipelines.formats.card import DatasetError
 from pipelines.printable import printable
 from tools.command_line import Failure, OneLineParser, own_and_passed_on
 from tools.diagnosis.bottleneck import Speeds, Verdict, measure_stages, verdict
-from tools.diagnosis.installation import Check, checks, file_cache
+from tools.diagnosis.installation import Check, channels, checks, file_cache
 from tools.run.accelerator import use_threads
 from tools.run.options import parse
 
@@ -55,7 +56,9 @@ def diagnose(arguments: Sequence[str] | None) -> int:
     """Check the installation and, with --data, the data set and the speed of each stage; return the exit code."""
     own, passed_on = own_and_passed_on(arguments)
     options, console = parse_own(own), Console()
-    found = [*checks(), *([file_cache(options.data)] if options.data and options.data.exists() else [])]
+    found = list(checks())
+    if options.data and options.data.exists():
+        found += [file_cache(options.data), *channels_of(options.data)]
     show(found, console)
     if not 0 < options.seconds < float("inf"):
         raise Failure(f"--seconds is {options.seconds:g}; give more than 0")
@@ -69,6 +72,14 @@ def diagnose(arguments: Sequence[str] | None) -> int:
         speeds, limit, note = examine(options.data, passed_on, options.seconds)
         report(speeds, limit, note, console)
     return int(any(check.state == "missing" for check in found))
+
+
+def channels_of(path: Path) -> list[Check]:
+    """Check the channels of a data set; one that cannot be opened is reported later."""
+    try:
+        return [channels(open_dataset(path, check="none"))]
+    except DatasetError:
+        return []
 
 
 def parse_own(arguments: Sequence[str]) -> argparse.Namespace:

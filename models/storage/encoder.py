@@ -23,6 +23,7 @@ from models.storage.state_dicts import guessed, leaves_open, misfit, table_side,
 from models.storage.validate_metadata import check_metadata
 from models.storage.weights_file import read_weights
 from models.training.config import with_current_names
+from pipelines.decoding.value_range import ValueRange
 from pipelines.plan.views import View, evaluation
 
 _ARCHITECTURE = ("backbone", "width", "stem", "image_size")
@@ -43,6 +44,8 @@ class Encoder:
         step, samples_seen: of the checkpoint, or None.
         source: the checkpoint or file.
         notes: lines for the user: checkpoints that were skipped; of a file, what was taken, left and assumed.
+        value_range: the values of the training images' files that were black and white; None = all that their kind of
+            pixels has, or unknown.
         resize: the filter that resizes evaluation views, one of `RESIZE`.
     """
 
@@ -57,6 +60,7 @@ class Encoder:
     notes: tuple[str, ...] = ()
     samples_seen: int | None = None
     resize: str = "area"
+    value_range: ValueRange | None = None
 
     @property
     def view(self) -> View:
@@ -113,6 +117,7 @@ def from_run(run: Path, which: str = "newest") -> Encoder:
         if found is None:
             why = f": {notes[0]}" if notes else ""
             raise EncoderError(f"{folder} holds no checkpoint that can be read{why}")
+    facts["value_range"] = config["data"].get("value_range")
     facts |= {name: found.state[name] for name in ("step", "samples_seen") if name in found.state}
     return _assemble(network_at(found.model, "student.backbone.", "backbone."), facts, found.path, tuple(notes))
 
@@ -185,6 +190,7 @@ def _assemble(found: FoundNetwork, facts: dict[str, Any], source: Path, notes: t
         shown = reprlib.repr(name).strip("'")
         raise EncoderError(f"{source} does not hold the backbone {shown} ({why})") from None
     mean, std = (tuple(facts[fact]) if fact in facts else None for fact in ("mean", "std"))
+    scale = None if facts.get("value_range") is None else ValueRange(*facts["value_range"])
     return Encoder(
         backbone,
         architecture,
@@ -197,6 +203,7 @@ def _assemble(found: FoundNetwork, facts: dict[str, Any], source: Path, notes: t
         notes,
         facts.get("samples_seen"),
         facts.get("resize", "area"),  # files of earlier versions do not name it
+        scale,
     )
 
 

@@ -2,7 +2,7 @@
 
     from models import load_encoder
     encoder = load_encoder("clim.safetensors")
-    features = encoder(encoder.preprocess(image))     # a Pillow image -> [1, D]
+    features = encoder(encoder.preprocess("photo.jpg"))     # a path or a Pillow image -> [1, D]
 
 It needs the checkout on Python's path; models/README.md shows how to use exported weights without it.
 
@@ -19,10 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 
 from models.storage.encoder import Encoder, EncoderError, from_run, from_weights
+from pipelines.decoding.image_file import open_image
+from pipelines.decoding.rgb import orientation, to_rgb, upright
+from pipelines.decoding.value_range import ValueRange, value_range
 from pipelines.executors.resize_crops import padded, resize_crops
 from pipelines.plan.crops import boxes
 from pipelines.plan.views import View
@@ -56,19 +59,27 @@ class FrozenEncoder(nn.Module):
         pooled: Tensor = self.backbone(images_BCHW).pooled
         return pooled
 
-    def preprocess(self, *images: Image.Image) -> Tensor:
+    def preprocess(
+        self, *images: Image.Image | str | os.PathLike[str], value_range: tuple[float, float] | None = None
+    ) -> Tensor:
         """Return views [B, 3, S, S] as in evaluation: centred square, resized, normalised; on the encoder's device.
 
-        Images may have any size and 8-bit mode; an EXIF orientation is applied, and transparency is laid over white.
+        Files become RGB exactly as in conversion (`pipelines/decoding/rgb.py`), and so do Pillow images that were not
+        converted before; an EXIF orientation is applied, and transparency is laid over white.
+
+        Args:
+            images: paths, or Pillow images of any size and mode.
+            value_range: the values of the files that are black and white; None = those of the training images.
 
         Raises:
-            EncoderError: mean and std are unknown.
+            EncoderError: mean and std are unknown, or an image cannot be read rightly.
         """
         if self.mean is None or self.std is None:
             raise EncoderError(
                 f"{self.encoder.source} does not say how its images are normalised; give load_encoder mean and std"
             )
-        views = torch.cat([_view(image, self.encoder.view) for image in images])
+        scale = _range(value_range) or self.encoder.value_range
+        views = torch.cat([_view(_rgb(image, scale), self.encoder.view) for image in images])
         device = next(self.backbone.parameters()).device
         mean_3, std_3 = torch.tensor(self.mean, device=device), torch.tensor(self.std, device=device)
         return (views.to(device).float() / 255 - mean_3.view(3, 1, 1)) / std_3.view(3, 1, 1)
@@ -128,13 +139,29 @@ def load_encoder(
     return FrozenEncoder(from_run(path, checkpoint))
 
 
-def _view(image: Image.Image, view: View) -> Tensor:
+def _range(given: tuple[float, float] | None) -> ValueRange | None:
+    try:
+        return None if given is None else value_range(given)
+    except ValueError as error:
+        raise EncoderError(f"value_range: {error}") from None
+
+
+def _rgb(image: Image.Image | str | os.PathLike[str], scale: ValueRange | None) -> Image.Image:
+    """Return an image in mode RGB, upright."""
+    name = f"an image of mode {image.mode}" if isinstance(image, Image.Image) else os.fspath(image)
+    try:
+        opened = image if isinstance(image, Image.Image) else open_image(Path(image).read_bytes())
+        rgb = to_rgb(opened, scale)
+        return upright(rgb, orientation(opened))
+    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damaged files, and what we refuse
+        raise EncoderError(
+            f"{name} {error}" if type(error) is ValueError else f"{name} cannot be read: {error}"
+        ) from None
+
+
+def _view(rgb: Image.Image, view: View) -> Tensor:
     """Return one view, uint8 [1, 3, S, S], by the boxes and the resize of the loaders."""
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        solid = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", solid.size, "white"), solid)
-    pixels_HWC = torch.from_numpy(np.array(image.convert("RGB")))
+    pixels_HWC = torch.from_numpy(np.array(rgb))
     height, width = pixels_HWC.shape[:2]
     key_1 = np.zeros(1, dtype=np.uint64)  # no random number is drawn for this view
     box_14 = boxes(view, key_1, np.array([height]), np.array([width]))

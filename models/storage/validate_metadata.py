@@ -8,6 +8,7 @@ from typing import Any
 
 from models.networks.backbones import NAMES, STEMS
 from models.networks.vit import INITIALISATIONS, POOLS
+from pipelines.decoding.value_range import value_range
 from pipelines.plan.views import RESIZE
 
 # Far above what is used, far below what exhausts a machine's memory.
@@ -44,6 +45,8 @@ def check_metadata(facts: Mapping[str, Any]) -> None:
             raise ValueError(f"{given}; give a number above 0, at most 0.1")
         if name == "crop_ratio" and not _between(value, 1e-3, 1):
             raise ValueError(f"{given}; give a share above 0, at most 1")
+        if name == "value_range" and value is not None:
+            value_range(value)
         if name in ("mean", "std"):
             if not isinstance(value, list | tuple) or len(value) != 3 or not all(_between(v, 0, 1) for v in value):
                 raise ValueError(f"{given}; give three numbers on the scale 0 to 1")

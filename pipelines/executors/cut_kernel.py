@@ -29,7 +29,7 @@ def compiled_cut() -> Any:
     Raises:
         ModuleNotFoundError: FFCV is not installed.
     """
-    imdecode, area_resize = ffcv_kernels.load()
+    imdecode, area_resize, _ = ffcv_kernels.load()
 
     import numba  # here, because importing it takes a second
     import numpy as np

@@ -21,10 +21,12 @@ class Kernels(NamedTuple):
         imdecode: decodes JPEG bytes into rows of RGB pixels; returns 0, or -1 if libjpeg-turbo reported an error or a
             warning.
         resize: crops and resizes rows of RGB pixels with OpenCV's area interpolation.
+        library: FFCV's library, in which the functions of libjpeg-turbo can be found as well.
     """
 
     imdecode: Any
     resize: Any
+    library: Any
 
 
 @cache
@@ -50,4 +52,4 @@ def load() -> Kernels:
     # unused, source, height, width, first row, last row, first column, last column, target, height, width
     resize.argtypes = [ctypes.c_int64] * 11
     resize.restype = None
-    return Kernels(imdecode, resize)
+    return Kernels(imdecode, resize, library)

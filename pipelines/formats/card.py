@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from pipelines.decoding.value_range import ValueRange, value_range
 from pipelines.formats.digests import hexadecimal
 from pipelines.formats.regular_file import content, regular
 
@@ -142,6 +143,7 @@ def check_card(card: dict[str, Any]) -> None:
             raise ValueError(f"{key} is no list of three numbers")
         if not all(0 <= value <= 1 for value in values):
             raise ValueError(f"{key} is outside 0 to 1")
+    card_range(card)
     for key in ("checksum", "sample_checksum"):
         if not re.fullmatch("[0-9a-f]{32}", str(card.get(key, "0" * 32) if key == "sample_checksum" else card[key])):
             raise ValueError(f"{key} is no checksum")
@@ -153,6 +155,17 @@ def check_card(card: dict[str, Any]) -> None:
         lengths = value if isinstance(value, list) else [] if isinstance(value, str) else [value]
         if not all(type(length) is int and 0 <= length < 1 << 62 for length in lengths):
             raise ValueError(f"file's {key} is no length")
+
+
+def card_range(card: dict[str, Any]) -> ValueRange | None:
+    """Return the values of the original files that became black and white; None = all that their kind of pixels has.
+
+    Raises:
+        ValueError: it is no range.
+    """
+    settings = card.get("settings")
+    found = settings.get("range") if isinstance(settings, dict) else None
+    return None if found is None else value_range(found)
 
 
 def write_names(path: str | os.PathLike[str], names: list[str]) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.formats.card import read_names
+from pipelines.decoding.value_range import ValueRange
+from pipelines.formats.card import card_range, read_names
 from pipelines.formats.image_table import ImageTable
 
 
@@ -24,7 +25,8 @@ class Dataset:
         classes: names in the order of the labels, escaped for display (`printable`); empty if unlabelled.
         heights, widths: [N] int32, pixels.
         labels: [N] int64, -1 = unlabelled.
-        mean, std: of red, green and blue, on the scale 0 to 1; every image has the same weight whatever its size.
+        mean, std: of red, green and blue, on the scale 0 to 1; every image has the same weight whatever its size. No
+            deviation is below `channels.FLOOR`; the card has those that were measured.
         checksum: hexadecimal, of the images' encoded bytes and labels in order; the same for every format.
         name: the source that it was converted from, escaped for display.
         table: where the images lie in the files.
@@ -44,6 +46,11 @@ class Dataset:
     name: str
     table: ImageTable
     card: dict[str, Any]
+
+    @property
+    def value_range(self) -> ValueRange | None:
+        """The values of the original files that are black and white here; None = all that their kind of pixels has."""
+        return card_range(self.card)
 
 
 def image_names(dataset: Dataset) -> list[str]:

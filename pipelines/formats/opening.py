@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.formats.card import DatasetError, card_path, check_card, copy_advice, part_path, read_card
+from pipelines.formats.channels import floored
 from pipelines.formats.dataset import Dataset
 from pipelines.formats.digests import SAMPLED, content_checksum, image_digest, sample_checksum, sampled_numbers
 from pipelines.formats.encoded import EncodedImages
@@ -108,7 +109,7 @@ def _dataset(path: Path, form: Format, card: dict[str, Any]) -> Dataset:
         widths=table.width,
         labels=table.label,
         mean=_triple(card["mean"]),
-        std=_triple(card["std"]),
+        std=floored(card["std"]),
         checksum=card["checksum"],
         name=printable(card["source"]),
         table=table,

@@ -3,20 +3,20 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 
 pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 import train
 from tests.support import runs
-from tests.support.datasets import photos
+from tests.support.datasets import converted, photos
+from tests.support.images import encoded, smooth, write
 from tests.support.runs import LAST
 
 
 def flat(folder):
     """Unlabelled images."""
-    from tests.support.datasets import converted
-    from tests.support.images import encoded, smooth, write
 
     for number in range(20):
         write(folder / "flat" / f"{number}.jpg", encoded(smooth(40, 40, number), quality=90))
@@ -86,6 +86,17 @@ def test_data_that_cannot_be_used(data, tmp_path, monkeypatch, capfd):
     fails(runs.options(data, run, data=unlabelled), "have different classes; give --val-data of the same ones")
     fails(runs.options(data, run, data=unlabelled, val_data=unlabelled), "kNN needs labels in both")
     assert not run.exists()
+
+
+def test_images_without_any_content_train_and_the_collapse_is_said(tmp_path, monkeypatch, capfd):
+    """Images of one colour: no deviation to divide by, and one vector of features."""
+    for number in range(48):
+        write(tmp_path / "plain" / f"{number:02d}.png", encoded(np.full((24, 24, 3), 40, np.uint8), "PNG"))
+    plain = converted(tmp_path / "plain", tmp_path / "plain.beton")
+    assert "the images hardly vary (mean 40.0, deviation 0 of 255)" in capfd.readouterr().err
+    assert runs.in_process(train, monkeypatch, *runs.arguments(plain.path, output=tmp_path / "run", max_steps=1)) == 0
+    assert "WARNING: before training, the features of all images are nearly the same" in capfd.readouterr().out
+    assert all(row["feature_rank"] < 1.1 for row in runs.rows(tmp_path / "run", "feature_rank"))
 
 
 def test_unlabelled_data_train_without_the_monitor(tmp_path, monkeypatch, capfd):

@@ -61,6 +61,7 @@ def write_run(folder: Path, data: Dataset, step: int = 12, **architecture: Any) 
         "data": {
             "path": str(data.path), "number": data.number, "classes": list(data.classes), "checksum": data.checksum,
             "mean": list(data.mean), "std": list(data.std),
+            "value_range": list(data.value_range) if data.value_range else None,
         },
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))

@@ -144,3 +144,21 @@ def test_every_image_is_compared(tmp_path, capsys, monkeypatch):
     assert doctor.main(["--data", str(dataset.path), "--verify"]) == 2
     assert "are damaged (content checksum" in capsys.readouterr().err
     assert doctor.main(["--verify"]) == 2
+
+
+def test_a_channel_that_does_not_vary_is_named(tmp_path, capsys, monkeypatch):
+    from tests.support.datasets import converted
+    from tests.support.images import encoded, write
+
+    monkeypatch.setattr(doctor, "examine", lambda *words: (None, None, None))
+    monkeypatch.setattr(doctor, "report", lambda *words: None)
+    pixels = np.zeros((30, 30, 3), np.uint8)
+    pixels[..., 1] = np.arange(30)
+    write(tmp_path / "gfp" / "x" / "0.png", encoded(pixels, "PNG"))
+    dataset = converted(tmp_path / "gfp", tmp_path / "gfp.beton")
+    check = installation.channels(dataset)
+    assert check.state == "slow" and check.remedy
+    assert "the red channel hardly varies" in check.found and "the blue channel" in check.found
+    assert "green" not in check.found
+    assert doctor.main(["--data", str(dataset.path)]) != 2
+    assert "the red channel" in " ".join(capsys.readouterr().out.split())

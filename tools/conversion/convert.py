@@ -6,15 +6,19 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from pipelines.formats.registry import FORMATS
 from pipelines.printable import printable
 from tools.conversion.convert_source import Written, check_targets, convert_source, target
 from tools.conversion.encode import Settings
+from tools.conversion.options import AUTO
+from tools.conversion.pixel_values import range_of_all
 from tools.conversion.recognise import check_exists, find_source
 from tools.conversion.shard_merge import merge_parts
 from tools.conversion.source import TRAIN, Source
+from tools.conversion.tree import SourceError
 from tools.conversion.write_split import Options, Progress
 from tools.staging import Staging
 
@@ -41,14 +45,28 @@ def convert(
     out, form, part = arguments.out, FORMATS[arguments.format], arguments.shard
     check_targets(out, [TRAIN], arguments.force, form, part)
     check_exists(arguments.source)
-    settings = Settings(arguments.max_size, arguments.quality, arguments.max_pixels)
+    scale = None if arguments.range == AUTO else arguments.range
+    settings = Settings(arguments.max_size, arguments.quality, arguments.max_pixels, scale)
     options = Options(form, settings, arguments.workers, arguments.skip_bad, arguments.shard_size << 20, part)
     with _staging(target(out, TRAIN, part)) as staging:
         source = find_source(arguments.source, staging.folder, arguments.follow_links)
         check_targets(out, list(source.splits), arguments.force, form, part)
+        if arguments.range and source.card is not None:
+            raise SourceError(
+                f"--range is for values as files have them, and {printable(arguments.source)} holds 8 bits; "
+                "convert the files that it was made of"
+            )
+        if arguments.range == AUTO:
+            options = _with_range_of_all(source, options)
         counts = [len(items) for items in source.splits.values()]
         with progress(sum(counts) if part is None else sum(len(part.range(images)) for images in counts)) as advance:
             return source, convert_source(source, out, staging, options, advance)
+
+
+def _with_range_of_all(source: Source, options: Options) -> Options:
+    scale = range_of_all([item for items in source.splits.values() for item in items], options.workers)
+    source.notes.append(f"--range auto took the values {scale.low:g} to {scale.high:g}")
+    return replace(options, settings=replace(options.settings, scale=scale))
 
 
 def merge(arguments: argparse.Namespace) -> list[Written]:

@@ -34,11 +34,13 @@ class Chunk(NamedTuple):
         digests: 16 bytes for each image that can be.
         moments: [good images, 6] mean and mean square of red, green and blue, 0 to 1; 0 of images that were taken over
             without decoding them.
+        extremes: uint8 [decoded images, 2] the smallest and largest value of each image that was decoded.
     """
 
     images: list[Stored | str]
     digests: bytes
     moments: NDArray[np.float64]
+    extremes: NDArray[np.uint8]
 
 
 def _encode(item: Item, settings: Settings) -> Encoded:
@@ -63,7 +65,7 @@ def encode_chunk(task: tuple[list[Item], Settings]) -> Chunk:
     """Encodes some images; a bad one is a reason among the results, never an exception."""
     items, settings = task
     images: list[Stored | str] = []
-    digests, moments = [], []
+    digests, moments, extremes = [], [], []
     for item in items:
         try:
             made = _encode(item, settings)
@@ -74,7 +76,10 @@ def encode_chunk(task: tuple[list[Item], Settings]) -> Chunk:
         digests.append(hashlib.blake2b(made.data, digest_size=16).digest())
         count = made.height * made.width
         moments.append(np.concatenate((made.sums / (255 * count), made.squares / (255 * 255 * count))))
-    return Chunk(images, b"".join(digests), np.array(moments).reshape(-1, 6))
+        if made.extremes is not None:
+            extremes.append(made.extremes)
+    extremes_N2 = np.array(extremes, dtype=np.uint8).reshape(-1, 2)
+    return Chunk(images, b"".join(digests), np.array(moments).reshape(-1, 6), extremes_N2)
 
 
 def encode_all(items: list[Item], settings: Settings, workers: int) -> Iterator[Chunk]:

@@ -58,4 +58,5 @@ def converted(path: Path) -> Source | None:
             f"the card {printable(str(card_path(path)))} lacks what conversion writes; convert its own source"
         )
     layout = str(card.get("layout", dataset.format))
-    return Source(card["source"], layout, tuple(card["classes"]), {TRAIN: items}, card=card)
+    classes = tuple(card["classes"])
+    return Source(card["source"], layout, classes, {TRAIN: items}, scale=dataset.value_range, card=card)

@@ -13,9 +13,9 @@ import os
 import re
 from collections import defaultdict
 
+from pipelines.decoding.image_file import SUFFIXES
 from pipelines.printable import printable
 from tools.conversion.byte_locations import ByteRange, Item
-from tools.conversion.encode import SUFFIXES
 from tools.conversion.source import TRAIN, Source, byte_order
 from tools.conversion.tree import SourceError, SourceTree, read_member
 

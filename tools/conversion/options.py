@@ -20,13 +20,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.decoding.image_file import MAX_PIXELS
+from pipelines.decoding.value_range import ValueRange, value_range
 from pipelines.formats.image_table import PIXEL_BOUND
 from pipelines.formats.registry import FORMATS
 from pipelines.printable import printable
 from pipelines.threads import usable_cores
 from tools.command_line import Failure, OneLineParser
-from tools.conversion.encode import DEFAULT_QUALITY, MAX_PIXELS, RAW_LIMIT
+from tools.conversion.encode import DEFAULT_QUALITY, RAW_LIMIT
 from tools.conversion.shard_parts import Part
+
+AUTO = "auto"
 
 
 def _integer(low: int, high: int) -> Any:
@@ -49,6 +53,17 @@ def _part(text: str) -> Part:
             f"there is no part {number} of {of}; parts are counted from 1/{of} to {of}/{of}"
         )
     return Part(int(number), int(of))
+
+
+def _range(text: str) -> ValueRange | str:
+    if text == AUTO:
+        return AUTO
+    try:
+        return value_range([float(word) for word in text.split(",")])
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no range of values; give the smaller one first, such as 0,4095, or {AUTO}"
+        ) from None
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -139,6 +154,14 @@ def _parser() -> OneLineParser:
         "WebP, a quarter for JPEG 2000, whose decoders hold more (default: %(default)s, which takes up to 1.2 GB in "
         "each process)",
     )
+    made.add_argument(
+        "--range",
+        type=_range,
+        metavar="LO,HI",
+        help="values in the files that become black and white, such as 0,4095 for 12 bits stored in 16; auto = the "
+        "smallest and largest value of all files; --range=-9,9 for a negative one (default: all values of 8 or 16 "
+        "bits; 32-bit integers only from 0 to 255, floats not at all)",
+    )
     made.add_argument("--skip-bad", action="store_true", help="leave out files that cannot be converted, and list them")
     return made
 
@@ -150,6 +173,8 @@ def _check_usage(arguments: argparse.Namespace) -> None:
         return
     if arguments.source is None or arguments.out is None:
         raise Failure("give SOURCE and OUT, or --merge OUT")
+    if arguments.shard and arguments.range == AUTO:
+        raise Failure("--range auto needs all images, and --shard has a part of them; give --range LO,HI")
     form, out = FORMATS[arguments.format], arguments.out
     for other in FORMATS.values():
         if other is not form and other.suffix and out.suffix == other.suffix:

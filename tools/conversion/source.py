@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.decoding.value_range import ValueRange
 from tools.conversion.byte_locations import Item
 
 TRAIN = ""  # the training split goes to OUT itself; another split's key is the suffix of its file
@@ -22,6 +23,8 @@ class Source:
         bad: (name, reason) of files that cannot be converted, known without decoding.
         ignored: files that are no images and need not be.
         notes: lines for the user.
+        scale: the values of the original files that are black and white in it, if it is a converted data set that was
+            made with a range; else None.
         card: of the converted data set that this is, whose images are taken over as they are; else None.
     """
 
@@ -32,6 +35,7 @@ class Source:
     bad: list[tuple[str, str]] = field(default_factory=list)
     ignored: int = 0
     notes: list[str] = field(default_factory=list)
+    scale: ValueRange | None = None
     card: dict[str, Any] | None = None
 
 

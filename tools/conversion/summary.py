@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipelines.formats.card import card_path, skipped_path
+from pipelines.formats.channels import uniform_channels
 from pipelines.printable import printable
 from tools.conversion.convert_source import Written
 from tools.conversion.source import Source
@@ -81,6 +82,8 @@ def list_written(written: list[Written]) -> None:
             mean, std = (" ".join(f"{value:.4f}" for value in card[key]) for key in ("mean", "std"))
             line += f", mean {mean}, std {std}; card {card_path(split.path).name}"
         print(line)
+        for note in uniform_channels(card["mean"], card["std"]) if "mean" in card else ():
+            print(f"note: {printable(split.path.name)}: {note}", file=sys.stderr)
     skipped = [(name, reason) for split in written for name, reason in split.card["settings"]["skipped"]]
     if skipped:
         print(f"left out {len(skipped)} files that cannot be converted:", file=sys.stderr)

@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.decoding.image_file import MAX_PIXELS
 from pipelines.formats.card import names_path, part_path, write_card, write_json, write_names
 from pipelines.formats.digests import DIGEST_SIZE, content_checksum, hexadecimal
 from pipelines.formats.format import Format, Sample, SampleError, Writer, WriterOptions
 from pipelines.formats.registry import WRITERS
+from pipelines.printable import printable
 from tools.conversion.byte_locations import ByteRange, Item, Kept
-from tools.conversion.encode import KINDS, MAX_PIXELS, Settings
+from tools.conversion.encode import KINDS, Settings
 from tools.conversion.encoding_pool import encode_all
+from tools.conversion.pixel_values import value_notes
 from tools.conversion.shard_parts import MOMENTS, PART_FORMAT, Part, job
 from tools.conversion.source import TRAIN, Source
 from tools.conversion.split_statistics import describe
@@ -57,6 +60,7 @@ class _Content:
         heights, widths, labels: [N].
         digests: 16 bytes an image, joined.
         moments: [N, 6], as in `encoding_pool.Chunk`.
+        extremes: uint8 [M, 2] of the M images that were decoded, as there.
         stored: number of images of each of `encode.KINDS`.
     """
 
@@ -66,6 +70,7 @@ class _Content:
     labels: NDArray[np.int64]
     digests: bytes
     moments: NDArray[np.float64]
+    extremes: NDArray[np.uint8]
     stored: dict[str, int]
 
 
@@ -107,6 +112,7 @@ def convert_split(
     settings = {
         "max_size": options.settings.max_size,
         "quality": options.settings.quality,
+        "range": _range(source, options),
         "stored": content.stored,
         "ignored": source.ignored,
         "skipped": [[name, reason] for name, reason in bad[reported_before:]],
@@ -118,7 +124,15 @@ def convert_split(
     write_names(path, content.names)
     card = _card(source, content, settings) | {"file": options.format.file_facts(path)}
     write_card(path, card)
+    if source.card is None:
+        source.notes += value_notes(printable(path.name), card, content.extremes, options.settings.scale)
     return card
+
+
+def _range(source: Source, options: Options) -> list[float] | None:
+    """Return the values of the original files that became black and white, for the card; None = all of them."""
+    scale = options.settings.scale or source.scale
+    return None if scale is None else list(scale)
 
 
 def _fill(
@@ -129,6 +143,7 @@ def _fill(
     facts = np.zeros((len(items), 3), dtype=np.int64)
     digests: list[bytes] = []
     moments: list[NDArray[np.float64]] = [np.zeros((0, 6))]
+    extremes: list[NDArray[np.uint8]] = [np.zeros((0, 2), dtype=np.uint8)]
     kinds = [0] * len(KINDS)
     position = 0
     for chunk in encode_all(items, options.settings, options.workers):
@@ -153,6 +168,7 @@ def _fill(
                 kept.append(good)
             good += 1
         moments.append(chunk.moments[kept])
+        extremes.append(chunk.extremes)
         progress(len(chunk.images))
     heights, widths, labels = facts[: len(names)].T
     stored = {name: kinds[kind] for kind, name in enumerate(KINDS)}
@@ -163,6 +179,7 @@ def _fill(
         labels.copy(),
         b"".join(digests),
         np.concatenate(moments),
+        np.concatenate(extremes),
         stored,
     )
 

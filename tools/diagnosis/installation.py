@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from pipelines import Dataset
+from pipelines.formats.channels import uniform_channels
 from pipelines.threads import usable_cores
 from tools.diagnosis.checkout import PACKAGES, ROOT, foreign_packages
 
@@ -156,6 +158,15 @@ def file_cache(path: Path) -> Check:
     remedy = "convert with a smaller --max-size or --quality, or keep the file on a fast local disk"
     found = f"{size:.1f} GiB of data, {free:.1f} GiB free: every epoch reads the disk"
     return Check("file cache", found, "slow", remedy)
+
+
+def channels(dataset: Dataset) -> Check:
+    """Check whether each channel of a data set varies, as a network learns nothing from one that does not."""
+    mean, std = dataset.card["mean"], dataset.card["std"]
+    if not (lines := uniform_channels(mean, std)):
+        return Check("channels", "red, green and blue vary")
+    remedy = "check the files; for pictures of one channel, save it as grey"
+    return Check("channels", "; ".join(lines), "slow", remedy)
 
 
 def _usable(name: str, use: Callable[[], str], remedy: str, absent: str = "missing") -> Check:

@@ -21,6 +21,7 @@ from models.evaluation.protocol import Protocol
 from models.evaluation.task import LabelledImages, Task
 from models.storage.encoder import Encoder
 from models.training.precision import DTYPES
+from pipelines.decoding.value_range import in_words
 from pipelines.printable import printable
 from tools.command_line import Failure
 from tools.evaluation.data import data_facts, open_images
@@ -179,6 +180,12 @@ def notes(options: EvaluationOptions, encoders: Mapping[str, Encoder], images: L
             lines.append("no kept checkpoint has a kNN measured at its step, so there is no best one beside the newest")
         elif best.step == newest.step:
             lines.append(f"the newest checkpoint, of step {newest.step}, is also the best by the kNN monitor")
+    for option, dataset in (("--data", images.bank), ("--val-data", images.queries)):
+        if options.run and dataset.value_range != newest.value_range:
+            lines.append(
+                f"the encoder was trained on images with {in_words(newest.value_range)} from black to white, and "
+                f"{option} {dataset.path} has {in_words(dataset.value_range)}: the same pixels differ"
+            )
     if images.same:
         left_out = options.protocol.leaves_query_out
         what = "each query is left out of its own bank" if left_out else "this is no held-out accuracy"

@@ -47,6 +47,7 @@ def file_metadata(
         "resize": encoder.resize,
         "mean": encoder.mean,
         "std": encoder.std,
+        "value_range": encoder.value_range,
         "step": encoder.step,
         "samples_seen": encoder.samples_seen,
         "data": {"name": data, **{name: config["data"].get(name) for name in ("number", "checksum")}},

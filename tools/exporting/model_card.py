@@ -121,11 +121,10 @@ class Card:
         yield from self._preprocessing()
         yield "### With Likeness, preprocessing included\n"
         yield _python(
-            "from PIL import Image",
             "from models import load_encoder",
             "",
             f"encoder = load_encoder({self.weights!r})",
-            f'features = encoder(encoder.preprocess(Image.open("photo.jpg")))    # [1, {encoder.backbone.dim}]',
+            f'features = encoder(encoder.preprocess("photo.jpg"))    # [1, {encoder.backbone.dim}]',
         )
         yield (
             "Likeness is an application that is run from its checkout, not an installed package: `from models import "
@@ -139,9 +138,15 @@ class Card:
         mean, std = (tuple(round(value, 4) for value in triple or ()) for triple in (encoder.mean, encoder.std))
         resize, resize_lines = _RESIZE[encoder.resize]
         yield "### Preprocessing\n"
+        if encoder.value_range is not None:
+            low, high = encoder.value_range
+            yield (
+                f"The training images were scaled: the values {low:g} to {high:g} of their files became 0 to 255, and "
+                "those beyond the nearer end. Do the same first; with Likeness it is done.\n"
+            )
         yield (
-            f"RGB; the centred square of {ratio}the shorter side, resized to {encoder.image_size} x "
-            f"{encoder.image_size} px ({resize}); (pixel / 255 - mean) / std with mean "
+            f"RGB, transparency over white; the centred square of {ratio}the shorter side, resized to "
+            f"{encoder.image_size} x {encoder.image_size} px ({resize}); (pixel / 255 - mean) / std with mean "
             f"{', '.join(map(str, mean))} and std {', '.join(map(str, std))}. In NumPy and Pillow:\n"
         )
         yield _python(
@@ -151,7 +156,8 @@ class Card:
             "",
             f"size, crop_ratio = {encoder.image_size}, {encoder.crop_ratio:g}",
             f"mean, std = {mean}, {std}",
-            'image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")',
+            'image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGBA")    # 8 bits, not more',
+            'image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")',
             "side = round(crop_ratio * min(image.size))",
             "left, top = round((image.width - side) / 2), round((image.height - side) / 2)",
             "crop = image.crop((left, top, left + side, top + side))",

@@ -17,8 +17,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from models.storage.encoder import EncoderError
 from models.storage.load_encoder import FrozenEncoder
 from pipelines import Dataset, open_dataset
+from pipelines.decoding.value_range import BYTES
 from pipelines.formats.card import DatasetError
 from pipelines.formats.encoded import EncodedImages
 from tools.command_line import Failure
@@ -79,8 +81,8 @@ def real_images(dataset: Dataset, encoder: FrozenEncoder) -> Tensor:
         for number in numbers:
             try:
                 with Image.open(io.BytesIO(images.image_file(number).tobytes())) as image:
-                    views.append(encoder.preprocess(image))
-            except OSError as error:
+                    views.append(encoder.preprocess(image, value_range=BYTES))
+            except (OSError, EncoderError) as error:
                 raise Failure(f"image {number} of {dataset.path} cannot be decoded ({error})") from None
     return torch.cat(views)
 

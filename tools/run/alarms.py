@@ -1,4 +1,4 @@
-"""Warns about a run that goes wrong without failing: a loss that jumps, or a queue whose keys are all alike.
+"""Warns about a run that goes wrong without failing: a loss that jumps, keys or features that are all alike.
 
     loss spike    A logged loss is more than 10 robust standard deviations above the median of the last 50 logged ones.
                   A robust standard deviation is 1.4826 times the median absolute deviation, which equals the standard
@@ -7,12 +7,18 @@
     dead queue    The mean cosine between the keys of a full queue is above 0.99, so that its negatives carry no
                   information.
 
+    collapse      The features of measured images are nearly one vector: their effective rank (from 1 to their width)
+                  is below 1.5, or, once training has begun, their spread (from 0 to 1) is below 0.01. Tested where the
+                  quality of the features is measured, and reported once until it ends.
+
 The recent losses are part of the run's state, so that a resumed run warns exactly where an undisturbed one does.
 """
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
+from typing import Any
 
 from models.method import Method
 from models.queue import KeyQueue
@@ -23,6 +29,8 @@ JUDGED_FROM = 20  # the number of losses from which on a loss can be a spike
 DEVIATIONS = 10.0  # robust standard deviations above the median
 LEAST_SHARE = 0.01  # the smallest standard deviation, as a share of the median
 DEAD_COSINE = 0.99
+ONE_DIRECTION = 1.5  # effective rank; an untrained network has 4 and more even on images of one colour
+NO_SPREAD = 0.01
 
 
 class Alarms:
@@ -37,6 +45,7 @@ class Alarms:
         self._queues = {name: module for name, module in method.named_modules() if isinstance(module, KeyQueue)}
         self._state = state
         self._dead: set[str] = set()
+        self._collapsed = False
 
     def check(self, loss: float) -> tuple[dict[str, float], list[str]]:
         """Test a step.
@@ -62,6 +71,24 @@ class Alarms:
             else:
                 self._dead.discard(name)
         return fields, lines
+
+    def check_features(self, row: Mapping[str, Any]) -> list[str]:
+        """Test a row of the quality monitor; return lines to show.
+
+        Args:
+            row: with `feature_rank` and `feature_spread`.
+        """
+        rank, spread, before = row["feature_rank"], row["feature_spread"], self._collapsed
+        untrained = self._state.step == 0
+        self._collapsed = rank < ONE_DIRECTION or (spread < NO_SPREAD and not untrained)
+        if not self._collapsed or before:
+            return []
+        cause = "look at the images (tools.preview views) and at each channel's deviation (tools.doctor --data FILE)"
+        when = "before training, " if untrained else ""
+        return [
+            f"WARNING: {when}the features of all images are nearly the same (effective rank {rank:.2f}, where 1 is "
+            f"one direction; spread {spread:.4f}, where 0 is one vector): collapsed; {cause}"
+        ]
 
 
 def deviations(loss: float, recent: list[float]) -> float:

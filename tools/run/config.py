@@ -28,6 +28,7 @@ def run_config(options: RunOptions, recipe: Recipe, dataset: Dataset, accelerato
             "mean": list(dataset.mean),
             "std": list(dataset.std),
             "checksum": dataset.checksum,
+            "value_range": list(dataset.value_range) if dataset.value_range else None,
         },
         "world_size": accelerator.num_processes,
         "device": str(accelerator.device),

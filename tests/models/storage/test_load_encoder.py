@@ -15,7 +15,9 @@ from pipelines import make_loader
 from pipelines.formats.encoded import EncodedImages
 from pipelines.formats.image_table import RAW
 from pipelines.plan.views import RESIZE, evaluation
-from tests.support.datasets import photos
+from tests.support.datasets import converted, photos
+from tests.support.deep_files import tiff
+from tests.support.images import encoded, stored, write
 from tests.support.run_folders import lively, write_run
 
 
@@ -115,3 +117,40 @@ def test_nothing_there(tmp_path):
         load_encoder(tmp_path / "nowhere.safetensors")
     with pytest.raises(EncoderError, match=r"is no run of train\.py"):
         load_encoder(tmp_path)
+
+
+def deep(root):
+    """A set of ramps of 12 bits in 16, converted with their range; a run on it; the paths of the files."""
+    values = np.linspace(0, 4095, 40)[None].repeat(40, 0).astype(np.uint16)
+    paths = [write(root / "deep" / "x" / f"{n}.png", encoded(Image.fromarray(values // n), "PNG")) for n in (1, 2, 3)]
+    paths.append(write(root / "deep" / "x" / "4.tif", tiff(4095 - values, 0)))
+    dataset = converted(root / "deep", root / "deep.beton", "--range", "0,4095")
+    return dataset, write_run(root / "run", dataset, image_size=40)[0], paths
+
+
+def test_deep_pictures_are_those_of_the_conversion(tmp_path):
+    dataset, run, paths = deep(tmp_path)
+    encoder = load_encoder(run)
+    found = encoder.preprocess(*paths)
+    assert torch.equal(found, encoder.preprocess(*(Image.open(path) for path in paths)))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (dataset.mean, dataset.std))
+    for view, pixels in zip(found, stored(dataset.path), strict=True):
+        expected = (torch.tensor(pixels).permute(2, 0, 1) / 255 - mean) / std
+        assert (view - expected).abs().max() < 1e-4
+    with pytest.raises(EncoderError, match="has 8 bits in each channel, and the range of values 0,4095"):
+        encoder.preprocess(Image.new("L", (40, 40)))
+    natural = encoder.preprocess(paths[0], value_range=(0, 65535))
+    assert (natural[0] * std + mean)[0, 0, -1] == pytest.approx(16 / 255, abs=1e-4)
+    with pytest.raises(EncoderError, match=r"value_range: .* is no range of values"):
+        encoder.preprocess(paths[0], value_range=(5, 5))
+
+
+def test_files_that_cannot_be_read_are_named(run, tmp_path):
+    encoder = load_encoder(run[0])
+    with pytest.raises(EncoderError, match=r"a\.png cannot be read: .*No such file"):
+        encoder.preprocess(tmp_path / "a.png")
+    path = write(tmp_path / "b.tif", tiff(np.ones((4, 4), np.float32), sample_format=3))
+    with pytest.raises(EncoderError, match=r"b\.tif has floating-point pixels from 1 to 1, whose scale is not known"):
+        encoder.preprocess(path)
+    with pytest.raises(EncoderError, match="an image of mode F has floating-point pixels"):
+        encoder.preprocess(Image.new("F", (4, 4)))

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.decoding import rgb
 from tests.support.images import encoded, smooth
-from tools.conversion import encode, jpeg_check
+from tools.conversion import jpeg_decode, turbojpeg
 from tools.conversion.encode import (
     JPEG,
     RAW,
@@ -171,13 +172,13 @@ def test_side_limit() -> None:
 def test_a_jpeg_that_ffcv_warns_about_is_encoded_again() -> None:
     pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
     data = encoded(smooth(80, 80), quality=90)
-    assert jpeg_check.decodes_cleanly(data, 80, 80)
+    assert jpeg_decode.decode(data, 80, 80) is not None
     at = data.rindex(b"\xff\xd9")
     dirty = data[:at] + b"\x00" * 7 + data[at:]  # extraneous bytes before the end: a warning, but Pillow reads on
-    assert not jpeg_check.decodes_cleanly(dirty, 80, 80)
+    assert jpeg_decode.decode(dirty, 80, 80) is None
     made = encode_bytes(dirty, PLAIN)
     assert made.kind == REENCODED
-    assert jpeg_check.decodes_cleanly(made.data, 80, 80)
+    assert jpeg_decode.decode(made.data, 80, 80) is not None
     assert np.abs(pixels(made) - smooth(80, 80)).max() < 12
 
 
@@ -185,8 +186,11 @@ def test_without_ffcv_every_readable_jpeg_is_kept(monkeypatch: pytest.MonkeyPatc
     def missing() -> None:
         raise ModuleNotFoundError("ffcv is not installed")
 
-    monkeypatch.setattr(jpeg_check.ffcv_kernels, "load", missing)
-    assert jpeg_check.decodes_cleanly(b"", 1, 1)
+    monkeypatch.setattr(turbojpeg.ffcv_kernels, "load", missing)
+    data = encoded(smooth(80, 80), quality=90)
+    assert encode_bytes(data, PLAIN).data == data
+    made = encode_bytes(data, Settings(max_size=30))
+    assert np.abs(pixels(made) - smooth(30, 30)).mean() < 4
 
 
 def test_a_limit_on_pixels_before_they_are_decoded() -> None:
@@ -251,7 +255,7 @@ def test_strips_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     files += [encoded(palette, "PNG", transparency=3), encoded(colours, "PNG", transparency=colours.getpixel((0, 0)))]
     files += [encoded(colours.convert("CMYK"), "TIFF"), encoded(palette, "GIF", transparency=2)]
     whole = [encode_bytes(data, PLAIN).data for data in files]
-    monkeypatch.setattr(encode, "STRIP", 130)  # three rows
+    monkeypatch.setattr(rgb, "STRIP", 130)  # three rows
     assert [encode_bytes(data, PLAIN).data for data in files] == whole
 
 

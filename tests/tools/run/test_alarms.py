@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
+from models.evaluation.collapse import effective_rank, feature_spread
 from models.method import Method
 from models.queue import KeyQueue
 from tests.support.states import run_state
@@ -61,3 +62,37 @@ def test_a_queue_of_one_vector_is_told_when_it_is_full(count):
     assert alarms.check(1.0)[0] and not alarms.check(1.0)[1]  # told once
     method.queue.push(*noise)
     assert alarms.check(1.0) == ({}, []) and abs(method.queue.mean_cosine()) < 0.2
+
+
+def quality(rank, spread):
+    return {"feature_rank": rank, "feature_spread": spread}
+
+
+def test_a_collapse_is_told_once_until_it_ends():
+    alarms = fresh()
+    alarms._state.step = 5
+    rows = [(4.1, 0.3), (1.49, 0.3), (1.2, 0.0), (4.1, 0.3), (60.0, 0.0099), (60.0, 0.02)]
+    lines = [alarms.check_features(quality(*row)) for row in rows]
+    assert [bool(line) for line in lines] == [False, True, False, False, True, False]
+    assert lines[1][0].startswith("WARNING: the features of all images are nearly the same (effective rank 1.49, ")
+
+
+def test_an_untrained_network_may_have_little_spread():
+    alarms = fresh()
+    assert alarms.check_features(quality(6.0, 0.005)) == []
+    [line] = alarms.check_features(quality(1.01, 0.005))
+    assert line.startswith("WARNING: before training, the features of all images")
+
+
+def test_the_features_of_collapsed_networks_raise_it():
+    """Features of one vector, alone, scaled, and with noise, by the definitions of the monitor."""
+    generator = torch.Generator().manual_seed(0)
+    vector, noise = torch.randn(1, 128, generator=generator), torch.randn(256, 128, generator=generator)
+    length = torch.rand(256, 1, generator=generator) + 0.5
+    for features in (vector.expand(256, 128), length * vector, vector + 5e-4 * noise, torch.zeros(256, 128)):
+        alarms = fresh()
+        alarms._state.step = 1
+        assert alarms.check_features(quality(effective_rank(features), feature_spread(features)))
+    alarms = fresh()
+    alarms._state.step = 1
+    assert not alarms.check_features(quality(effective_rank(noise), feature_spread(noise)))

@@ -1,0 +1,1 @@
+"""From image files of any kind to 8-bit RGB: one way for conversion, inference and everything else that opens files."""
