@@ -13,10 +13,11 @@ from models.method import Losses, Method
 from models.methods.recipes import Recipe
 from models.training.precision import DTYPES
 from pipelines import Batch
+from tools.run.accelerator import tune
 from tools.run.compiled_backbones import compile_backbones
 from tools.run.nonfinite_guard import StepGuard
 from tools.run.optimizer import make_optimizer
-from tools.run.recordings import CudaGraphs
+from tools.run.recordings import Recorder
 from tools.run.state import RunState
 from tools.run.train_step import TrainStep
 
@@ -29,7 +30,11 @@ class StandaloneStep:
         recipe: its recipe, which names the optimizer.
         precision: bf16 or fp32.
         compiled: compile the backbones, as `--compile` does on a GPU.
-        recorded: record the step as a CUDA graph.
+        recorder: records the step, as `CudaGraphs` does on a GPU; None runs it as it is.
+
+    Attributes:
+        method: the method that is trained.
+        optimizer: its optimizer.
     """
 
     def __init__(
@@ -39,24 +44,29 @@ class StandaloneStep:
         device: torch.device,
         precision: str = "bf16",
         compiled: bool = False,
-        recorded: bool = False,
+        recorder: Recorder | None = None,
     ) -> None:
+        tune()
         method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         method.begin(0, 1000, 1)
         if compiled:
             compile_backbones(method)
         AcceleratorState._reset_state(reset_partial_state=True)  # another one may have had another precision
         accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no" if precision == "fp32" else precision)
-        optimizer = make_optimizer(recipe.training, method)
-        model, prepared = accelerator.prepare(method, optimizer)
+        self.method, self.optimizer = method, make_optimizer(recipe.training, method)
+        model, prepared = accelerator.prepare(method, self.optimizer)
         self._state = RunState(recipe.method, 0, 1, "", {})
-        recorder = CudaGraphs() if recorded else None
-        late = device.type == "cuda" or recorded
-        guard = StepGuard(method, optimizer, late, Path(tempfile.gettempdir()), {}, self._state)
+        late = device.type == "cuda" or recorder is not None
+        guard = StepGuard(method, self.optimizer, late, Path(tempfile.gettempdir()), {}, self._state)
         self._lr, self._dtype = recipe.training.lr, DTYPES[precision]
         self._step = TrainStep(
             accelerator, model, method, prepared, recipe.training, guard, recorder, compiles=compiled
         )
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the step is recorded: False without a recorder, and where recording has failed."""
+        return self._step.recorded
 
     def prepare(self) -> None:
         """Compile and record whatever the step needs, as train.py does before its first step."""

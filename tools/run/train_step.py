@@ -117,6 +117,11 @@ class TrainStep:
             self._method.step = step + 1
         return outcome.losses
 
+    @property
+    def recorded(self) -> bool:
+        """Whether steps are recorded: False without a recorder, and where recording has failed."""
+        return self._recorder is not None
+
     def prepare(self, dtype: torch.dtype, first_step: int) -> None:
         """Compiles and records every kind of step that the run has from `first_step` on, with pictures of noise.
 
