@@ -3,8 +3,9 @@ PY := .venv/bin/python
 CIFAR ?= cifar-10-python.tar.gz
 METHODS ?= msvq,ressl,moco,mncl,clim,cgh,iccl
 ARGS ?=
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test lint format setup reproduce-cifar10 gpu-check clean
+.PHONY: help demo test test-quick lint format setup reproduce-cifar10 gpu-check clean
 help:              ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## */  make \1\t/' | expand -t 28
 
@@ -16,7 +17,10 @@ demo:              ## set up, convert handwritten digits, train CLIM on them, ev
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" tools/demo.sh
 
 test: setup        ## set up and run the whole suite
-	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest tests -n auto --dist loadfile
+	@$(PY) -m pytest tests $(PARALLEL)
+
+test-quick: setup  ## the tests for in between: no whole runs, no further processes
+	@$(PY) -m pytest tests $(PARALLEL) --ignore tests/integration -m "not processes and not whole_run and not slow"
 
 lint: setup        ## ruff (rules and format) and mypy --strict
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

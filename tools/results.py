@@ -165,8 +165,8 @@ def ratio_rows(chosen: dict[str, Any], folder: Path) -> Iterator[list[str]]:
     """Yield how many times as fast ours is as another contender, for rows of several benchmarks.
 
     Args:
-        chosen: "rows", each with a title ("stage", "beside") and what it is taken from ("file", "benchmark", "case", the
-            first one if there is none, and "contender").
+        chosen: "rows", each with a title ("stage", "beside") and what it is taken from ("file", "benchmark", "case" or
+            by default the first one, and "contender").
         folder: holds the files.
     """
     yield ["stage", "beside", "ours is faster"]

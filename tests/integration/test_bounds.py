@@ -45,7 +45,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    pytest.importorskip("ffcv", reason="ffcv is not installed")
+    pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
     made: Dataset = photos(tmp_path_factory.mktemp("bounds"))
     return made
 

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 import eval as evaluation
 import train
@@ -18,8 +18,8 @@ from models.search.sharded_features import LocalFeatures
 from models.storage.snapshot import HostCopy
 from models.training.optim import build_optimizer
 from pipelines import make_loader
-from tests.integration.test_resume import FROM, LAST, words
 from tests.support import runs
+from tests.support.method_runs import FROM, LAST, words
 
 pytestmark = pytest.mark.cuda
 

@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 import train
 from models.storage import checkpoint
-from tests.integration.test_train import LAST
 from tests.support import runs
+from tests.support.runs import LAST
 from tools.run.folder import RunFolder
 
 

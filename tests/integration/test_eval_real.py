@@ -9,10 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 import eval as program
-import train
 from models.evaluation import feature_extractor as passes
 from models.evaluation.knn_monitor import KnnMonitor
 from models.storage import checkpoint
@@ -20,22 +19,14 @@ from models.storage.encoder import from_run
 from pipelines import open_dataset
 from pipelines.formats.dataset import image_names
 from pipelines.plan.views import evaluation
-from tests.support import runs
+from tests.support import gloo, runs
 from tests.support.datasets import converted, photos
 from tests.support.images import encoded, smooth, write
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return runs.make_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def run(data, tmp_path_factory):
-    run = tmp_path_factory.mktemp("run") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        assert runs.in_process(train, patch, *runs.arguments(data.train, val_data=data.held_out, output=run)) == 0
-    return run
+def run(whole, tmp_path_factory):
+    return shutil.copytree(whole[0], tmp_path_factory.mktemp("run") / "run")
 
 
 @pytest.fixture(scope="module")
@@ -227,16 +218,25 @@ def test_a_published_list_says_whose_labels_are_used(run, data, tmp_path, monkey
 
 
 @pytest.mark.parametrize(
-    "words", [("knn",), ("linear", "--epochs", 5), ("finetune", "--epochs", 2, "--precision", "fp32"), ("retrieve",)]
+    ("words", "launcher"),
+    [
+        (("knn",), "torchrun"),
+        (("linear", "--epochs", 5), None),
+        (("finetune", "--epochs", 2, "--precision", "fp32"), None),
+        (("retrieve",), None),
+    ],
 )
-def test_two_processes_give_the_number_of_one(words, run, data, tmp_path, monkeypatch):
+def test_two_processes_give_the_number_of_one(words, launcher, run, data, tmp_path, monkeypatch):
     sets = ("--data", data.train, "--val-data", data.held_out, "--device", "cpu", "--threads", 1)
     one, two = (shutil.copytree(run, tmp_path / name) for name in ("one", "two"))
     assert runs.in_process(program, monkeypatch, words[0], "--run", one, *sets, *words[1:]) == 0
-    launch = "-m torch.distributed.run --standalone --nproc_per_node 2 -- eval.py"
-    done = runs.command(launch, words[0], "--run", two, *sets, *words[1:])
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("written to") == 1
+    line = (words[0], "--run", two, *sets, *words[1:])
+    if launcher:
+        done = [runs.command("-m torch.distributed.run --standalone --nproc_per_node 2 -- eval.py", *line)]
+    else:
+        done = gloo.run_program("eval", line, line)
+    assert [process.returncode for process in done] == [0] * len(done), done[0].stderr
+    assert sum(process.stdout.count("written to") for process in done) == 1
     single, shared = (json.loads((folder / f"eval-{words[0]}.json").read_text()) for folder in (one, two))
     assert (single["processes"], shared["processes"]) == (1, 2)
     for figure in ("top1", "top5", "recall@1", "recall@10", "map"):

@@ -23,7 +23,7 @@ from models.networks.sync_norm import SyncBatchNorm1d, SyncBatchNorm2d
 from pipelines.batch import Batch
 from tests.support import gloo
 
-BATCH, STEPS, MANY, QUEUE = 16, 3, 50, 50
+BATCH, STEPS, MANY, QUEUE = 16, 3, 25, 24
 
 HEADS = {"hidden": 16, "dim": 8}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -26,7 +26,7 @@ from tests.support import gloo
 from tests.support.small_methods import batch_for, small
 
 METHODS = ("moco", "clim", "ressl", "msvq", "cgh")
-BATCH, QUEUE, TRAINED, STEPS = 8, 50, 3, 50
+BATCH, QUEUE, TRAINED, STEPS = 8, 20, 3, 21  # eight times through the queue, which a batch does not divide
 
 
 def prepared(name: str, neck_groups: int) -> Method:
@@ -83,10 +83,11 @@ def train(name: str, neck_groups: int) -> dict[str, Any]:
             total.backward()
             losses.append(mean_over_processes(total))
             trained = [p for p in method.parameters() if p.grad is not None]
-            gradients.append(torch.cat([mean_over_processes(p.grad).flatten() for p in trained]))
+            gradients.append(mean_over_processes(torch.cat([p.grad.flatten() for p in trained])))
             with torch.no_grad():
-                for parameter in trained:
-                    parameter.sub_(0.05 * mean_over_processes(parameter.grad))
+                sizes = [p.numel() for p in trained]
+                for parameter, gradient in zip(trained, gradients[-1].split(sizes), strict=True):
+                    parameter.sub_(0.05 * gradient.view_as(parameter))
         if step == TRAINED - 1:
             early = method.queue.rows.clone()
             method.float()

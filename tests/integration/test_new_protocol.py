@@ -13,8 +13,8 @@ from models.evaluation.protocol import Protocol
 from models.evaluation.protocols.registry import PROTOCOLS
 from models.options import option
 from models.search.sharded_features import all_gather_rows
-from tests.integration.test_eval import FakeLoader, call, dataset
-from tests.models.storage.test_encoder import write_run
+from tests.support.encoder_runs import write_run
+from tests.support.fake_images import FakeLoader, call, dataset
 from tools.run.evaluations import latest, results_of, titles
 
 

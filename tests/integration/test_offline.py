@@ -48,7 +48,7 @@ def test_the_watch_sees_a_connection(tmp_path: Path) -> None:
 
 
 def test_nothing_reaches_for_the_network(tmp_path: Path) -> None:
-    pytest.importorskip("ffcv", reason="ffcv is not installed")
+    pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
     for split in ("train", "test"):
         class_folder(tmp_path / "photos" / split, each=12)
     write(tmp_path / "photos" / "train" / "cat" / "url.jpg", encoded(smooth(20, 20), comment=b"http://example.org"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn, which holds the digits, is not installed")
 
 import eval as evaluation

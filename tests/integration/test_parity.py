@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 pytest.importorskip("nvidia.dali", reason="nvidia-dali is not installed")
 
 from pipelines import View, make_loader

@@ -7,36 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 import train
 from models.methods.registry import REGISTRY
 from models.storage import checkpoint
 from tests.support import runs
-
-LAST, FROM = 8, 4  # steps, 3 an epoch: step 4 is inside the second one
-NOT_OF_ALL = (
-    "image-size", "resolutions", "queue-size", "dim", "neighbors", "clusters", "whiten", "start-epoch",
-    "refresh-epochs", "mix-probability", "bn-splits",
-)  # fmt: skip
-OWN = {
-    "clim": {name: runs.TINY[name] for name in NOT_OF_ALL} | {"refresh-epochs": 1},
-    "iccl": {"crop-size": 16, "ramp-start": 0.25, "ramp-end": 0.5},
-}
-
-
-def words(method, data, run, **changed):
-    """A run of the method so small that a step takes milliseconds."""
-    from dataclasses import fields
-
-    known = {item.name.replace("_", "-") for item in fields(REGISTRY[method].settings)}
-    own = OWN.get(method, {"crop-size": 16})
-    sizes = {"hidden": 16, "dim": 16, "queue-size": 48, "bn-splits": 1, "image-size": 16}
-    of_method = {name: value for name, value in sizes.items() if name in known | {"bn-splits", "image-size"}}
-    given = dict.fromkeys(NOT_OF_ALL) | of_method | own
-    given |= {"method": method, "output": run, "epochs": 4, "sync-bn": False, "max-steps": LAST}
-    given |= {name.replace("_", "-"): value for name, value in changed.items()}
-    return runs.arguments(data.train, **given)
+from tests.support.method_runs import FROM, LAST, words
 
 
 @pytest.mark.parametrize("method", sorted(REGISTRY))

@@ -10,14 +10,14 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models import build, resolve
+from models import resolve
 from models.method import Method
 from models.methods.registry import REGISTRY
 from models.networks.backbone import Backbone
 from models.networks.norm import forward_views
 from models.training.optim import build_optimizer
 from pipelines.batch import Batch
-from tests.support.small_methods import batch_for, small
+from tests.support.small_methods import batch_for, small, with_partners
 from tools.run import compiled_backbones
 from tools.run.compiled_backbones import compile_backbones
 
@@ -41,12 +41,8 @@ class Spy(TorchDispatchMode):
 
 
 def tiny(name: str) -> Method:
-    known = set(REGISTRY[name].settings.__dataclass_fields__)
-    wanted: dict[str, Any] = {"crop_size": 16, "resolutions": (16, 12), "hidden": 16, "dim": 8, "queue_size": 40}
-    torch.manual_seed(0)
-    method = build(
-        name, resolve(name, "cifar10", width=4, batch_size=16, **{k: v for k, v in wanted.items() if k in known})
-    )
+    """With the groups of batch norm that the recipe has."""
+    method = small(name, batch_size=16, bn_splits=resolve(name, "cifar10").training.bn_splits)
     method.begin(0, 3, 2)
     return method
 
@@ -66,8 +62,7 @@ def test_no_operation_of_a_step_waits_for_the_device(name: str) -> None:
     method = tiny(name)
     batch = batch_for(method, 16)
     if name == "clim":
-        box = torch.tensor([0.1, 0.1, 0.6, 0.6]).expand(16, 4)
-        batch = Batch(batch.views, batch.index, batch.label, batch.seed, batch_for(method, 16, seed=1), box)
+        batch = with_partners(method, batch)
     optimizer = build_optimizer(method.named_parameters(), "sgd", 0.01)
     with Spy() as spy:
         step(method, optimizer, batch)
@@ -125,16 +120,16 @@ def test_every_kind_of_pass_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None
     method = small("moco")
     counter, compile = CompileCounterWithBackend("eager"), torch.compile
     monkeypatch.setattr(compiled_backbones.torch, "compile", lambda f, **how: compile(f, backend=counter, **how))
-    with torch._dynamo.config.patch(recompile_limit=8):
+    with torch._dynamo.config.patch(recompile_limit=2):  # fewer than the sizes below
         compile_backbones(method)
         method.encoder().eval()
-        for count in range(2, 12):
+        for count in range(2, 6):
             method.encoder()(torch.randn(count, 3, 8, 8))
         assert counter.frame_count == 0
         method.encoder().train()
-        for count in range(2, 12):
+        for count in range(2, 6):
             method.encoder()(torch.randn(count, 3, 8, 8)).pooled.sum().backward()
-    assert counter.frame_count == 10
+    assert counter.frame_count == 4
 
 
 @pytest.mark.cuda

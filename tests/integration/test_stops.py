@@ -9,20 +9,31 @@ import time
 
 import pytest
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 import train
-from tests.integration.test_train import LAST, assert_same_run
 from tests.support import runs
+from tests.support.runs import LAST, assert_same_run
 from tools.run.process_start import STOPPED
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
-def test_a_signal_ends_the_step_with_a_checkpoint_and_the_same_code(number, whole, data, tmp_path, monkeypatch):
-    run = tmp_path / "run"
-    code, output = runs.signalled(runs.options(data, run, checkpoint_every=LAST), run, 7, number)
-    assert code == STOPPED and "stopped by a signal at step" in output and "Traceback" not in output
-    assert runs.checkpoints(run) == [f"step-{runs.last_step(run):08d}"]  # of the step that was logged last
+def test_a_signal_ends_the_step_with_a_checkpoint_and_the_same_code(number, whole, data, tmp_path, monkeypatch, capsys):
+    """Sent inside a step, in this process; SIGTERM from outside, to the program itself, is in test_train.py."""
+    run, real = tmp_path / "run", train.Trainer.train_on
+
+    def signalled(self, batch):
+        if self.state.step == 7:
+            os.kill(os.getpid(), number)
+            while not self.stop.asked():
+                time.sleep(0.001)
+        return real(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Trainer, "train_on", signalled)
+        assert runs.in_process(train, monkeypatch, *runs.options(data, run, checkpoint_every=LAST)) == STOPPED
+    assert "stopped by a signal at step 8" in capsys.readouterr().out
+    assert runs.checkpoints(run) == ["step-00000008"] and runs.last_step(run) == 8  # the step that it came in
     assert runs.in_process(train, monkeypatch, *runs.options(data, run), "--resume") == 0
     assert_same_run(whole[0], run)
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 import train
 from models.evaluation.knn_monitor import KnnMonitor
@@ -25,22 +24,8 @@ from models.storage import checkpoint
 from pipelines import View
 from pipelines.formats.opening import open_dataset
 from tests.support import runs
+from tests.support.runs import LAST, assert_same_run, weights
 from tools.run.process_start import STOPPED
-
-LAST = 60  # steps of the tiny run, 3 an epoch
-
-
-def weights(run):
-    return load_file(sorted((run / "checkpoints").iterdir())[-1] / "model.safetensors")
-
-
-def assert_same_run(first, second):
-    """Every row but for the clock, in the same order, and every weight, bit for bit."""
-    assert runs.rows(first) == runs.rows(second)
-    left, right = weights(first), weights(second)
-    assert left.keys() == right.keys()
-    assert all(torch.equal(left[name], right[name]) for name in left)
-
 
 # ---- a whole run --------------------------------------------------------------------------------------------------
 
@@ -163,9 +148,9 @@ class TwoViews(Method):
 @pytest.mark.parametrize(("optimizer", "lr"), [("sgd", 0.03), ("adamw", 2e-3)])
 def test_a_batch_in_parts_trains_as_the_whole_batch(optimizer, lr, data, tmp_path, monkeypatch):
     row = {"backbone": ours("vit_small"), "width": ours(2), "image_size": ours(16)}
-    monkeypatch.setitem(REGISTRY, "two_views", Entry(TwoViews, Settings, {"tiny": row}))
+    monkeypatch.setitem(REGISTRY, "simclr", Entry(TwoViews, Settings, {"tiny": row}))  # under a name that is known
     common = {
-        "method": "two_views", "recipe": "tiny", "data": data.train, "optimizer": optimizer, "batch-size": 16,
+        "method": "simclr", "recipe": "tiny", "data": data.train, "optimizer": optimizer, "batch-size": 16,
         "epochs": 3, "warmup-epochs": 1, "lr": lr, "clip-norm": 0.5, "threads": 1, "precision": "fp32",
         "log-every": 1, "knn-every": 0,
     }  # fmt: skip
@@ -181,7 +166,7 @@ def test_a_batch_in_parts_trains_as_the_whole_batch(optimizer, lr, data, tmp_pat
     ]
     assert books[0] == books[1] == books[2] and len(books[0]) == 9
     torch.manual_seed(0)
-    fresh = train.build("two_views", "tiny").state_dict()
+    fresh = train.build("simclr", "tiny").state_dict()
     for name, value in trained[0].items():
         for other in trained[1:]:
             torch.testing.assert_close(other[name], value, rtol=0, atol=1e-4)

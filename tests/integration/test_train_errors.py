@@ -5,13 +5,12 @@ import sys
 
 import pytest
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 import train
 from tests.support import runs
 from tests.support.datasets import photos
-
-LAST = 60  # steps of the tiny run, 3 an epoch
+from tests.support.runs import LAST
 
 
 def flat(folder):
@@ -66,12 +65,9 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(case, data, tmp_path, monkey
 
 
 def test_the_program_itself_ends_with_code_2(tmp_path):
-    for words, message in (
-        (("--method", "clim", "--nonsense"), "unrecognized arguments: --nonsense"),
-        (("--method", "clim", "--data", tmp_path / "no.beton"), "there is no data set"),
-    ):
-        done = runs.command("train.py", *words)
-        assert done.returncode == 2 and done.stderr.count("\n") == 1 and message in done.stderr, done.stderr
+    done = runs.command("train.py", "--method", "clim", "--data", tmp_path / "no.beton")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("train.py: there is no data set")
 
 
 def test_data_that_cannot_be_used(data, tmp_path, monkeypatch, capfd):

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 from pipelines import View, make_loader
 from pipelines.executors.damage import DecodeError
@@ -132,6 +132,7 @@ def test_a_damaged_image_becomes_a_grey_one_is_named_once_and_counted(tmp_path, 
         assert torch.allclose(grey, torch.full_like(grey, 128), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_two_hundred_early_exits_leave_no_thread_and_no_memory(dataset):
     process = psutil.Process()
 
@@ -175,6 +176,7 @@ def test_unknown_loader_and_missing_ffcv_are_one_line(dataset, monkeypatch):
         make_loader(dataset, VIEWS, 6, loader="tape")
 
 
+@pytest.mark.processes
 def test_importing_the_project_needs_neither_ffcv_nor_dali():
     import subprocess
     import sys

@@ -1,52 +1,99 @@
-"""Run a function on several gloo processes of this machine and bring its results back."""
+"""Run a function, or a program, on several gloo processes of this machine and bring back what they give."""
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
+import select
+import signal
+import socket
+import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
+from tests.support.started import PROCESSES
+
+ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE_S = 240  # a function takes seconds, on a machine under load a minute
 
 
 def run(function: Callable[..., Any], processes: int, *args: Any) -> list[Any]:
-    """What `function(*args)` returns on each of `processes` ranks, by rank.
+    """Return what `function(*args)` returns on each of `processes` ranks, by rank.
 
     The function must be importable (at module level); arguments and results are what `torch.save` takes. With one
-    process it runs here, without torch.distributed: the reference that the others are compared with.
+    process it runs here, without torch.distributed: the reference that the others are compared with. Each rank is a
+    fresh process that knows nothing of what tests have changed in this one.
+
+    Raises:
+        AssertionError: a rank raised an exception, which the message shows, or the ranks have not ended in time.
     """
     if processes == 1:
         return [function(*args)]
-    with tempfile.TemporaryDirectory() as folder:
-        _join(mp.spawn(_rank, (processes, folder, function, args), nprocs=processes, join=False))
-        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(processes)]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        torch.save((function, args), folder / "job.pt")
+        codes = _ended(f"function {processes} {folder}\n", folder, processes)
+        assert not any(codes), "\n".join(path.read_text() for path in folder.glob("*.txt")) or f"exit codes {codes}"
+        return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(processes)]
 
 
-def _rank(rank: int, processes: int, folder: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=processes, timeout=timedelta(seconds=60))
-    torch.save(function(*args), Path(folder) / f"{rank}.pt")
-    dist.barrier()
-    sys.stdout.flush()
-    os._exit(0)  # gloo's destructors may wait for ever, see tools/run/process_group.py
+def run_program(program: str, *words: Sequence[object]) -> list[subprocess.CompletedProcess[str]]:
+    """Return how the processes of `torchrun program.py` end that have these command lines, one for each rank.
+
+    The launcher itself is left out: where it matters, tests start it with `tests.support.runs.command`.
+    """
+    with tempfile.TemporaryDirectory() as name, socket.socket() as probe:
+        folder = Path(name)
+        probe.bind(("127.0.0.1", 0))
+        environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+        probe.close()
+        lines = [[str(word) for word in line] for line in words]
+        job = {"program": program, "words": lines, "environment": environment}
+        (folder / "job.json").write_text(json.dumps(job))
+        codes = _ended(f"program {len(words)} {folder}\n", folder, len(words))
+        return [
+            subprocess.CompletedProcess(
+                lines[rank], code, (folder / f"{rank}.out").read_text(), (folder / f"{rank}.err").read_text()
+            )
+            for rank, code in enumerate(codes)
+        ]
 
 
-def _join(ranks: mp.ProcessContext) -> None:
-    """Waits until all ranks have ended well; raises what one of them raised."""
-    deadline = time.monotonic() + _PATIENCE_S
+def _ended(job: str, folder: Path, processes: int) -> list[int]:
+    """Hand a job to the server and wait until its ranks have ended; return their exit codes."""
+    sys.audit(PROCESSES)
+    server = _server()
+    assert server.stdin and server.stdout
     try:
-        while not ranks.join(timeout=1):
-            assert time.monotonic() < deadline, f"the ranks have not ended within {_PATIENCE_S} s"
-    finally:
-        for process in ranks.processes:
-            process.kill()
+        server.stdin.write(job)
+        server.stdin.flush()
+        ready, _, _ = select.select([server.stdout], [], [], _PATIENCE_S)
+        assert ready and server.stdout.readline(), f"the ranks have not ended within {_PATIENCE_S} s"
+    except BaseException:
+        os.killpg(server.pid, signal.SIGKILL)
+        _server.cache_clear()
+        raise
+    return [int((folder / f"{rank}.exit").read_text()) for rank in range(processes)]
+
+
+@cache
+def _server() -> subprocess.Popen[str]:
+    """The server of this pytest process, from the first test that needs ranks to the end."""
+    line = [sys.executable, "-m", "tests.support.rank_server"]
+    pipe = subprocess.PIPE
+    server = subprocess.Popen(line, cwd=ROOT, stdin=pipe, stdout=pipe, text=True, start_new_session=True)
+
+    def end() -> None:
+        assert server.stdin
+        server.stdin.close()
+        server.wait()
+
+    atexit.register(end)
+    return server

@@ -71,3 +71,17 @@ def write_result(run: Path, name: str, protocol: str, step: int = 12, data: str 
     images = {"number": 12, "path": f"/somewhere/{data}.beton"}
     found = {"protocol": {"id": protocol}, **values, "classes": 3, "step": step, "seed": 0, "val_data": images}
     (run / f"eval-{name}.json").write_text(json.dumps(found))
+
+
+def write_measured_run(folder: Path, data: Dataset) -> Path:
+    """A run with results: one of the weights in its newest checkpoint, and one of an earlier step."""
+    write_run(folder, data)
+    interval = {"kind": "95 %", "top1": [40.0, 61.5]}
+    write_result(folder, "knn", "knn-k20-t0.1-cosine-student", top1=50.5, top5=90.25, interval=interval)
+    write_result(folder, "linear", "linear-cached", step=4, top1=40.0)
+    return folder
+
+
+def files(folder: Path) -> list[str]:
+    """The names in a folder, which need not exist."""
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []

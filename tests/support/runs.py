@@ -15,8 +15,11 @@ from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
 
+from pipelines.compiled import compile_hot_path
 from tests.support.datasets import photos
+from tests.support.started import WHOLE_RUN
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,6 +30,9 @@ TINY = {
     "epochs": 20, "warmup-epochs": 1, "queue-size": 64, "dim": 16, "neighbors": 4, "clusters": 4, "whiten": 4,
     "start-epoch": 0, "refresh-epochs": 2, "mix-probability": 0.8,
 }  # fmt: skip
+
+
+LAST = 60  # steps of the tiny run, 3 an epoch
 
 
 @dataclass(frozen=True)
@@ -116,12 +122,16 @@ def last_step(run: Path) -> int:
 
 def in_process(program: Any, monkeypatch: Any, *words: object) -> int:
     """The `main` of train.py or eval.py, here: quicker by its imports. Process-wide settings are put back."""
-    threads, random = torch.get_num_threads(), torch.get_rng_state()
+    sys.audit(WHOLE_RUN)
+    threads, random, environment = torch.get_num_threads(), torch.get_rng_state(), dict(os.environ)
     monkeypatch.setattr(sys, "argv", ["program", *map(str, words)])
     AcceleratorState._reset_state(reset_partial_state=True)
     try:
         return int(program.main())
     finally:
+        compile_hot_path(False)  # which sets a variable, too
+        os.environ.clear()
+        os.environ.update(environment)
         AcceleratorState._reset_state(reset_partial_state=True)
         torch.set_num_threads(threads)
         torch.set_rng_state(random)
@@ -145,3 +155,16 @@ def options(data, run, /, **changed):
     """A tiny run's command line."""
     given = {"val_data": data.held_out, "output": run, "checkpoint_every": 5, "knn_every": 10} | changed
     return arguments(data.train, **given)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """Those of the run's newest checkpoint."""
+    return load_file(sorted((run / "checkpoints").iterdir())[-1] / "model.safetensors")
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    """Every row but for the clock, in the same order, and every weight, bit for bit."""
+    assert rows(first) == rows(second)
+    left, right = weights(first), weights(second)
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)

@@ -1,6 +1,8 @@
-"""Small methods with a teacher and a queue, batches that fit them, and loops that their equations must equal."""
+"""Small methods, batches that fit them, and loops that their equations must equal."""
 
 from __future__ import annotations
+
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
@@ -8,15 +10,24 @@ from torch.nn.functional import normalize
 
 from models import build
 from models.method import Method
+from models.methods.registry import REGISTRY
 from models.networks.norm import batch_permutation
+from models.training.config import Training
 from pipelines.batch import Batch
 
 SMALL = {"width": 4, "crop_size": 16, "hidden": 16, "dim": 8, "queue_size": 40, "bn_splits": 1, "batch_size": 8}
 
 
+#: Sizes that some methods have.
+FURTHER = {"predictor_hidden": 16, "resolutions": (16, 12)}
+
+
 def small(name: str, **overrides: object) -> Method:
+    """A method of the smallest sizes that it has options for."""
+    known = {field.name for cls in (Training, REGISTRY[name].settings) for field in fields(cls)}
+    sizes = {field: value for field, value in (SMALL | FURTHER).items() if field in known}
     torch.manual_seed(0)
-    return build(name, "cifar10", **(SMALL | overrides))
+    return build(name, "cifar10", **(sizes | overrides))
 
 
 def batch_for(method: Method, count: int = 8, seed: int = 0, label: int = 0) -> Batch:
@@ -25,6 +36,13 @@ def batch_for(method: Method, count: int = 8, seed: int = 0, label: int = 0) -> 
     kind = next(method.parameters()).dtype
     views = tuple(torch.randn(count, 3, v.size, v.size, generator=generator, dtype=kind) for v in method.views)
     return Batch(views, torch.arange(count), torch.full((count,), label), seed)
+
+
+def with_partners(method: Method, batch: Batch) -> Batch:
+    """The batch as CLIM gets it in most steps: each sample has a partner and a box, but the first trains alone."""
+    box = torch.tensor([0.1, 0.1, 0.6, 0.6]).repeat(len(batch.index), 1)
+    box[0] = 0
+    return replace(batch, partner=batch_for(method, len(batch.index), batch.seed + 1), box=box)
 
 
 def unshuffled(teacher: torch.nn.Module, view: Tensor, *key: int) -> Tensor:
@@ -59,13 +77,3 @@ def close(first: list[Tensor], second: list[Tensor], tolerance: float) -> bool:
     """Relative to the whole gradient."""
     one, other = (torch.cat([t.flatten().double() for t in tensors]) for tensors in (first, second))
     return bool((one - other).norm() <= tolerance * other.norm())
-
-
-def takes_no_gradient(method: Method) -> None:
-    """After a step, every weight of the student has a gradient, and nothing else has."""
-    method(batch_for(method)).total.backward()
-    for name, parameter in method.named_parameters():
-        taught = "teacher" in name
-        assert parameter.requires_grad is not taught, name
-        assert (parameter.grad is None) is taught, name
-    assert not method.queue.rows.requires_grad

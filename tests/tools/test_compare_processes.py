@@ -4,12 +4,13 @@ import json
 
 import pytest
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 from tests.support import runs
 from tools import compare_processes
 
 
+@pytest.mark.processes
 def test_msvq_trains_the_same_with_two_processes(data, tmp_path, capfd):
     clim_only = ("resolutions", "neighbors", "clusters", "whiten", "start-epoch", "refresh-epochs", "mix-probability")
     words = runs.arguments(data.train, method="msvq", lr=0.01, output=None, **dict.fromkeys(clim_only))

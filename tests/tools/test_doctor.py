@@ -69,6 +69,7 @@ def test_packages_of_another_checkout_are_named_with_the_fix(monkeypatch, tmp_pa
     assert f"models is {installation.ROOT / 'models'}, pipelines is" in check.found and "\n" not in check.found
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", ["models", "pipelines"])
 def test_a_package_of_the_same_name_in_the_current_folder_is_one_line(name, tmp_path):
     (tmp_path / name).mkdir()

@@ -22,7 +22,7 @@ from models import load_encoder
 from pipelines import open_dataset
 from tests.support.datasets import photos
 from tests.support.images import smooth
-from tests.support.run_folders import write_checkpoint, write_result, write_run
+from tests.support.run_folders import files, write_checkpoint, write_measured_run, write_run
 from tools.export import main
 from tools.exporting.parity_check import real_images
 
@@ -39,11 +39,7 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(dataset, tmp_path_factory):
-    folder, _ = write_run(tmp_path_factory.mktemp("runs") / "run", dataset)
-    interval = {"kind": "95 %", "top1": [40.0, 61.5]}
-    write_result(folder, "knn", "knn-k20-t0.1-cosine-student", top1=50.5, top5=90.25, interval=interval)
-    write_result(folder, "linear", "linear-cached", step=4, top1=40.0)
-    return folder
+    return write_measured_run(tmp_path_factory.mktemp("runs") / "run", dataset)
 
 
 def library(name):
@@ -61,10 +57,6 @@ def worst(found_BD, expected_BD):
 def features(network, images_BCHW):
     with torch.no_grad():
         return network.eval()(images_BCHW)
-
-
-def files(folder):
-    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
 def python_block(card, line):
@@ -119,6 +111,7 @@ def test_timms_vit_computes_the_same(width, dataset, tmp_path, monkeypatch, caps
         print(f"\nvit_small of {6 * width} channels, timm: {stock:.1e}", end=" ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "stem", "size"), [*NETWORKS, ("vit_small", "imagenet", 32)])
 def test_round_trip_and_onnx(name, stem, size, dataset, tmp_path):
     """Narrow networks, in every environment: read back exactly, and by onnxruntime one by one and many at once."""

@@ -22,6 +22,7 @@ def options(tmp_path: Path, subject: str, number: int, **changes: object) -> arg
     return made
 
 
+@pytest.mark.processes
 def test_it_notices_everything(tmp_path: Path) -> None:
     chosen = options(tmp_path, "tests.support.fuzz_canary:Canary", 10, memory=256, case_seconds=2)
     campaign = Campaign(chosen, tmp_path)
@@ -38,15 +39,17 @@ def test_it_notices_everything(tmp_path: Path) -> None:
     assert (kept / "case").read_bytes() == b"7"
 
 
+@pytest.mark.processes
 def test_it_notices_leaks(tmp_path: Path) -> None:
     campaign = Campaign(options(tmp_path, "tests.support.fuzz_canary:Leak", 60), tmp_path)
     campaign.run()
     assert [outcome for _, _, outcome, _ in campaign.findings] == ["LEAK"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("subject", ["images", "containers"])
 def test_a_few_cases(subject: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("ffcv", reason="ffcv is not installed")
+    pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
     words = [subject, "--number", "48", "--seed", "11", "--loaders", "ffcv,resident", "--keep", str(tmp_path)]
     assert fuzz.main(words) == 0, capsys.readouterr().out
     text = capsys.readouterr().out
@@ -54,6 +57,7 @@ def test_a_few_cases(subject: str, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "refused" in text and "accepted" in text and (subject == "containers" or "replaced" in text)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("parser", ["pickle", "index"])
 def test_guided(parser: str, tmp_path: Path) -> None:
     pytest.importorskip("atheris", reason="atheris is not installed")

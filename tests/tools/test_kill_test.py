@@ -7,7 +7,7 @@ import signal
 import pytest
 from safetensors.torch import load_file, save_file
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 from models.storage.checkpoint import write_manifest
 from tests.support import runs
@@ -22,6 +22,7 @@ def term():
     signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.processes
 def test_a_kill_leaves_the_same_run(data, tmp_path, capsys):
     """With this seed it waits for a checkpoint that is half written."""
     words = runs.options(data, None, checkpoint_every=1, epochs=8, knn_every=0, val_data=None)
@@ -32,6 +33,7 @@ def test_a_kill_leaves_the_same_run(data, tmp_path, capsys):
     assert capsys.readouterr().err == f"tools.kill_test: {tmp_path} holds runs already; give another --out\n"
 
 
+@pytest.mark.processes
 def test_a_run_that_cannot_start_is_told(tmp_path, capsys):
     assert main(["--out", str(tmp_path), "--", "--method", "nonsense"]) == 2
     assert "the run ended with exit code 2; see " in capsys.readouterr().err

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 import train
 from models.storage import checkpoint
@@ -65,6 +65,7 @@ def test_the_recipe_is_chosen_as_in_training(data, tmp_path, capsys):
     assert sheet.size == (5 * STEP + EDGE, 2 * STEP + EDGE + TOP)
 
 
+@pytest.mark.whole_run
 def test_the_sheet_of_partners_frames_them_by_label(data, run, tmp_path, capsys):
     sheet = made(capsys, "partners", run, data.train, tmp_path / "partners.png", "--samples", 6)
     assert sheet.size == (7 * STEP + EDGE, 6 * STEP + EDGE + TOP)
@@ -94,6 +95,7 @@ def refused(capsys, *words):
     return error
 
 
+@pytest.mark.whole_run
 def test_what_cannot_be_shown_is_one_line(data, run, tmp_path, capsys, monkeypatch):
     out = tmp_path / "sheet.png"
     assert "there is no data set" in refused(capsys, "views", tmp_path / "no.beton", out)
@@ -123,6 +125,7 @@ def test_a_damaged_image_is_grey_and_one_line(tmp_path, capsys):
     assert "image 3 is damaged" in error and error.count("\n") == 1
 
 
+@pytest.mark.whole_run
 def test_a_run_of_other_code_is_one_line(data, run, tmp_path, capsys):
     import shutil
 
@@ -150,6 +153,7 @@ def test_a_file_that_exists_stays_unless_force_says_otherwise(data, tmp_path, ca
     assert made(capsys, *words, "--force").size[0] > 100 and list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.whole_run
 def test_damaged_checkpoints_and_configurations_are_told_as_such(data, run, tmp_path, capsys):
     import shutil
 

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,57 +13,23 @@ import pytest
 import torch
 from PIL import Image
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
-import train
 from tests.support import runs
-from tests.support.datasets import converted
-from tests.support.images import encoded, smooth, write
+from tests.support.reported_runs import pictures, trained
 from tools import report
 from tools.reporting.embedding_map import tsne
 from tools.reporting.neighbors import confusion
 
-HOSTILE = ("$x_{$", "<img src=x onerror=alert(1)>", "_a & b")  # in the order of their labels
-SMALL = {"knn_every": 2, "epochs": 4, "keep": 10, "refresh_epochs": 1}
+pytestmark = pytest.mark.whole_run
+
+FEW = ("--queries", "2")  # rows of the gallery: to pack them as PNG takes long
 MOMENTUM = {
     "resolutions": None, "neighbors": None, "clusters": None, "whiten": None, "start-epoch": None,
     "refresh-epochs": None, "mix-probability": None, "crop-size": 16, "hidden": 16,
 }  # fmt: skip
-
-
-def pictures(root, each, names=HOSTILE):
-    """Class folders of smooth pictures, or with no names one flat folder, converted."""
-    for label, name in enumerate(names or ("",)):
-        for number in range(each):
-            write(root / "images" / name / f"{number}.jpg", encoded(smooth(40, 50, 100 * label + number), quality=95))
-    return Path(converted(root / "images", root / "images.beton").path)
-
-
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("labelled")
-    return runs.Data(pictures(folder / "train", 16), pictures(folder / "held_out", 5))
-
-
-def trained(run, data, **changed):
-    with pytest.MonkeyPatch.context() as patch:
-        words = runs.arguments(data, output=run, **(SMALL | changed))
-        assert runs.in_process(train, patch, *words) == 0
-    return run
-
-
-@pytest.fixture(scope="module")
-def clim(labelled, tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("clim") / "run", labelled.train, val_data=labelled.held_out)
-
-
-@pytest.fixture(scope="module")
-def reported(clim, tmp_path_factory):
-    out = tmp_path_factory.mktemp("out") / "new" / "report"
-    assert report.main([str(clim), "--out", str(out), "--queries", "4"]) == 0
-    return out
 
 
 def text(out):
@@ -120,7 +85,7 @@ def test_evaluations_are_shown(clim, tmp_path):
     images = {"val_data": {"number": 15, "path": "/a/held_out.beton"}, "step": 12, "best_step": 6, "seed": 0}
     (run / "eval-linear.json").write_text(json.dumps(newest | {"best": best} | images))
     (run / "evaluations.jsonl").write_text("torn\n")
-    assert report.main([str(run)]) == 0
+    assert report.main([str(run), *FEW]) == 0
     page = text(run / "report")
     row = "<td>eval.py: top1</td><td>41.98 %</td><td>&lt;linear&gt;</td><td>39.80 to 44.21</td>"
     assert f"{row}<td>15 of held_out</td><td>12</td>" in page
@@ -162,7 +127,7 @@ def test_a_collapsed_network_still_has_a_map():
 def test_a_run_without_labels(tmp_path):
     data = pictures(tmp_path / "data", 40, names=())
     run = trained(tmp_path / "run", data, max_steps=6)
-    assert report.main([str(run)]) == 0
+    assert report.main([str(run), *FEW]) == 0
     out = run / "report"
     assert "kNN accuracy" in titles(out) and "Left out: the run had no labelled images to classify." in text(out)
     assert "Colours by class are left out" in text(out) and "no held-out ones are known" in text(out)
@@ -174,7 +139,7 @@ def test_a_run_without_labels(tmp_path):
 @pytest.mark.parametrize("method", ["cgh", "msvq"])
 def test_other_methods(method, labelled, tmp_path):
     run = trained(tmp_path / "run", labelled.train, method=method, max_steps=6, **MOMENTUM)
-    assert report.main([str(run), "--val-data", str(labelled.held_out)]) == 0
+    assert report.main([str(run), "--val-data", str(labelled.held_out), *FEW]) == 0
     page = text(run / "report")
     assert "<td>teacher_entropy</td>" in page and "<td>teacher_entropy_2</td>" in page
     assert ("Hypercolumns" in titles(run / "report")) == (method == "cgh")
@@ -189,7 +154,7 @@ def test_a_run_that_goes_on(clim, tmp_path):
     shutil.rmtree(run / "checkpoints")
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 13, "epoch"')  # being written
-    assert report.main([str(run)]) == 0
+    assert report.main([str(run), *FEW]) == 0
     assert "<td>unfinished, step 12 of 12</td>" in text(run / "report")
     assert "Left out, with everything that needs features: the run has no checkpoint yet." in text(run / "report")
 
@@ -229,7 +194,7 @@ def test_images_that_moved(clim, labelled, tmp_path, capsys):
         assert f"--device is '{device}'" in refused(capsys, clim, "--device", device)
     assert "was not trained on" in refused(capsys, run, "--data", labelled.held_out)
     assert "there is no data set" in refused(capsys, run, "--data", tmp_path / "no.beton")
-    assert report.main([str(run), "--data", str(labelled.train)]) == 0
+    assert report.main([str(run), "--data", str(labelled.train), *FEW]) == 0
     other = pictures(tmp_path / "other", 2, names=("a", "b"))
     assert "has other classes than the run's images" in refused(capsys, clim, "--val-data", other)
 
@@ -259,7 +224,7 @@ def test_a_report_replaces_a_report_or_nothing(reported, clim, tmp_path, capsys)
     assert "holds note.txt" in refused(capsys, clim, "--out", out)
     (out / "note.txt").unlink()
     before = (out / "map.png").read_bytes()
-    assert report.main([str(clim), "--out", str(out), "--images", "10"]) == 0
+    assert report.main([str(clim), "--out", str(out), "--images", "10", *FEW]) == 0
     assert (out / "map.png").read_bytes() != before
     assert [path.name for path in tmp_path.iterdir()] == ["report"]  # nothing is left beside it
 

@@ -61,8 +61,9 @@ def test_rates_are_on_the_clock_of_training(tmp_path):
     assert read_rates(tmp_path) == [(2.0, 160), (4.0, 160)]
 
 
+@pytest.mark.processes
 def test_a_short_soak(tmp_path, capsys):
-    pytest.importorskip("ffcv", reason="ffcv is not installed")
+    pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
     data = runs.make_data(tmp_path)
     words = runs.arguments(data.train, knn_every=0, epochs=None, log_every=2)
     own = ["--minutes", "0.08", "--warm-up", "0.02", "--every", "0.1", "--out", str(tmp_path / "soak")]

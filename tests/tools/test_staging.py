@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.formats.opening import open_dataset, verify
+from tests.support.conversion import convert_part
 from tests.support.images import class_folder, encoded, smooth, write
-from tests.tools.conversion.test_shard_merge import convert_part
 from tools.convert import main
 from tools.staging import Staging, recover
 
@@ -168,6 +168,7 @@ def killed(words: list[str], after: float) -> bool:
     return bool(code == 0)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("form", ["beton", "shards"])
 def test_killed_at_random_moments(tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "photos"
@@ -191,6 +192,7 @@ def test_killed_at_random_moments(tmp_path: Path, form: str, capsys: pytest.Capt
         assert not [name for name in left(out.parent) if name.startswith(".")]
 
 
+@pytest.mark.processes
 def test_killed_merge(tmp_path: Path) -> None:
     folder = class_folder(tmp_path / "photos", each=20)
     for number in (1, 2):

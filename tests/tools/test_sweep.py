@@ -9,8 +9,11 @@ from argparse import Namespace
 
 import pytest
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
+import eval as evaluation
+import train
+from tests.support import runs
 from tools import sweep
 from tools.run.process_start import STOPPED, WATCHED
 
@@ -34,6 +37,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.processes
 def test_a_signal_is_passed_on_and_waited_for(tmp_path, monkeypatch, capsys):
     (tmp_path / "train.py").write_text(PROGRAM)
     monkeypatch.setattr(sweep, "ROOT", tmp_path)
@@ -52,7 +56,15 @@ def test_a_signal_is_passed_on_and_waited_for(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "tools.sweep: stopped by a signal; call it again to go on\n"
 
 
+@pytest.mark.whole_run
 def test_a_sweep_goes_on_where_it_stopped(data, tmp_path, monkeypatch, capsys):
+    """Its programs run in this process, which has imported them; that `call` starts them is tested above."""
+
+    def call(command):
+        program = {"train.py": train, "eval.py": evaluation}[command[0]]
+        assert runs.in_process(program, monkeypatch, *command[1:]) == 0
+
+    monkeypatch.setattr(sweep, "call", call)
     out = tmp_path / "sweep"
     command = ["--data", str(data.train), "--val-data", str(data.held_out), "--out", str(out), "--methods", "moco"]
     command += ["--set", "moco:recipe=cifar10", "--", *TINY]

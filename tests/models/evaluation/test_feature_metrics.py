@@ -42,7 +42,8 @@ def test_uniformity_at_its_ends():
 
 def naive_entropy(query, keys, temperature):
     """-sum p log p over keys, one at a time."""
-    logits = [float(normalize(query.double(), dim=0) @ normalize(key.double(), dim=0)) / temperature for key in keys]
+    unit, *units = normalize(torch.stack([query, *keys]).double(), dim=1).tolist()
+    logits = [sum(a * b for a, b in zip(unit, key, strict=True)) / temperature for key in units]
     top = max(logits)
     weights = [math.exp(logit - top) for logit in logits]
     shares = [weight / sum(weights) for weight in weights]

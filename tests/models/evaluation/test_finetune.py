@@ -9,7 +9,7 @@ import torch
 
 from tests.support import gloo
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 from models.distributed import world
 from models.evaluation import finetune as module
@@ -93,23 +93,40 @@ def test_seeds_are_reproducible_and_differ(train):
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
+class Exact(module.Classifier):
+    """In float64. In float32 an activation that is zero but for rounding falls on either side of a ReLU.
+
+    Seen in the first batch of 8: on two processes one mask was another, and the gradient differed by 2 %.
+    """
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.double()
+
+    def forward(self, images_BCHW):
+        return super().forward(images_BCHW.double())
+
+
 def measured(path):
     """Trained in batches that two processes share evenly (8, 8, 4), and in those that they do not (7, 7, 7; 21)."""
     found = []
-    for number, batch_size in ((20, 8), (21, 7), (21, 30)):
-        network, facts = tuned(open_dataset(Path(path)), replace(SHORT, batch_size=batch_size), number)
-        found.append(({name: value.clone() for name, value in network.state_dict().items()}, facts))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "Classifier", Exact)
+        for number, batch_size in ((20, 8), (21, 7), (21, 30)):
+            network, facts = tuned(open_dataset(Path(path)), replace(SHORT, batch_size=batch_size), number)
+            found.append(({name: value.clone() for name, value in network.state_dict().items()}, facts))
     return found
 
 
+@pytest.mark.processes
 def test_two_processes_train_what_one_does(train):
     alone = measured(str(train.path))
     for process in gloo.run(measured, 2, str(train.path)):
         for (expected, facts), (own, own_facts) in zip(alone, process, strict=True):
-            assert own_facts["first_loss"] == pytest.approx(facts["first_loss"], rel=5e-4)  # another order of sums
-            assert own_facts["last_loss"] == pytest.approx(facts["last_loss"], rel=1e-3)
+            assert own_facts == pytest.approx(facts, abs=2e-5)  # rounded to five places
             for name, value in expected.items():
-                torch.testing.assert_close(own[name], value, rtol=1e-2, atol=1e-3)
+                assert value.dtype in (torch.float64, torch.int64)
+                torch.testing.assert_close(own[name], value, rtol=1e-6, atol=1e-7)  # the loss is in float32
 
 
 @pytest.mark.parametrize(("number", "batch_size"), [(20, 8), (21, 8), (7, 30)])

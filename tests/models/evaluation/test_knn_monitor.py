@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 from sklearn.neighbors import KNeighborsClassifier

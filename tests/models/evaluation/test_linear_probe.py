@@ -9,7 +9,7 @@ import torch
 
 from tests.support import gloo
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 from models.distributed import world
 from models.evaluation.feature_extractor import FeatureExtractor
@@ -115,6 +115,7 @@ def measured(bank, queries):
     return found
 
 
+@pytest.mark.processes
 def test_two_processes_train_what_one_does(sets):
     paths = [str(dataset.path) for dataset in sets]
     expected = measured(*paths)

@@ -8,7 +8,7 @@ import torch
 
 from tests.support import gloo
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 from models.distributed import world
 from models.evaluation.collapse import effective_rank, feature_spread
@@ -92,6 +92,7 @@ def test_a_large_set_is_sampled_evenly(path):
             assert len(np.unique(chosen)) == expected and chosen[0] == 0 and chosen[-1] == number - 1
 
 
+@pytest.mark.processes
 def test_several_processes_get_what_one_does(path):
     alone = measured(path, "cgh", 4)
     for row in gloo.run(measured, 2, path, "cgh", 4):

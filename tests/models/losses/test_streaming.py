@@ -139,6 +139,7 @@ def epoch(queue: KeyQueue, batches: tuple[int, ...], graphs: list[int]) -> list[
     return [*found, queue.keys(0)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_chunks", "cache")
 def test_compiles_without_breaks_and_never_again(capsys: pytest.CaptureFixture[str]) -> None:
     torch._dynamo.reset()

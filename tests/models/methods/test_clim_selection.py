@@ -89,6 +89,7 @@ def ranks(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
 SELECTIONS = [f"{rule} {components} {spread}" for rule, components in CASES for spread in ("strided", "stretch")]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("what", [*SELECTIONS, "few", "empty"])
 def test_ranks_select_what_one_process_does(alone: dict[str, Any], ranks: list[dict[str, Any]], what: str) -> None:
     for rank in ranks:
@@ -98,6 +99,7 @@ def test_ranks_select_what_one_process_does(alone: dict[str, Any], ranks: list[d
     assert len(pool) > 0 and count.max() > 0
 
 
+@pytest.mark.processes
 def test_every_row_passes_by_once(alone: dict[str, Any], ranks: list[dict[str, Any]]) -> None:
     for rank in ranks:
         number = torch.cat([number_P for number_P, _ in rank["pieces"]])
@@ -108,6 +110,7 @@ def test_every_row_passes_by_once(alone: dict[str, Any], ranks: list[dict[str, A
         assert rank["everyones"].tolist() == [[number, 7] for number in range(len(ranks))]
 
 
+@pytest.mark.processes
 def test_every_rank_refuses_what_one_refuses(alone: dict[str, Any], ranks: list[dict[str, Any]]) -> None:
     assert all(rank["refused"] == alone["refused"] for rank in ranks)
     assert alone["refused"][0].startswith("601 neighbours") and alone["refused"][1].startswith("602 clusters")
@@ -159,8 +162,9 @@ def measured(train: str, held_out: str) -> tuple[list[float], list[int]]:
     return found, held
 
 
+@pytest.mark.processes
 def test_processes_share_the_monitors_work(tmp_path: Any) -> None:
-    pytest.importorskip("ffcv", reason="ffcv is not installed")
+    pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
     from tests.support.datasets import photos
 
     paths = str(photos(tmp_path / "train", each=16).path), str(photos(tmp_path / "held_out", each=7).path)

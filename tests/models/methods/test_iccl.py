@@ -128,17 +128,6 @@ def test_the_weight_follows_the_integer_epoch():
     assert fresh.schedule(fresh.step)["clustering_weight"] == 0  # before `begin`
 
 
-@pytest.mark.parametrize("kind", ["momentum", "plain"])
-def test_targets_get_no_gradient(kind):
-    method, batch = method_of(12, **KINDS[kind]), batch_of()
-    out = method.outputs(batch)
-    assert not out.target_first_BD.requires_grad and not out.target_second_BD.requires_grad
-    method(batch).total.backward()
-    if method.teacher is not None:
-        assert all(p.grad is None and not p.requires_grad for p in method.teacher.parameters())
-    assert all(p.grad is not None for part in (method.student, method.predictor) for p in part.parameters())
-
-
 def test_the_teacher_starts_as_a_copy_in_train_mode_and_follows_after_the_step():
     method = build("iccl", "cifar10", **SMALL)
     before = [p.clone() for p in method.teacher.parameters()]

@@ -1,9 +1,10 @@
 """MNCL's step against the specification written out, its sanity values, and its traps.
 
-Traps and where they are tested: 1 both modes, 4 the teacher's start, 5 no gradient to it, 6 its order, 7 random gains,
-9 and 10 pairs in feature space and blocks (also test_patches.py, with 8), 11 statistics of the quarters, 12 the queue,
-13 the predictor's rate, 15: here. 2 the weights' sweep needs training runs, not a test. 3 the flat curve: the sanity
-values here. 14 best-on-test selection belongs to the linear protocol, which reports the last epoch; test_linear.py.
+Traps and where they are tested: 4 the teacher's start, 5 no gradient to it: test_contract.py. 1 both modes, 6 the
+teacher's order, 7 random gains, 9 and 10 pairs in feature space and blocks (also test_patches.py, with 8), 11
+statistics of the quarters, 12 the queue, 13 the predictor's rate, 15: here. 2 the weights' sweep needs training runs,
+not a test. 3 the flat curve: the sanity values here. 14 best-on-test selection belongs to the linear protocol, which
+reports the last epoch; test_linear_probe.py.
 Several processes (e, 8): test_methods_distributed_heads.py.
 """
 
@@ -188,27 +189,6 @@ def test_a_neighbor_is_never_of_the_current_batch():
     assert torch.equal(reference.queue.keys(), before)
     assert method(batch).terms["global"].item() == pytest.approx(shared.item(), rel=1e-5)
     assert not torch.equal(method.queue.keys(), before)
-
-
-def test_no_gradient_reaches_teacher_or_queue():
-    method = method_of()
-    method(batch_of()).total.backward()
-    assert all(p.grad is None and not p.requires_grad for p in method.teacher.parameters())
-    assert not method.queue.rows.requires_grad
-    assert all(p.grad is not None for part in (method.student, method.predictor) for p in part.parameters())
-
-
-def test_the_teacher_starts_as_a_copy_and_follows_after_the_step():
-    method = build("mncl", "cifar10", **SMALL)
-    for own, other in zip(method.teacher.parameters(), method.student.parameters(), strict=True):
-        assert torch.equal(own, other)
-    before = [p.clone() for p in method.teacher.parameters()]
-    with torch.no_grad():
-        for parameter in method.student.parameters():
-            parameter.add_(1)
-    method.after_step(0)
-    for old, now, student in zip(before, method.teacher.parameters(), method.student.parameters(), strict=True):
-        torch.testing.assert_close(now, 0.99 * old + 0.01 * student)
 
 
 def test_the_predictors_learning_rate_stays():

@@ -26,7 +26,6 @@ from tests.support.small_methods import (
     cross_entropy,
     gradients,
     small,
-    takes_no_gradient,
     unshuffled,
 )
 
@@ -108,10 +107,6 @@ def test_gradient_equals_the_specification():
     method(batch).total.backward()
     in_the_authors_order(reference, [batch], 0.0)
     assert close(gradients(method), gradients(reference), 1e-10)
-
-
-def test_no_gradient_reaches_teachers_or_queues():
-    takes_no_gradient(small("msvq"))
 
 
 def test_each_teacher_is_read_against_its_own_queue():

@@ -165,6 +165,7 @@ def running_after_steps(average: bool) -> list[Tensor]:
     return [buffer for name, buffer in network.named_buffers() if "running" in name]
 
 
+@pytest.mark.processes
 def test_after_each_step_all_processes_hold_the_same_statistics_bit_for_bit() -> None:
     """So a checkpoint of one of them is that of all, and nothing has to be averaged before it is kept."""
     first, second = gloo.run(running_after_steps, 2, True)

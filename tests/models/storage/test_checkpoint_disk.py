@@ -5,7 +5,7 @@ import os
 import pytest
 
 from models.storage import checkpoint, manifest
-from tests.models.storage.test_checkpoint import names, save
+from tests.support.toy_checkpoints import names, save
 
 
 def harmed(path):

@@ -43,7 +43,7 @@ def test_a_run_in_three_lines(run):
 
 
 def test_preprocessing_is_the_loaders(run, dataset):
-    pytest.importorskip("ffcv", reason="ffcv is not installed")
+    pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
     encoder = load_encoder(str(run[0]))
     with EncodedImages(dataset) as images:
         files = [io.BytesIO(images.image_file(number).tobytes()) for number in range(dataset.number)]

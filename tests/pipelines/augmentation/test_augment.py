@@ -130,6 +130,7 @@ def test_views_are_owned_channels_last_and_independent_of_the_batch() -> None:
     assert augment([tensor[:0] for tensor in tensors], torch.stack(numbers)[:, :0])[0].shape == (0, 3, 24, 24)
 
 
+@pytest.mark.slow
 def test_fused_schedule_is_one_graph() -> None:
     torch._dynamo.reset()
     graphs = CompileCounter()

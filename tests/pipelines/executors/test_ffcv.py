@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 import cv2
 
 from pipelines import View

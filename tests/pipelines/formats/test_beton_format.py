@@ -100,6 +100,7 @@ def test_damaged(tmp_path: Path, edit, message: str) -> None:  # type: ignore[no
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.slow
 def test_layout_is_ffcvs() -> None:
     types = pytest.importorskip("ffcv.types")
     fields = pytest.importorskip("ffcv.fields")
@@ -108,6 +109,7 @@ def test_layout_is_ffcvs() -> None:
     assert types.HeaderType == HEADER
 
 
+@pytest.mark.slow
 def test_ffcvs_loader_reads_ours(tmp_path: Path) -> None:
     loader = pytest.importorskip("ffcv.loader")
     rgb = pytest.importorskip("ffcv.fields.rgb_image")
@@ -130,6 +132,7 @@ def test_ffcvs_loader_reads_ours(tmp_path: Path) -> None:
         assert np.abs(got[i].numpy().astype(int) - image).max() <= (0 if i % 2 else 12)
 
 
+@pytest.mark.slow
 def test_we_read_ffcvs(tmp_path: Path) -> None:
     writer = pytest.importorskip("ffcv.writer")
     from ffcv.fields import FloatField, IntField, NDArrayField, RGBImageField

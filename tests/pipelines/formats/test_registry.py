@@ -16,7 +16,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 from pipelines import Dataset, make_loader
 from pipelines.executors.choose import EXECUTORS
@@ -172,6 +172,7 @@ def test_conversion_knows_what_it_may_replace_and_split(tmp_path: Path, beton: D
     assert "choose from" in capsys.readouterr().err
 
 
+@pytest.mark.processes
 def test_conversion_starts_without_torch() -> None:
     """Every one of its worker processes imports what the command imports."""
     code = "import sys, tools.convert, tools.conversion.encoding_pool; assert not {'torch', 'numba'} & {*sys.modules}"

@@ -18,8 +18,8 @@ from pipelines.formats.encoded import EncodedImages
 from pipelines.formats.opening import open_dataset
 from pipelines.formats.regular_file import content
 from pipelines.formats.shard_format import INDEX
+from tests.support.conversion import one_line, refused
 from tests.support.images import class_folder, write
-from tests.tools.conversion.test_convert_errors import one_line, refused
 from tools.convert import main
 from tools.staging import recover
 

@@ -8,6 +8,7 @@ from tools.benchmarks.checkpoint import of_network
 from tools.benchmarks.measure import Settings
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_measured_beside_none():
     case = of_network(8, 16, 64, Settings(repeats=3))
     row = case.row()

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 from tests.support.datasets import photos

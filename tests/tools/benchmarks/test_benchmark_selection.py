@@ -18,6 +18,7 @@ def gathered(number):
     return all_gather_rows(part.number_M, part.features_MD)
 
 
+@pytest.mark.processes
 def test_processes_share_one_mixture():
     expected = gathered(20_000)
     assert torch.equal(expected[0], torch.arange(20_000)) and world() == (0, 1)

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.conversion import one_line, refused
 from tests.support.images import class_folder, encoded, smooth, write
-from tests.tools.conversion.test_convert_errors import one_line, refused
 from tools.conversion import archives
 from tools.conversion.open_source import open_tree
 from tools.conversion.tree import SourceError, SourceTree

@@ -169,7 +169,7 @@ def test_side_limit() -> None:
 
 
 def test_a_jpeg_that_ffcv_warns_about_is_encoded_again() -> None:
-    pytest.importorskip("ffcv", reason="ffcv is not installed")
+    pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
     data = encoded(smooth(80, 80), quality=90)
     assert jpeg_check.decodes_cleanly(data, 80, 80)
     at = data.rindex(b"\xff\xd9")

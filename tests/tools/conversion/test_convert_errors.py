@@ -19,25 +19,9 @@ import pytest
 
 from pipelines.formats.card import card_path, read_card, sealed, write_json
 from pipelines.formats.opening import open_dataset
+from tests.support.conversion import one_line, refused
 from tests.support.images import class_folder, encoded, smooth, write
 from tools.convert import main
-
-
-def refused(capsys: pytest.CaptureFixture[str], source: Path | str, out: Path, *options: str, workers: int = 1) -> str:
-    """Converts, expects a refusal that leaves the folder as it was, and returns the message."""
-    before = sorted(os.listdir(out.parent)) if out.parent.is_dir() else None
-    assert main([str(source), str(out), "--workers", str(workers), *options]) == 1
-    after = sorted(os.listdir(out.parent)) if out.parent.is_dir() else None
-    assert before is None or out.parent == Path("/proc") or before == after
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    return captured.err
-
-
-def one_line(text: str) -> str:
-    assert text.count("\n") == 1
-    assert text.startswith("tools.convert: ")
-    return text
 
 
 @pytest.fixture
@@ -235,6 +219,7 @@ def test_killed_worker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "a worker process was killed" in one_line(text)
 
 
+@pytest.mark.processes
 def test_terminated_program_leaves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     write(folder / "cat" / "0.png", encoded(smooth(3000, 3000), "PNG", compress_level=1))

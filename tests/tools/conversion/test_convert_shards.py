@@ -11,42 +11,14 @@ import numpy as np
 import pytest
 
 from pipelines.formats.card import DatasetError, card_path, names_path, sealed
-from pipelines.formats.dataset import Dataset, image_names
-from pipelines.formats.encoded import EncodedImages
+from pipelines.formats.dataset import image_names
 from pipelines.formats.opening import open_dataset, verify
+from tests.support.conversion import mixed, same
 from tests.support.datasets import converted
 from tests.support.images import class_folder, encoded, smooth, write
 from tools.convert import main
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
-
-
-def mixed(root: Path) -> Path:
-    """Class folders with JPEGs, a grey and a CMYK one, a small and a large PNG, and names that are hard to write."""
-    folder = class_folder(root)
-    write(folder / "cat" / "grey.jpg", encoded(smooth(20, 20)[..., 0]))
-    write(folder / "cat" / "small.png", encoded(smooth(20, 21), "PNG"))
-    write(folder / "dog" / "large.png", encoded(smooth(80, 90), "PNG"))
-    write(folder / "dog" / "a\nb \\n.jpg", encoded(smooth(20, 24)))
-    write(folder / "dog" / "caf\udce9.jpg", encoded(smooth(20, 25)))
-    return folder
-
-
-def images_of(dataset: Dataset) -> list[bytes]:
-    with EncodedImages(dataset) as images:
-        return [images[number].tobytes() for number in range(dataset.number)]
-
-
-def same(first: Dataset, second: Dataset) -> None:
-    """All that does not speak of files is equal."""
-    assert images_of(first) == images_of(second)
-    for name in ("heights", "widths", "labels"):
-        assert (getattr(first, name) == getattr(second, name)).all()
-    assert (first.table.mode == second.table.mode).all()
-    assert {**first.card, "file": 0} == {**second.card, "file": 0}
-    assert image_names(first) == image_names(second) != []
-    verify(first)
-    verify(second)
 
 
 def test_both_directions(tmp_path: Path) -> None:
@@ -63,6 +35,7 @@ def test_both_directions(tmp_path: Path) -> None:
     same(beton, converted(shards.path, tmp_path / "d", "--format", "shards", "--workers", "2"))
 
 
+@pytest.mark.slow
 def test_ffcv_reads_what_comes_back(tmp_path: Path) -> None:
     pytest.importorskip("ffcv")
     from ffcv.reader import Reader
@@ -229,6 +202,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+@pytest.mark.processes
 def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
     data = encoded(np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8), quality=90)
     peaks = []

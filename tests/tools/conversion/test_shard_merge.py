@@ -14,18 +14,11 @@ import pytest
 from pipelines.formats.card import DatasetError, names_path
 from pipelines.formats.dataset import Dataset
 from pipelines.formats.opening import open_dataset
+from tests.support.conversion import convert_part, mixed, same
 from tests.support.datasets import converted
 from tests.support.images import class_folder, encoded, write
-from tests.tools.conversion.test_convert_shards import mixed, same
 from tools.conversion.shard_parts import Part
 from tools.convert import main
-
-
-def convert_part(source: Path, out: Path, part: str, *options: str) -> Path:
-    words = [str(source), str(out), "--format", "shards", "--workers", "1", "--shard", part, *options]
-    assert main(words) == 0
-    number, of = part.split("/")
-    return out.with_name(f"{out.name}.part-{number}-of-{of}")
 
 
 def merged(out: Path) -> Dataset:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 from sklearn.neighbors import KNeighborsClassifier

@@ -1,5 +1,4 @@
 """What export refuses, and what a full disk leaves: one line, and nothing that was there is touched."""
-# ruff: noqa: F811 (fixtures of another file are asked for by their names)
 
 import os
 import re
@@ -7,11 +6,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import tools.export
 import tools.exporting.onnx_file
-from tests.support.run_folders import write_run
-from tests.tools.test_export import dataset, files, run  # noqa: F401 (fixtures)
+from tests.support.datasets import photos
+from tests.support.run_folders import files, write_measured_run, write_run
 from tools.export import main
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return photos(tmp_path_factory.mktemp("data"), each=6)
+
+
+@pytest.fixture(scope="module")
+def run(dataset, tmp_path_factory):
+    return write_measured_run(tmp_path_factory.mktemp("runs") / "run", dataset)
 
 
 def test_existing_files_are_left_as_they_are(run, tmp_path, capsys):
@@ -66,6 +77,7 @@ def test_a_missing_stock_library_is_told_with_its_command(dataset, tmp_path, mon
     assert "pip install torchvision" in (tmp_path / "w.md").read_text()
 
 
+@pytest.mark.processes
 def test_a_full_disk_leaves_earlier_files(run, tmp_path):
     """A limit on the size of files, in a process of its own, stands for the disk."""
     out = tmp_path / "w.safetensors"
@@ -85,6 +97,7 @@ def test_a_full_disk_leaves_earlier_files(run, tmp_path):
     assert files(tmp_path) == ["w.md", "w.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_small_disk_leaves_earlier_files(run, small_disk, capsys):
     disk = small_disk(1 << 30)
     out, onnx = disk / "w.safetensors", disk / "w.onnx"

@@ -4,9 +4,11 @@ import shutil
 
 import pytest
 
-from tests.tools.test_report import clim, labelled, reported  # noqa: F401 (fixtures; skipped where they are)
-
+for package in ("matplotlib", "sklearn", "tests.support.ffcv_installed"):
+    pytest.importorskip(package, reason=f"{package} is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+pytestmark = pytest.mark.whole_run
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
@@ -23,7 +25,7 @@ def browser():
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1240), ("dark", 390)])
-def test_the_page_is_whole_and_asks_for_nothing(browser, reported, scheme, width):  # noqa: F811
+def test_the_page_is_whole_and_asks_for_nothing(browser, reported, scheme, width):
     with browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}) as context:
         page = context.new_page()
         told, asked = [], []

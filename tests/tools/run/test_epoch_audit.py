@@ -67,6 +67,7 @@ def parts(epoch, first, ranks):
     return counted(plan(rank=rank, world=len(ranks)), epoch, first).complete()
 
 
+@pytest.mark.processes
 def test_processes_together_have_every_image():
     assert gloo.run(parts, 2, 1, 6, [0, 1]) == [True, True]
     assert gloo.run(parts, 2, 1, 0, [1, 1]) == [False, False]  # both make the same half

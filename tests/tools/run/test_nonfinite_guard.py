@@ -156,9 +156,10 @@ def test_weights_that_an_update_broke_are_not_kept(late, tmp_path):
             guard.settle()
 
 
+@pytest.mark.whole_run
 def test_a_run_is_stopped_and_its_step_replayed(tmp_path, monkeypatch, capfd):
     """train.py with an absurd learning rate; what the command prints; a folder that was edited."""
-    pytest.importorskip("ffcv", reason="ffcv is not installed")
+    pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
     import train
     from tests.support import runs
 

@@ -23,6 +23,7 @@ def started(words, **more):
     return subprocess.Popen(words, cwd=runs.ROOT, env=runs.environment(), stdout=subprocess.PIPE, text=True, **more)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_before_there_is_a_run_is_one_line_and_the_same_code(number):
     with started([sys.executable, "-c", WAITING], stderr=subprocess.PIPE) as process:
@@ -40,6 +41,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", ["torchrun", "shell"])
 def test_a_program_ends_with_its_launcher_and_lives_on_without_its_shell(name, tmp_path):
     (tmp_path / name).write_text(PARENT)
@@ -76,6 +78,7 @@ sys.exit(open("/dev/null").fileno() < 3)
 """
 
 
+@pytest.mark.processes
 def test_closed_streams_are_no_other_file():
     command = ["sh", "-c", '"$0" -c "$1" <&- >&- 2>&-', sys.executable, CLOSED]
     assert subprocess.run(command, cwd=runs.ROOT, env=runs.environment(), timeout=30).returncode == 0
@@ -99,6 +102,7 @@ libc.malloc_info(0, stream), libc.fflush(stream)
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has no such heaps")
 @pytest.mark.parametrize("chosen", [None, "5"])
 def test_threads_share_two_heaps_unless_the_caller_chose(chosen):

@@ -42,6 +42,7 @@ with StopRequest():
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_second_one_ends_a_process_that_hears_nothing(second):
     child = [sys.executable, "-c", DEAF]
@@ -100,6 +101,7 @@ def every_case(cases):
     return [last_steps(asked) for asked in cases]
 
 
+@pytest.mark.processes
 def test_all_processes_stop_after_the_same_step():
     """One step after the signal; a process alone after its own."""
     assert last_steps([5]) == 5 and last_steps([99]) is False

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from models.storage import checkpoint
 from models.storage.snapshot import HostCopy
-from tests.models.storage.test_checkpoint import Toy, made
 from tests.support.states import run_state
+from tests.support.toy_checkpoints import Toy, made
 from tools.command_line import Failure
 from tools.run.folder import RunFolder
 from tools.run.resume import resume

@@ -4,6 +4,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from tests.support import runs
 from tools.run.time_limit import time_limit
 
@@ -29,6 +31,7 @@ def test_a_block_in_time_is_left_alone():
     assert late == [1]
 
 
+@pytest.mark.processes
 def test_a_program_that_hangs_starts_again_in_its_process(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(HANGS)

@@ -12,10 +12,10 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-pytest.importorskip("ffcv", reason="ffcv is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 import train
-from tests.support import runs
+from tests.support import gloo, runs
 from tests.support.states import run_state
 from tools.run import process_group as peers
 from tools.run.process_group import LOST, LostContact, detect_lost_peers, requested_processes, run_facts
@@ -64,9 +64,12 @@ def wait_for_step(run, step):
         time.sleep(0.05)
 
 
-def lines(tmp_path, node):
-    text = (tmp_path / f"node{node}.txt").read_text()
+def train_lines(text):
     return [line for line in text.splitlines() if line.startswith("train.py: ")]
+
+
+def lines(tmp_path, node):
+    return train_lines((tmp_path / f"node{node}.txt").read_text())
 
 
 def long_run(data, run):
@@ -140,21 +143,21 @@ def test_errors_of_ones_own_are_not_blamed_on_others(monkeypatch):
 # ---- unlike starts --------------------------------------------------------------------------------------------------
 
 
+def refused(words, name, difference):
+    """Both processes of a run say in one line of what kind their difference is."""
+    for done in gloo.run_program("train", *words):
+        assert done.returncode == 2
+        (line,) = train_lines(done.stderr)
+        assert line.startswith(f"train.py: process 1 differs from process 0 in {name} ({difference}")
+        assert line.endswith(peers._REMEDIES[name])
+
+
 def test_processes_that_differ_are_refused_in_one_line(data, tmp_path):
     """Other data on the second machine; other options."""
     own = runs.options(data, tmp_path / "run", max_steps=2, peer_timeout=PEER_TIMEOUT)
-    for name, other in (
-        ("data", runs.options(data, tmp_path / "run", max_steps=2, peer_timeout=PEER_TIMEOUT, data=data.held_out)),
-        ("options", runs.options(data, tmp_path / "run", max_steps=2, peer_timeout=PEER_TIMEOUT, lr=0.5)),
-    ):
-        folder = tmp_path / name
-        folder.mkdir()
-        with two_launchers([own, other], folder) as launchers:
-            assert all(launcher.wait(timeout=90) != 0 for launcher in launchers)
-        for node in range(2):
-            (line,) = lines(folder, node)
-            assert line.startswith(f"train.py: process 1 differs from process 0 in {name} (")
-            assert line.endswith(peers._REMEDIES[name])
+    for name, changed in (("data", {"data": data.held_out}), ("options", {"lr": 0.5})):
+        other = runs.options(data, tmp_path / "run", **{"max_steps": 2, "peer_timeout": PEER_TIMEOUT, **changed})
+        refused([own, other], name, "")
         assert not (tmp_path / "run").exists()
 
 
@@ -162,10 +165,7 @@ def test_a_run_folder_that_is_not_shared_is_noticed(whole, data, tmp_path):
     """The second machine does not see the checkpoints that the first one goes on from."""
     run = shutil.copytree(whole[0], tmp_path / "run")
     words = [[*runs.options(data, folder), "--resume"] for folder in (run, tmp_path / "elsewhere")]
-    with two_launchers(words, tmp_path) as launchers:
-        assert all(launcher.wait(timeout=90) != 0 for launcher in launchers)
-    (line,) = lines(tmp_path, 1)
-    assert "process 1 differs from process 0 in checkpoint (step 0, not step 60)" in line
+    refused(words, "checkpoint", "step 0, not step 60)")
     assert json.loads((run / "summary.json").read_text())["step"] == 60  # nothing is lost
 
 
