@@ -1,4 +1,4 @@
-"""A training step and the batches that it is fed with, for whatever times them: `step.py` here and `tools.gpu_check`."""
+"""A training step and the batches that feed it, for whatever times them: `step.py` and the stages of a GPU check."""
 
 from __future__ import annotations
 

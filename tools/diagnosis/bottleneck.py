@@ -22,6 +22,7 @@ from models.training.precision import DTYPES
 from pipelines import Batch, Dataset, View, make_loader
 from pipelines.executors.resident import LIMIT, decoded_bytes, forecast
 from pipelines.loader import Loader
+from tools.run.recordings import CudaGraphs
 from tools.run.standalone_step import StandaloneStep
 
 ENOUGH = 0.95  # together / trained from which on the network is the limit
@@ -72,7 +73,8 @@ def measure_stages(
         The speeds, and the loader's note, which says what it chose.
     """
     on_gpu = device.type == "cuda"
-    train = StandaloneStep(method, recipe, device, precision, compiled=on_gpu, recorded=on_gpu)
+    recorder = CudaGraphs() if on_gpu else None
+    train = StandaloneStep(method, recipe, device, precision, compiled=on_gpu, recorder=recorder)
     train.prepare()
     duration, batch_size, loading = seconds / 4, recipe.training.batch_size, loading | {"dtype": DTYPES[precision]}
     with ExitStack() as open_loaders:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -20,37 +17,7 @@ from tools.command_line import Failure
 from tools.run.compiled_backbones import compile_backbones
 from tools.run.options import RunOptions
 from tools.run.recordings import CudaGraphs, Recorder
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """How cuDNN and the compiler choose among kernels that compute the same.
-
-    Attributes:
-        cudnn_benchmark: cuDNN times its algorithms at the first convolution of each shape and keeps the fastest,
-            instead of choosing by rules (`torch.backends.cudnn.benchmark`).
-        inductor: values of `torch._inductor.config` that differ from torch's own, such as
-            {"coordinate_descent_tuning": True}.
-    """
-
-    cudnn_benchmark: bool = False
-    inductor: Mapping[str, Any] = field(default_factory=dict)
-
-
-#: What train.py, the doctor and the benchmarks use: torch's defaults, until a GPU has shown that something else pays.
-#: `python -m tools.gpu_check step-msvq step-resnet50` times a step with both values of `cudnn_benchmark`, and its stage
-#: `tuning` times options of the compiler.
-TUNING = Tuning()
-
-
-def tune(tuning: Tuning = TUNING) -> None:
-    """Set how kernels are chosen, for this process; call it before anything is compiled."""
-    torch.backends.cudnn.benchmark = tuning.cudnn_benchmark
-    if tuning.inductor:
-        from torch._inductor import config  # importing it takes a second
-
-        for name, value in tuning.inductor.items():
-            setattr(config, name, value)
+from tools.run.tuning import tune
 
 
 def device_of(text: str | None) -> torch.device:

@@ -13,13 +13,13 @@ from models.method import Losses, Method
 from models.methods.recipes import Recipe
 from models.training.precision import DTYPES
 from pipelines import Batch
-from tools.run.accelerator import tune
 from tools.run.compiled_backbones import compile_backbones
 from tools.run.nonfinite_guard import StepGuard
 from tools.run.optimizer import make_optimizer
 from tools.run.recordings import Recorder
 from tools.run.state import RunState
 from tools.run.train_step import TrainStep
+from tools.run.tuning import TUNING, Tuning, tune
 
 
 class StandaloneStep:
@@ -31,6 +31,7 @@ class StandaloneStep:
         precision: bf16 or fp32.
         compiled: compile the backbones, as `--compile` does on a GPU.
         recorder: records the step, as `CudaGraphs` does on a GPU; None runs it as it is.
+        tuning: how kernels are chosen, from now on in this process.
 
     Attributes:
         method: the method that is trained.
@@ -45,8 +46,9 @@ class StandaloneStep:
         precision: str = "bf16",
         compiled: bool = False,
         recorder: Recorder | None = None,
+        tuning: Tuning = TUNING,
     ) -> None:
-        tune()
+        tune(tuning)
         method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         method.begin(0, 1000, 1)
         if compiled:
