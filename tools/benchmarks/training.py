@@ -18,13 +18,17 @@ from pipelines.plan.pairing import Pairing
 from tools.benchmarks.measure import Settings, synchronize
 from tools.run.recordings import Recorder
 from tools.run.standalone_step import StandaloneStep
+from tools.run.tuning import TUNING, Tuning
 
 
-def make_step(recipe: Recipe, settings: Settings, compiled: bool, recorder: Recorder | None) -> StandaloneStep:
+def make_step(
+    recipe: Recipe, settings: Settings, compiled: bool, recorder: Recorder | None, tuning: Tuning = TUNING
+) -> StandaloneStep:
     """Return the training step of a recipe, as train.py makes it in bfloat16; not prepared yet."""
     torch.manual_seed(0)
     device = torch.device(settings.device)
-    return StandaloneStep(build(recipe.method, recipe), recipe, device, compiled=compiled, recorder=recorder)
+    method = build(recipe.method, recipe)
+    return StandaloneStep(method, recipe, device, compiled=compiled, recorder=recorder, tuning=tuning)
 
 
 def open_loader(

@@ -21,9 +21,11 @@ from tools.run.state import RunState
 from tools.run.train_step import TrainStep
 from tools.run.tuning import TUNING, Tuning, tune
 
+_LR = 1e-6  # the time of a step does not depend on it, and any number of steps may be made without a warm-up
+
 
 class StandaloneStep:
-    """Trains a method on the batches that it is called with, at the peak learning rate.
+    """Trains a method on the batches that it is called with, at a learning rate so small that weights stay finite.
 
     Args:
         method: on the CPU or on `device`; it is moved there.
@@ -59,8 +61,9 @@ class StandaloneStep:
         model, prepared = accelerator.prepare(method, self.optimizer)
         self._state = RunState(recipe.method, 0, 1, "", {})
         late = device.type == "cuda" or recorder is not None
-        guard = StepGuard(method, self.optimizer, late, Path(tempfile.gettempdir()), {}, self._state)
-        self._lr, self._dtype = recipe.training.lr, DTYPES[precision]
+        config = {"options": {"precision": precision}}
+        guard = StepGuard(method, self.optimizer, late, Path(tempfile.gettempdir()), config, self._state)
+        self._dtype = DTYPES[precision]
         self._step = TrainStep(
             accelerator, model, method, prepared, recipe.training, guard, recorder, compiles=compiled
         )
@@ -76,6 +79,6 @@ class StandaloneStep:
 
     def __call__(self, batch: Batch) -> Losses:
         """Make a step; its losses stay on the device."""
-        losses = self._step(batch, self._state.step, self._lr)
+        losses = self._step(batch, self._state.step, _LR)
         self._state.step += 1
         return losses

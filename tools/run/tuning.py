@@ -25,7 +25,7 @@ class Tuning:
 
 
 #: What train.py, the doctor and the benchmarks use: torch's defaults, because nothing else has been measured to pay.
-#: `python -m tools.gpu_check tuning` times the alternatives on a GPU.
+#: `python -m tools.gpu_check tuning-msvq tuning-resnet50` times the alternatives on a GPU.
 TUNING = Tuning()
 
 
