@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, islice
 from statistics import median
 from typing import Any
@@ -71,7 +72,7 @@ def in_turns(stages: Stages, seconds: float) -> Speeds:
         run(0.0)  # warms up
     turn = seconds / len(stages) / _ROUNDS
     for _ in range(2):
-        values = take_turns({name: lambda run=run: run(turn) for name, run in stages.items()}, _ROUNDS)
+        values = take_turns({name: partial(run, turn) for name, run in stages.items()}, _ROUNDS)
         medians = {name: median(measured) for name, measured in values.items()}
         spread = {name: (max(measured) - min(measured)) / medians[name] for name, measured in values.items()}
         speeds = Speeds(**medians, spread=spread)

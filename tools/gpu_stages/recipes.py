@@ -34,7 +34,7 @@ _MEASURED = {
 #: For a rehearsal; each method takes those that it knows.
 _TINY = {
     **{"width": 2, "batch_size": 8, "bn_splits": 2, "queue_size": 16, "hidden": 8, "dim": 8},
-    **{"crop_size": 16, "image_size": 16, "resolutions": (16, 12), "sync_bn": False},
+    **{"resolutions": (16, 12), "sync_bn": False},
 }
 
 
@@ -42,7 +42,10 @@ def recipe_of(name: str, context: Context) -> Recipe:
     """Return a recipe by its name in this file."""
     measured = _MEASURED[name]
     known = {field.name for cls in (Training, REGISTRY[measured.method].settings) for field in fields(cls)}
-    tiny = {field: value for field, value in _TINY.items() if field in known}
+    side = 32 if measured.photos else 16  # with an ImageNet stem a map of 16 px would have no pixels left to convolve
+    tiny = {
+        field: value for field, value in (_TINY | {"image_size": side, "crop_size": side}).items() if field in known
+    }
     return resolve(measured.method, measured.recipe, **measured.changed | context.size({}, tiny))
 
 

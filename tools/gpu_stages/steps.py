@@ -8,6 +8,7 @@ compiled, to which a new run adds the time of its imports.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ def _first(title: str, form: str, step: TimedStep) -> dict[str, Any]:
 
 def _beside(name: str, forms: dict[str, TimedStep], ready: Batch, repeats: int) -> dict[str, Any]:
     """Measure the forms of a step in turns, and the work of each."""
-    values = take_turns({form: lambda step=step: step.speed_on(ready) for form, step in forms.items()}, repeats)
+    values = take_turns({form: partial(step.speed_on, ready) for form, step in forms.items()}, repeats)
     work = {form: step.work_on(ready) for form, step in forms.items()}
     facts: dict[str, Any] = {
         "kernels a step": {form: round(found.kernels) for form, found in work.items()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ def rows(context: Context, name: str) -> Iterator[dict[str, Any]]:
         torch.compiler.reset()
         with config.patch(dict(tuning.inductor)):
             step = TimedStep(recipe, context, tuning=tuning)
-        contenders = {choice: lambda step=step: step.speed_on(noise), "torch's choice": lambda: usual.speed_on(noise)}
+        contenders = {choice: partial(step.speed_on, noise), "torch's choice": partial(usual.speed_on, noise)}
         facts = {"first step s": round(step.first_seconds, 2)}
         yield Case(
             f"{name}: {choice}", "samples/s", take_turns(contenders, context.settings.repeats), facts=facts
