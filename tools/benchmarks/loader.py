@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,9 @@ class Images:
 SMALL = Images("2 x 32 px views", 32, 12_000, 256, (View(32),) * 2)
 LARGE = Images("2 x 224 + 4 x 96 px views", 256, 1_200, 64, (View(224),) * 2 + (View(96, (0.05, 0.2)),) * 4)
 
+OURS = (*(f"ours, {name}" for name in EXECUTORS), "ours, normalised")
+CONTENDERS = (*OURS, "FFCV Loader", "DALI a view")
+
 
 def cases(settings: Settings) -> Iterator[Case]:
     if settings.data is not None:
@@ -71,8 +74,12 @@ def cases(settings: Settings) -> Iterator[Case]:
             yield measure(images, converted(images, Path(folder)), settings)
 
 
-def measure(images: Images, dataset: Dataset, settings: Settings) -> Case:
-    """Measure the samples per second of each contender, its memory, and the time until its first batch."""
+def measure(images: Images, dataset: Dataset, settings: Settings, names: Sequence[str] = CONTENDERS) -> Case:
+    """Measure the samples per second of each contender, its memory, and the time until its first batch.
+
+    Args:
+        names: the contenders to measure; the first one is compared with the others.
+    """
     device = torch.device(settings.device)
     contenders: dict[str, Callable[[], float]] = {}
     first_batch: dict[str, float] = {}
@@ -85,10 +92,10 @@ def measure(images: Images, dataset: Dataset, settings: Settings) -> Case:
         "DALI a view": lambda stack: dali_epochs(dataset, images.views, images.batch_size, settings.threads, device),
     }
     with ExitStack() as stack:
-        for name, make in makers.items():
+        for name in names:
 
-            def begin(name: str = name, make: Callable[[ExitStack], Epochs] = make) -> None:
-                started, epochs = time.perf_counter(), make(stack)
+            def begin(name: str = name) -> None:
+                started, epochs = time.perf_counter(), makers[name](stack)
                 for batch in epochs(0):  # to its end, because FFCV's Loader fails if an epoch is left early
                     synchronize(settings.device)
                     first_batch.setdefault(name, round(time.perf_counter() - started, 2))

@@ -46,15 +46,12 @@ def rows(context: Context, name: str) -> Iterator[dict[str, Any]]:
         forms = {"recorded": recorded}
         for form in ("compiled", "plain"):
             with loader.parked():
-                torch.compiler.reset()
                 forms[form] = TimedStep(recipe, context, compiled=form == "compiled", recorded=False)
             yield _first(f"{name}: first step, cached", form, forms[form])
-        yield _beside(name, forms, ready, repeats)
-        with loader.parked():
-            torch.compiler.reset()
-            forms.clear()  # their memory is needed
-            again = TimedStep(recipe, context)
-        yield _first(f"{name}: first step, cached", "recorded", again)
+        yield _beside(name, forms, ready, context)
+    forms.clear()  # their memory is needed
+    torch.compiler.reset()
+    yield _first(f"{name}: first step, cached", "recorded", TimedStep(recipe, context))
     if not recorded.recorded:
         raise Failure(f"the step of {name} was not recorded; a line above says why")
 
@@ -63,10 +60,12 @@ def _first(title: str, form: str, step: TimedStep) -> dict[str, Any]:
     return Case(title, "seconds", {form: [step.first_seconds]}).row()
 
 
-def _beside(name: str, forms: dict[str, TimedStep], ready: Batch, repeats: int) -> dict[str, Any]:
+def _beside(name: str, forms: dict[str, TimedStep], ready: Batch, context: Context) -> dict[str, Any]:
     """Measure the forms of a step in turns, and the work of each."""
-    values = take_turns({form: partial(step.speed_on, ready) for form, step in forms.items()}, repeats)
-    work = {form: step.work_on(ready) for form, step in forms.items()}
+    contenders = {form: partial(step.speed_on, ready) for form, step in forms.items()}
+    values = take_turns(contenders, context.settings.repeats)
+    profiled = context.size(list(forms), ["recorded"])  # a CPU profiles for seconds
+    work = {form: forms[form].work_on(ready) for form in profiled}
     facts: dict[str, Any] = {
         "kernels a step": {form: round(found.kernels) for form, found in work.items()},
         "device ms a step": {form: round(found.milliseconds, 3) for form, found in work.items()},
