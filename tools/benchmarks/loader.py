@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,9 +60,6 @@ class Images:
 SMALL = Images("2 x 32 px views", 32, 12_000, 256, (View(32),) * 2)
 LARGE = Images("2 x 224 + 4 x 96 px views", 256, 1_200, 64, (View(224),) * 2 + (View(96, (0.05, 0.2)),) * 4)
 
-OURS = (*(f"ours, {name}" for name in EXECUTORS), "ours, normalised")
-CONTENDERS = (*OURS, "FFCV Loader", "DALI a view")
-
 
 def cases(settings: Settings) -> Iterator[Case]:
     if settings.data is not None:
@@ -74,11 +71,13 @@ def cases(settings: Settings) -> Iterator[Case]:
             yield measure(images, converted(images, Path(folder)), settings)
 
 
-def measure(images: Images, dataset: Dataset, settings: Settings, names: Sequence[str] = CONTENDERS) -> Case:
+def measure(
+    images: Images, dataset: Dataset, settings: Settings, wanted: Callable[[str], bool] = lambda name: True
+) -> Case:
     """Measure the samples per second of each contender, its memory, and the time until its first batch.
 
     Args:
-        names: the contenders to measure; the first one is compared with the others.
+        wanted: whether to measure a contender, by its name.
     """
     device = torch.device(settings.device)
     contenders: dict[str, Callable[[], float]] = {}
@@ -92,10 +91,12 @@ def measure(images: Images, dataset: Dataset, settings: Settings, names: Sequenc
         "DALI a view": lambda stack: dali_epochs(dataset, images.views, images.batch_size, settings.threads, device),
     }
     with ExitStack() as stack:
-        for name in names:
+        for name, make in makers.items():
+            if not wanted(name):
+                continue
 
-            def begin(name: str = name) -> None:
-                started, epochs = time.perf_counter(), makers[name](stack)
+            def begin(name: str = name, make: Callable[[ExitStack], Epochs] = make) -> None:
+                started, epochs = time.perf_counter(), make(stack)
                 for batch in epochs(0):  # to its end, because FFCV's Loader fails if an epoch is left early
                     synchronize(settings.device)
                     first_batch.setdefault(name, round(time.perf_counter() - started, 2))
