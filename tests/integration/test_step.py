@@ -75,11 +75,13 @@ def test_no_operation_of_a_step_waits_for_the_device(name: str) -> None:
 
 def recorded_step(name: str, device: str, recorder: Recorder) -> tuple[StandaloneStep, Batch]:
     """A step that has been prepared and made once, as a run makes it."""
-    recipe = resolve(name, "cifar10", **sizes_of(name, bn_splits=resolve(name, "cifar10").training.bn_splits))
+    recipe = resolve(
+        name, "cifar10", **sizes_of(name, batch_size=16, bn_splits=resolve(name, "cifar10").training.bn_splits)
+    )
     torch.manual_seed(0)
     made = StandaloneStep(build(name, recipe), recipe, torch.device(device), recorder=recorder)
     made.prepare()
-    batch = noise_batch(made.method.views, 8, torch.device(device), torch.bfloat16, mixed=made.method.mixes)
+    batch = noise_batch(made.method.views, 16, torch.device(device), torch.bfloat16, mixed=made.method.mixes)
     made(batch)
     assert made.recorded
     return made, batch

@@ -14,7 +14,7 @@ import torch
 
 from pipelines.plan.views import View, contrastive
 from tools import doctor
-from tools.diagnosis import bottleneck, checkout, installation
+from tools.diagnosis import bottleneck, checkout, installation, stage_speeds
 from tools.diagnosis.bottleneck import InUse, verdict
 from tools.diagnosis.installation import Check
 from tools.diagnosis.stage_speeds import Speeds, in_turns
@@ -157,14 +157,23 @@ def test_what_is_absent_is_told_with_its_command(monkeypatch, tmp_path):
     assert installation.file_cache(tmp_path).state == "slow"
 
 
-def test_a_probe_of_real_data(data, capsys):
+def test_a_probe_of_real_data(data, capsys, monkeypatch):
+    taken, endless = {}, stage_speeds.endless
+
+    def counted(loader):
+        for batch in endless(loader):
+            taken[id(loader)] = taken.get(id(loader), 0) + 1
+            yield batch
+
+    monkeypatch.setattr(stage_speeds, "endless", counted)
     words = ["--method", "moco", "--recipe", "cifar10", "--width", "4", "--batch-size", "16", "--bn-splits", "1"]
     words += ["--queue-size", "32", "--threads", "1", "--no-compile", "--precision", "fp32"]
     assert doctor.main(["--data", str(data.train), "--seconds", "0.4", "--", *words]) == 0
     text = capsys.readouterr().out
     assert "limit: " in text
     assert "to fix: " in text
-    assert "training from the loader" in text
+    assert "training from the loader" in text and "spread" in text
+    assert len(taken) == 2 and min(taken.values()) >= 4 * 5  # crops alone, and the complete loader
 
 
 @pytest.mark.parametrize(

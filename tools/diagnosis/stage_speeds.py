@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count, islice
+from itertools import islice
 from statistics import median
 from typing import Any
 
@@ -26,6 +26,7 @@ from models.methods.recipes import Recipe
 from models.training.precision import DTYPES
 from pipelines import Batch, Dataset, make_loader
 from tools.benchmarks.measure import synchronize, take_turns
+from tools.benchmarks.training import endless
 from tools.run.recordings import CudaGraphs
 from tools.run.standalone_step import StandaloneStep
 
@@ -111,9 +112,7 @@ def measure_stages(
             stack.enter_context(make_loader(dataset, views, batch_size, device=device, **loading))
             for views in ([view.without_colours() for view in method.views], method.views)
         )
-        crops, batches = (
-            (batch for epoch in count() for batch in loader.epoch(epoch)) for loader in (crops_only, complete)
-        )
+        crops, batches = endless(crops_only), endless(complete)
         ready = next(batches)
         loader_is_slower = False
 
