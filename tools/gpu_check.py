@@ -16,7 +16,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -48,10 +49,8 @@ def check(arguments: Sequence[str] | None) -> int:
         reason = "as asked" if options.rehearse else "no CUDA device is found here"
         say(f"a REHEARSAL on the CPU at tiny sizes, {reason}: its numbers mean nothing")
     say(f"{len(options.stages)} stages, {options.minutes:g} minutes, into {printable(str(options.out))}")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _exit)  # so that no stage outlives this process
     endings: dict[str, Ending] = {}
-    with tempfile.TemporaryDirectory(prefix="gpu-check-") as scratch:
+    with exit_at_signals(), tempfile.TemporaryDirectory(prefix="gpu-check-") as scratch:
         for stage in options.stages:
             left = end - time.monotonic()
             if left > (stage.seconds if device == "cuda" else 0):
@@ -166,8 +165,19 @@ def say(line: str) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # to the end of the process
 
 
-def _exit(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)
+@contextmanager
+def exit_at_signals() -> Iterator[None]:
+    """A context in which SIGTERM and SIGHUP raise SystemExit, so that no stage outlives this process."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

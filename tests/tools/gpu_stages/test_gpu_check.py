@@ -106,7 +106,7 @@ def test_nothing_outlives_the_check(tmp_path):
     stage = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     body = (
         "from pathlib import Path; from tools import gpu_check; from tools.gpu_stages.supervisor import *;"
-        "signal.signal(signal.SIGTERM, gpu_check._exit);"
+        "stack = contextlib.ExitStack(); stack.enter_context(gpu_check.exit_at_signals());"
         f"supervise([sys.executable, '-c', {stage!r}], Path({str(tmp_path / 'log')!r}), 60, dict(os.environ))"
     )
     process = subprocess.Popen([sys.executable, "-c", body], cwd=gpu_check.ROOT)
