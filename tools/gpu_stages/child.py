@@ -26,7 +26,8 @@ from tools.run.environment import commit, machine, versions
 
 def main() -> int:
     name, result, scratch, device, repeats = sys.argv[1:]
-    settings = Settings(int(repeats), usable_cores(), device)
+    threads = 1 if device == "cpu" else usable_cores()  # tiny tensors gain nothing from several
+    settings = Settings(int(repeats), threads, device)
     context = Context(settings, device == "cpu", Path(scratch))
     return guarded_main(f"stage {name}", lambda: run(name, Path(result), context))
 
