@@ -6,6 +6,7 @@ folder is the map.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -37,7 +38,9 @@ def build(method: str, recipe: str | Recipe = "cifar10", **overrides: Any) -> Me
         ValueError: an unknown name or field, or an illegal value.
     """
     row = recipe if isinstance(recipe, Recipe) else resolve(method, recipe, **overrides)
-    return REGISTRY[row.method].make(backbone_of(row.training), row.settings)
+    made = REGISTRY[row.method].make(backbone_of(row.training), row.settings)
+    made.views = tuple(replace(view, resize=row.training.resize) for view in made.views)
+    return made
 
 
 def backbone_of(training: Training) -> Backbone:

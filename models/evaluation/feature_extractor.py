@@ -73,7 +73,7 @@ class FeatureExtractor:
             scale: the smallest and largest share of an image that a crop shows.
             side: of the crops in pixels; 0 takes that of the evaluation view.
         """
-        view = View(side or self.view.size, scale=scale, flip=0.5)
+        view = View(side or self.view.size, scale=scale, resize=self.view.resize, flip=0.5)
         with make_loader(dataset, [view], size, subset=number_N, drop_last=False, seed=seed, **self.loading) as loader:
             yield loader
 

@@ -55,7 +55,7 @@ def finetune(
     architecture: Mapping[str, Any],
     dataset: Dataset,
     number_N: NDArray[np.int64],
-    size: int,
+    view: View,
     protocol: FinetuneProtocol,
     seed: int,
     loading: dict[str, Any],
@@ -65,7 +65,7 @@ def finetune(
     Args:
         weights: state dict of the backbone to start from; it is not changed.
         architecture: arguments of `build_backbone`.
-        size: side of the views in pixels.
+        view: the evaluation view; the training crops have its size and filter.
         loading: keyword arguments of `make_loader` (device, rank, world, threads, loader).
 
     Returns:
@@ -99,9 +99,9 @@ def finetune(
     dtype = DTYPES[protocol.precision]
     norms = [module for module in network.modules() if isinstance(module, SyncBatchNorm2d)]
     losses = []
-    view = View(size, scale=protocol.crop_scale, flip=0.5)
+    crop = View(view.size, scale=protocol.crop_scale, resize=view.resize, flip=0.5)
     with make_loader(
-        dataset, [view], batch_size, subset=number_N, drop_last=False, seed=seed, dtype=dtype, **loading
+        dataset, [crop], batch_size, subset=number_N, drop_last=False, seed=seed, dtype=dtype, **loading
     ) as loader:
         model.train()
         for epoch in range(protocol.epochs):

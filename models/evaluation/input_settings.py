@@ -1,21 +1,20 @@
 """Precision and resize filter of evaluation passes: the input settings that change the numbers.
 
     precision   number type of the forward passes: fp32, bf16 or fp16
-    pixels      whose filter resizes the views: "area" (loaders ffcv and resident, which agree) or "dali"
+    pixels      the filter that resizes the views: area, bilinear or bicubic
 
-A protocol's id names them where they are not float32 and the area average.
+A protocol's id names them where they are not float32 and the area average. ("dali" in ids of earlier versions was that
+loader's own filter; it now has those of the others.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 
 from models.training.precision import precision_of
-from pipelines import Dataset
-from pipelines.executors.choose import choose
+from pipelines import View
 
 
 class InputSettings(NamedTuple):
@@ -30,21 +29,10 @@ class InputSettings(NamedTuple):
         return "".join(f"-{here}" for here, usual in zip(self, InputSettings(), strict=True) if here != usual)
 
 
-def input_settings(
-    datasets: Iterable[Dataset],
-    loader: str = "auto",
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    **_: object,
-) -> InputSettings:
-    """Return the settings of evaluation passes. Where data sets are resized by different filters, both are named.
+def input_settings(view: View, dtype: torch.dtype = torch.float32, **_: object) -> InputSettings:
+    """Return the settings of evaluation passes with a view.
 
     Args:
-        loader, device, dtype: as in `make_loader`, whose other keyword arguments change no number and are ignored.
-
-    Raises:
-        ValueError: there is no such loader.
+        dtype: as in `make_loader`, whose other keyword arguments change no number and are ignored.
     """
-    chosen = (choose(loader, dataset, torch.device(device), shuffle=False)[0] for dataset in datasets)
-    filters = dict.fromkeys(spec.pixels for spec in chosen)
-    return InputSettings(precision_of(dtype), "+".join(filters))
+    return InputSettings(precision_of(dtype), view.resize)

@@ -50,7 +50,7 @@ class KnnMonitor:
         if min(len(number_N) for number_N in labelled) == 0:
             raise ValueError(f"kNN needs labels in both {train.path} and {held_out.path}")
         labelled[0] = labelled[0][np.linspace(0, len(labelled[0]) - 1, min(bank, len(labelled[0]))).round().astype(int)]
-        inputs = input_settings((train, held_out), **loading)  # type: ignore[arg-type]  # passed on as they are
+        inputs = input_settings(view, **loading)  # type: ignore[arg-type]  # passed on as they are
         usual = KnnProtocol.for_bank(len(labelled[0]))
         self.protocol = replace(usual, precision=inputs.precision, pixels=inputs.pixels)
         self._classes = len(train.classes)

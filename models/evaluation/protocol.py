@@ -53,7 +53,7 @@ class Protocol:
         checkpoint: the run's "newest" one, or its "best" by the kNN monitor; "untrained" is a baseline.
         labels: which labels are learned from: "all", a share of each class drawn by the seed ("10%"), or a list.
         precision: the number type of the forward passes.
-        pixels: whose filter resizes the views; see `InputSettings`.
+        pixels: the filter that resizes the views; see `InputSettings`.
     """
 
     name: ClassVar[str]

@@ -45,7 +45,7 @@ class QualityMonitor:
     ) -> None:
         number = min(train.number, IMAGES, max(FEWEST, train.number // SHARE))
         self.chosen_N = np.linspace(0, train.number - 1, number).round().astype(np.int64)
-        inputs = input_settings([train], **loading)  # type: ignore[arg-type]  # passed on as they are
+        inputs = input_settings(centred, **loading)  # type: ignore[arg-type]  # passed on as they are
         self.protocol = f"quality-n{number}-student{inputs.in_id}"
         crop = replace(augmented, size=centred.size)
         self._loader = make_loader(

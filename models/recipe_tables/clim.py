@@ -25,6 +25,7 @@ _IMAGENET: Row = {
     "lr_per_epoch": code(True),
     "resolutions": code((224, 160)),
     "crop_scale": code(0.2),
+    "resize": code("bilinear"),
     "flip": code(0.5),
     "blur": code(0.5),
     "dim": code(128),

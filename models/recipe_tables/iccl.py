@@ -25,6 +25,7 @@ _SHARED: Row = {
     "zero_init_residual": code(True),
     "sync_bn": code(True),
     "momentum": code(0.9),
+    "resize": code("bilinear"),
     "flip": code(0.5),
     "jitter": code((0.4, 0.4, 0.2, 0.1)),
     "jitter_p": code((0.8, 0.8)),

@@ -27,6 +27,7 @@ CIFAR: Row = {
     "warmup_epochs": ours(5.0),
     "lr_per_epoch": ours(False),
     "crop_size": ours(32),
+    "resize": ours("bilinear"),
 }
 MEDIUM: Row = {**CIFAR, "stem": ours("small_pool"), "image_size": ours(64), "crop_size": ours(64)}
 DIGITS: Row = {**CIFAR, **unpublished.DIGITS, "solarize": ours((0.0,))}

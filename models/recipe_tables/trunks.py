@@ -106,6 +106,7 @@ def large_batch(source: Source) -> Row:
         "lr_per_epoch": source(False),
         "crop_size": source(224),
         "crop_scale": source(0.08),
+        "resize": source("bicubic"),
         "flip": source(0.5),
         "jitter_p": source((0.8,)),
         "grayscale": source(0.2),
@@ -122,6 +123,7 @@ def strong_views(source: Source, size: int) -> Row:
     return {
         "crop_size": source(size),
         "crop_scale": source(0.2),
+        "resize": source("bilinear"),
         "flip": source(0.5),
         "jitter": source((0.4, 0.4, 0.4, 0.1)),
         "jitter_p": source((0.8,)),

@@ -12,12 +12,14 @@ PHOTOS: Row = {
     "image_size": ours(128),
     "crop_ratio": ours(128 / 144),
     "crop_size": ours(128),
+    "resize": ours("area"),
 }
 #: 1,442 training images of 8 x 8 pixels: a narrow network, no mirrored digits, no blur that removes strokes.
 DIGITS: Row = {
     "width": ours(16),
     "image_size": ours(16),
     "crop_size": ours(16),
+    "resize": ours("area"),
     "crop_scale": ours(0.5),
     "flip": ours(0.0),
     "blur": ours((0.0,)),

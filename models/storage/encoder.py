@@ -20,6 +20,7 @@ from models.storage.state_dicts import backbone_weights, guessed, misfit, unsaid
 from models.storage.validate_metadata import check_metadata
 from models.storage.weights_file import read_weights
 from models.training.config import with_current_names
+from pipelines.plan.views import View, evaluation
 
 _ARCHITECTURE = ("backbone", "width", "stem", "image_size")
 
@@ -39,6 +40,7 @@ class Encoder:
         step, samples_seen: of the checkpoint, or None.
         source: the checkpoint or file.
         notes: lines for the user, such as checkpoints that were skipped.
+        resize: the filter that resizes evaluation views, one of `RESIZE`.
     """
 
     backbone: Backbone
@@ -51,6 +53,12 @@ class Encoder:
     source: Path
     notes: tuple[str, ...] = ()
     samples_seen: int | None = None
+    resize: str = "area"
+
+    @property
+    def view(self) -> View:
+        """The evaluation view."""
+        return evaluation(self.image_size, self.crop_ratio, self.resize)
 
     def untrained(self, seed: int = 0) -> Backbone:
         """Return the same network with fresh weights."""
@@ -112,16 +120,17 @@ def from_weights(
     image_size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    resize: str | None = None,
 ) -> Encoder:
     """Return the backbone in a file of weights with torchvision's or timm's keys, or with those of a checkpoint.
 
-    Facts that the file does not hold (backbone, width, stem, image_size, mean, std) are taken from the arguments and
-    from the shapes of the weights. `weights_file.py` lists the kinds of files.
+    Facts that the file does not hold (backbone, width, stem, image_size, mean, std, resize) are taken from the
+    arguments and from the shapes of the weights. `weights_file.py` lists the kinds of files.
 
     Raises:
         EncoderError: there is no such file, it cannot be read, or it holds no backbone.
     """
-    arguments = {"stem": stem, "image_size": image_size, "mean": mean, "std": std}
+    arguments = {"stem": stem, "image_size": image_size, "mean": mean, "std": std, "resize": resize}
     given = {name: value for name, value in arguments.items() if value is not None}
     try:
         check_metadata(given)
@@ -152,8 +161,19 @@ def _assemble(weights: dict[str, Tensor], facts: dict[str, Any], source: Path, n
         shown = reprlib.repr(name).strip("'")
         raise EncoderError(f"{source} does not hold the backbone {shown} ({why})") from None
     mean, std = (tuple(facts[fact]) if fact in facts else None for fact in ("mean", "std"))
-    crop_ratio, step, seen = float(facts.get("crop_ratio", 1.0)), facts.get("step"), facts.get("samples_seen")
-    return Encoder(backbone, architecture, facts["image_size"], crop_ratio, mean, std, step, source, notes, seen)
+    return Encoder(
+        backbone,
+        architecture,
+        facts["image_size"],
+        float(facts.get("crop_ratio", 1.0)),
+        mean,
+        std,
+        facts.get("step"),
+        source,
+        notes,
+        facts.get("samples_seen"),
+        facts["resize"],
+    )
 
 
 def _owned(value: Tensor) -> Tensor:

@@ -22,9 +22,9 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from models.storage.encoder import Encoder, EncoderError, from_run, from_weights
-from pipelines.executors.area_resize import padded, resize_crops
+from pipelines.executors.resize_crops import padded, resize_crops
 from pipelines.plan.crops import boxes
-from pipelines.plan.views import evaluation
+from pipelines.plan.views import View
 
 
 class FrozenEncoder(nn.Module):
@@ -36,6 +36,7 @@ class FrozenEncoder(nn.Module):
         backbone: the network alone, which also returns the maps of its stages.
         dim: D.
         image_size, crop_ratio: side of the views in pixels, and the share of the shorter side that they show.
+        resize: the filter that resizes them: area, bilinear or bicubic.
         mean, std: of the channels, on the scale 0 to 1; None where neither the file nor the caller gives them.
         encoder: the origin of the weights.
     """
@@ -46,7 +47,7 @@ class FrozenEncoder(nn.Module):
         self.backbone = encoder.backbone
         self.dim = encoder.backbone.dim
         self.image_size, self.crop_ratio = encoder.image_size, encoder.crop_ratio
-        self.mean, self.std = encoder.mean, encoder.std
+        self.resize, self.mean, self.std = encoder.resize, encoder.mean, encoder.std
         self.eval().requires_grad_(False)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ class FrozenEncoder(nn.Module):
         return pooled
 
     def preprocess(self, *images: Image.Image) -> Tensor:
-        """Return views [B, 3, S, S] as in evaluation: centred square, area resize, normalised; on the encoder's device.
+        """Return views [B, 3, S, S] as in evaluation: centred square, resized, normalised; on the encoder's device.
 
         Images may have any size and 8-bit mode; an EXIF orientation is applied, and transparency is laid over white.
 
@@ -66,7 +67,7 @@ class FrozenEncoder(nn.Module):
             raise EncoderError(
                 f"{self.encoder.source} does not say how its images are normalised; give load_encoder mean and std"
             )
-        views = torch.cat([_view(image, self.image_size, self.crop_ratio) for image in images])
+        views = torch.cat([_view(image, self.encoder.view) for image in images])
         device = next(self.backbone.parameters()).device
         mean_3, std_3 = torch.tensor(self.mean, device=device), torch.tensor(self.std, device=device)
         return (views.to(device).float() / 255 - mean_3.view(3, 1, 1)) / std_3.view(3, 1, 1)
@@ -80,19 +81,21 @@ def load_encoder(
     image_size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    resize: str | None = None,
 ) -> FrozenEncoder:
     """Return the encoder in a file that `tools.export` wrote, in a run's folder, or in a state dict.
 
     Args:
         path: .safetensors; a folder with config.json and checkpoints; or .pt, .pth with torchvision's or timm's keys.
         checkpoint: of a run, "newest" or "best" by its kNN monitor.
-        stem, image_size, mean, std: of a file that does not hold them; mean and std on the scale 0 to 1.
+        stem, image_size, mean, std, resize: of a file that does not hold them; mean and std on the scale 0 to 1. Where
+            nothing says how images are resized, it is by area.
 
     Raises:
         EncoderError: there is nothing at `path`, or it cannot be used; the message is one line.
     """
     path = Path(path)
-    given: dict[str, Any] = {"stem": stem, "image_size": image_size, "mean": mean, "std": std}
+    given: dict[str, Any] = {"stem": stem, "image_size": image_size, "mean": mean, "std": std, "resize": resize}
     if not path.is_dir():
         if checkpoint != "newest":
             raise EncoderError(f"{path} is no folder of a run; leave checkpoint={checkpoint!r} out")
@@ -102,7 +105,7 @@ def load_encoder(
     return FrozenEncoder(from_run(path, checkpoint))
 
 
-def _view(image: Image.Image, size: int, crop_ratio: float) -> Tensor:
+def _view(image: Image.Image, view: View) -> Tensor:
     """Return one view, uint8 [1, 3, S, S], by the boxes and the resize of the loaders."""
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
@@ -111,7 +114,9 @@ def _view(image: Image.Image, size: int, crop_ratio: float) -> Tensor:
     pixels_HWC = torch.from_numpy(np.array(image.convert("RGB")))
     height, width = pixels_HWC.shape[:2]
     key_1 = np.zeros(1, dtype=np.uint64)  # no random number is drawn for this view
-    box_14 = boxes(evaluation(size, crop_ratio), key_1, np.array([height]), np.array([width]))
+    box_14 = boxes(view, key_1, np.array([height]), np.array([width]))
     first_1, stride_1, no_flip_1 = torch.zeros(1, dtype=torch.long), torch.tensor([width]), torch.tensor([False])
     box = torch.from_numpy(box_14.astype(np.int64))
-    return resize_crops(pixels_HWC.view(-1, 3), first_1, stride_1, box, no_flip_1, size, padded(box_14))
+    return resize_crops(
+        pixels_HWC.view(-1, 3), first_1, stride_1, box, no_flip_1, view.size, view.resize, padded(box_14)
+    )

@@ -8,6 +8,7 @@ from typing import Any
 
 from models.networks.backbones import NAMES, STEMS
 from models.networks.vit import INITIALISATIONS
+from pipelines.plan.views import RESIZE
 
 _SIDE, _WIDTH, _COUNT = 4096, 4096, 10**15  # far above what is used, far below what exhausts a machine's memory
 _WHOLE = {
@@ -17,7 +18,7 @@ _WHOLE = {
     "step": (0, _COUNT),
     "samples_seen": (0, _COUNT),
 }
-_NAMED = {"backbone": NAMES, "stem": STEMS, "initialisation": INITIALISATIONS}
+_NAMED = {"backbone": NAMES, "stem": STEMS, "initialisation": INITIALISATIONS, "resize": RESIZE}
 
 
 def check_metadata(facts: Mapping[str, Any]) -> None:

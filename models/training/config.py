@@ -11,6 +11,10 @@ from models.networks.vit import INITIALISATIONS
 from models.options import check_options, current_names, option
 from models.training.optim import NAMES as OPTIMIZERS
 from pipelines.plan.global_batch import check_global_batch
+from pipelines.plan.views import RESIZE
+
+# Values that fields had before there were such fields, in runs and files that do not name them.
+_UNNAMED = {"resize": "area"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,12 @@ class Training:
         at_most=1,
         metavar="R,G,B",
     )
+    resize: str = option(
+        "area",
+        "filter that resizes crops, in training and evaluation views (bilinear, bicubic: as Pillow and torchvision; "
+        "area: as OpenCV)",
+        choices=RESIZE,
+    )
     epochs: int = option(200, "passes over the training images", at_least=1)
     batch_size: int = option(256, "images of an optimizer step, over all processes", at_least=1)
     fill_last_batch: bool = option(
@@ -85,5 +95,8 @@ class Training:
 
 
 def with_current_names(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a recipe in an old run's file under the current names of the fields."""
-    return current_names(recipe, Training)
+    """Return the values of a recipe in an old run's file under the current names of the fields.
+
+    A field that the file does not name, because there was none, has the value by which the run was trained.
+    """
+    return {**_UNNAMED, **current_names(recipe, Training)}

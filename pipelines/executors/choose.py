@@ -1,7 +1,7 @@
 """The executors, one line each, and the choice of one: all follow the same plan, so it is a matter of speed and memory.
 
 ffcv      decodes on the CPU; the fastest executor there that decodes
-dali      decodes on a GPU, or on the CPU without one; resizes with another filter than the others
+dali      decodes on a GPU, or on the CPU without one
 resident  decodes the data set once and keeps it in the device's memory; on a CPU its pixels equal those of `ffcv`
           bit for bit, on a GPU to within one level
 auto      the choice of `choose`: `resident` where the decoded set is small, else the fastest one that decodes
@@ -92,8 +92,13 @@ def make_executor(
         the executor, and the line that says which one was chosen and why.
 
     Raises:
-        ValueError: there is no such loader, or the data set does not fit into memory.
+        ValueError: there is no such loader, it does not offer a view's filter, or the data set does not fit into
+            memory.
         ModuleNotFoundError: the executor's package is not installed.
     """
     spec, note = choose(loader, dataset, device, plan.shuffle)
+    for view in plan.views:
+        if view.resize not in spec.filters:
+            offered = ", ".join(spec.filters)
+            raise ValueError(f"loader {spec.name} does not resize by '{view.resize}'; take --resize {offered}")
     return spec.make(dataset, plan, device, threads), note

@@ -1,21 +1,21 @@
-"""The DALI executor: NVIDIA DALI decodes and cuts, as the plan says, from any on-disk format.
+"""The DALI executor: NVIDIA DALI decodes, from any on-disk format, and the other executors' filters cut the views.
 
-DALI's own readers and random numbers are not used: it gets the encoded bytes of the planned samples, and their boxes.
-One graph decodes each sample once (on a GPU by nvJPEG, "mixed"; else on the CPU) and cuts every view of every size by a
-region-of-interest resize with a triangle filter; a region whose end lies before its start gives a mirrored view.
-Outputs go to torch by DLPack. In DALI's default execution model each batch has buffers of its own, which live as long
-as the tensors, so nothing is copied and nothing is overwritten.
+DALI's own readers, random numbers and resizes are not used. It gets the encoded bytes of the planned samples and
+decodes each once, on a GPU by nvJPEG ("mixed"), else on the CPU. The decoded images are copied into one block of
+memory, from which every view is cut: by `device_cutter.py` on a GPU, by `host_cutter.py` on a CPU.
+DALI's own resize reads beyond the border of a crop; with it, single pixels were up to 45 levels from Pillow's.
 
 A damaged image makes DALI fail for all of the batch. Then the images of the batch are decoded one by one, damaged ones
 are replaced by grey ones (`damage.py`), and the graph is built again and given the batches under way.
 
 Memory: on a GPU the decoder's buffers are allocated at the start, for the largest image of the data set. Decoded images
-and views of `DEPTH` batches are held.
-S = samples of a batch (anchors and partners).
+of `DEPTH` batches are held, and once more those of the batch that is being cut.
+S = samples of a batch (anchors and partners), P = pixels of its images.
 """
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -26,17 +26,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.dlpack import from_dlpack
 
+from pipelines.executors import ffcv
 from pipelines.executors.damage import GREY, Damage
+from pipelines.executors.device_cutter import cut_views
 from pipelines.executors.executor import ExecutorSpec
+from pipelines.executors.host_cutter import HostCutter, Located
 from pipelines.formats.dataset import Dataset
 from pipelines.formats.encoded import EncodedImages
-from pipelines.formats.image_table import ppm_header
+from pipelines.formats.image_table import RAW, ppm_header
 from pipelines.formats.inspection import Inspection
 from pipelines.formats.shard_format import SHARDS
 from pipelines.plan.plan import BatchPlan, Plan
-from pipelines.plan.views import View
+from pipelines.plan.views import RESIZE, View
 
 INSTALL = "tools/setup.sh dali"
 DEPTH = 2  # batches under way
@@ -57,8 +59,8 @@ class DaliExecutor:
 
     Args:
         dataset: an opened data set of any format.
-        views: their sizes are used; boxes and flips come with each batch.
-        threads: DALI's CPU threads, for decoding and, without a GPU, for everything else.
+        views: their sizes and filters are used; boxes and flips come with each batch.
+        threads: CPU threads, for decoding and, without a GPU, for cutting.
         device: where the views are made.
         largest: number of samples of the largest batch.
 
@@ -73,12 +75,14 @@ class DaliExecutor:
         self.damage = Damage(dataset)
         self._dataset, self._images = dataset, EncodedImages(dataset)
         self._inspection = Inspection(dataset, self._images)
-        self._sizes = [view.size for view in views]
+        self._views = views
         self._threads, self._device, self._largest = threads, device, largest
         self._damaged: set[int] = set()  # numbers of images that do not decode
         self._hardware_share = _HARDWARE_SHARE
         self._under_way: deque[_Batch] = deque()
         self._lock = Lock()
+        on_host = device.type == "cpu" and ffcv.SPEC.installed()
+        self._cutter = HostCutter(views, threads) if on_host else None
         self._graph = self._build()
 
     def start(self, plan: BatchPlan) -> Callable[[], list[Tensor]]:
@@ -112,6 +116,8 @@ class DaliExecutor:
         with self._lock:
             self._under_way.clear()
             self._graph = None
+            if self._cutter is not None:
+                self._cutter.close()
             self._images.close()
 
     def _take_oldest(self) -> None:
@@ -125,10 +131,38 @@ class DaliExecutor:
                 self._recover(source_S, error)
                 outputs = self._outputs()
             self.damage.add(np.isin(source_S, list(self._damaged)), source_S)
-            batch.views = [from_dlpack(output.as_tensor()).permute(0, 3, 1, 2) for output in outputs]
+            batch.views = self._cut(self._pixels(outputs[0], source_S), batch.plan)
         except Exception as error:
             batch.error = error
         self._under_way.popleft()
+
+    def _pixels(self, images: Any, source_S: NDArray[np.int64]) -> Tensor:
+        """Return the pixels of decoded images, uint8 [P, 3], one image after the other."""
+        height_S, width_S = self._dataset.heights[source_S].tolist(), self._dataset.widths[source_S].tolist()
+        sides = list(zip(height_S, width_S, strict=True))
+        if [tuple(shape[:2]) for shape in images.shape()] != sides:
+            raise RuntimeError("DALI decoded an image to other sides than the data set's")
+        volume = sum(height * width for height, width in sides)
+        pixels_P3 = torch.empty((volume, 3), dtype=torch.uint8, device=self._device)
+        target = ctypes.c_void_p(pixels_P3.data_ptr())
+        if self._device.type == "cuda":
+            stream = ctypes.c_void_p(torch.cuda.current_stream(self._device).cuda_stream)
+            images.copy_to_external(target, stream, non_blocking=True, use_copy_kernel=True)
+        else:
+            images.copy_to_external(target)
+        return pixels_P3
+
+    def _cut(self, pixels_P3: Tensor, plan: BatchPlan) -> list[Tensor]:
+        """Return the views of a batch whose decoded images lie one after the other."""
+        height_S, width_S = self._dataset.heights[plan.source_S], self._dataset.widths[plan.source_S]
+        volume_S = height_S.astype(np.int64) * width_S
+        first_S = volume_S.cumsum() - volume_S
+        if self._cutter is None:
+            return cut_views(pixels_P3, first_S, width_S, plan, self._views)
+        modes_S = np.full(len(volume_S), RAW, dtype=np.uint8)
+        address_S = pixels_P3.data_ptr() + 3 * first_S
+        images = Located(address_S, modes_S, volume_S, height_S, width_S, pixels_P3)
+        return self._cutter.start(images, plan)()[0]
 
     def _outputs(self) -> Any:
         """Return the outputs of DALI's oldest run, in the order of the current stream."""
@@ -138,14 +172,8 @@ class DaliExecutor:
         return outputs
 
     def _feed(self, plan: BatchPlan) -> None:
-        """Give the images and boxes of a batch to the graph and start a run."""
-        top, left, height, width = np.moveaxis(plan.crop_VS4.astype(np.float32), 2, 0)
-        right = np.where(plan.flip_VS, left, left + width)  # a region whose end lies before its start is mirrored
-        left = np.where(plan.flip_VS, left + width, left)
+        """Give the images of a batch to the graph and start a run."""
         self._graph.feed_input("encoded", [self._file(number) for number in plan.source_S.tolist()])
-        for view in range(len(self._sizes)):
-            self._graph.feed_input(f"start{view}", np.stack([top[view], left[view]], axis=1))
-            self._graph.feed_input(f"end{view}", np.stack([top[view] + height[view], right[view]], axis=1))
         self._graph.schedule_run()
 
     def _file(self, number: int) -> NDArray[np.uint8]:
@@ -187,13 +215,12 @@ class DaliExecutor:
             self._feed(batch.plan)
 
     def _build(self, alone: bool = False) -> Any:
-        """Build the graph; with `alone` only its decoder, without the GPU's hardware one, for one image at a time."""
+        """Build the graph of the decoder; with `alone` without the GPU's hardware one, for one image at a time."""
         dali = load()
-        fn, types = dali.fn, dali.types
         on_gpu = self._device.type == "cuda"
         heights, widths = self._dataset.heights, self._dataset.widths
         # Conversion has applied the orientation already; FFCV asks libjpeg-turbo for the fast transform, too.
-        decoder: dict[str, Any] = {"output_type": types.RGB, "adjust_orientation": False, "use_fast_idct": True}
+        decoder: dict[str, Any] = {"output_type": dali.types.RGB, "adjust_orientation": False, "use_fast_idct": True}
         if on_gpu:
             largest = int((heights.astype(np.int64) * widths).max()) * 3
             decoder |= {
@@ -213,18 +240,7 @@ class DaliExecutor:
             prefetch_queue_depth=1,  # with more, the first run would wait for as many batches
         )
         with graph:
-            pixels = fn.decoders.image(fn.external_source(name="encoded"), **decoder)
-            views = [
-                fn.resize(
-                    pixels,
-                    size=(size, size),
-                    roi_start=fn.external_source(name=f"start{view}"),
-                    roi_end=fn.external_source(name=f"end{view}"),
-                    antialias=True,
-                )
-                for view, size in enumerate(self._sizes)
-            ]
-            graph.set_outputs(*([pixels] if alone else views))
+            graph.set_outputs(dali.fn.decoders.image(dali.fn.external_source(name="encoded"), **decoder))
         graph.build()
         return graph
 
@@ -253,7 +269,7 @@ def _make(dataset: Dataset, plan: Plan, device: torch.device, threads: int) -> D
 
 SPEC = ExecutorSpec(
     name="dali",
-    pixels="dali",
+    filters=RESIZE,
     make=_make,
     package="nvidia.dali",
     gpu_formats=frozenset({SHARDS.name}),

@@ -47,8 +47,8 @@ class ExecutorSpec:
 
     Attributes:
         name: what `--loader` calls it.
-        pixels: the filter that resizes its crops. Executors with the same filter give the same pixels, to within one
-            level; ids of evaluation protocols name every filter but "area".
+        filters: the filters of `RESIZE` that it offers. With one filter all executors give the same pixels of an
+            image's decode, to within one level.
         make: given data set, plan, device and decoding threads, returns the executor. Raises ModuleNotFoundError where
             its package is missing, and ValueError where memory does not suffice.
         package: the package that it needs; "" = none.
@@ -57,7 +57,7 @@ class ExecutorSpec:
     """
 
     name: str
-    pixels: str
+    filters: tuple[str, ...]
     make: Callable[[Dataset, Plan, torch.device, int], Executor]
     package: str = ""
     gpu_formats: frozenset[str] = frozenset()

@@ -3,12 +3,11 @@
 Images of any sizes lie one after the other without padding. All loaders of one data set and device in this process
 share them, and closing the last of these loaders frees them.
 
-    CPU     FFCV's resize cuts the views, in the compiled function of `ffcv.py`: the pixels equal the FFCV executor's
-            bit for bit, without the cost of decoding. Where FFCV is missing, Pillow decodes and `area_resize.py` cuts.
-    CUDA    `area_resize.py` cuts a batch in a few kernels on the prefetching stream; the host sends boxes and waits for
-            nothing
+    CPU     the FFCV executor's compiled function cuts the views: the pixels equal its own bit for bit, without the cost
+            of decoding. Where FFCV is missing, Pillow decodes and `device_cutter.py` cuts.
+    CUDA    `device_cutter.py` cuts a batch in a few kernels on the prefetching stream
 
-Memory: height x width x 3 bytes an image; on CUDA also the temporaries of one block of samples.
+Memory: height x width x 3 bytes an image; on CUDA also the temporaries of `device_cutter.py`.
 N = images, P = pixels of all images, S = samples of a batch.
 """
 
@@ -25,9 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.executors import ffcv
-from pipelines.executors.area_resize import padded, resize_crops
 from pipelines.executors.damage import GREY, Damage
 from pipelines.executors.decode import Decoder, decode_all, decoder
+from pipelines.executors.device_cutter import cut_views
 from pipelines.executors.executor import Executor, ExecutorSpec
 from pipelines.formats.dataset import Dataset
 from pipelines.formats.encoded import EncodedImages
@@ -35,14 +34,12 @@ from pipelines.formats.image_table import RAW
 from pipelines.formats.inspection import Inspection
 from pipelines.memory import free_memory
 from pipelines.plan.plan import BatchPlan, Plan
-from pipelines.plan.views import View
-from pipelines.transfer import to_device
+from pipelines.plan.views import RESIZE, View
 
 LIMIT = 0.8  # of the free memory: the largest decoded set that is accepted
 DAMAGED = 255  # a mode besides JPEG and RAW: the image could not be decoded
 _CHUNK = 64 * 2**20  # bytes that are decoded on the host at a time on their way to a GPU
 _SLICE = 256  # images that a thread decodes in one task
-_BLOCK = 2**24  # pixels of padded boxes that are resized at once: about 0.5 GiB of temporaries
 
 
 class DecodedImages:
@@ -149,13 +146,13 @@ class ResidentExecutor:
 
     Args:
         dataset: an opened data set.
-        views: their sizes are used; boxes and flips come with each batch.
+        views: their sizes and filters are used; boxes and flips come with each batch.
         images: the data set's pixels.
     """
 
     def __init__(self, dataset: Dataset, views: tuple[View, ...], images: DecodedImages) -> None:
         self.damage, self._images = Damage(dataset), images
-        self._widths, self._sizes = dataset.widths, [view.size for view in views]
+        self._widths, self._views = dataset.widths, views
 
     def start(self, plan: BatchPlan) -> Callable[[], list[Tensor]]:
         """Cut a batch and return a function that returns its views; on CUDA they are queued on the current stream.
@@ -167,22 +164,9 @@ class ResidentExecutor:
         """
         images, source_S = self._images, plan.source_S
         self.damage.add(images.mode[source_S] == DAMAGED, source_S)
-        pixels_P3, device = images.pixels_P3, images.pixels_P3.device
-        if device.type == "cuda":
-            pixels_P3.record_stream(torch.cuda.current_stream(device))
-        first_S = to_device(images.first_N[source_S], device)
-        width_S = to_device(self._widths[source_S].astype(np.int64), device)
-        crop_VS4, flip_VS = to_device(plan.crop_VS4.astype(np.int64), device), to_device(plan.flip_VS, device)
-        views = []
-        for view, size in enumerate(self._sizes):
-            sides = padded(plan.crop_VS4[view])
-            step = max(1, _BLOCK // (sides[0] * sides[1]))
-            blocks = []
-            for start in range(0, len(source_S), step):
-                rows = slice(start, start + step)
-                crop_S4, flip_S = crop_VS4[view, rows], flip_VS[view, rows]
-                blocks.append(resize_crops(pixels_P3, first_S[rows], width_S[rows], crop_S4, flip_S, size, sides))
-            views.append(torch.cat(blocks) if len(blocks) > 1 else blocks[0])
+        if images.pixels_P3.is_cuda:
+            images.pixels_P3.record_stream(torch.cuda.current_stream(images.pixels_P3.device))
+        views = cut_views(images.pixels_P3, images.first_N[source_S], self._widths[source_S], plan, self._views)
         return lambda: views
 
     def close(self) -> None:
@@ -197,4 +181,4 @@ def _make(dataset: Dataset, plan: Plan, device: torch.device, threads: int) -> E
     return ResidentExecutor(dataset, plan.views, images)
 
 
-SPEC = ExecutorSpec(name="resident", pixels="area", make=_make)
+SPEC = ExecutorSpec(name="resident", filters=RESIZE, make=_make)

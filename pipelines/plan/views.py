@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+# The filters that resize a crop: OpenCV's INTER_AREA, and Pillow's filters, which torchvision's transforms use.
+RESIZE = ("area", "bilinear", "bicubic")
+
 
 @dataclass(frozen=True)
 class View:
@@ -19,6 +22,7 @@ class View:
         ratio: range of the crop's aspect ratio, width / height.
         center: share of the shorter side that a centre crop keeps; 224 / 256 is the usual evaluation crop. Used only
             where `scale` is None.
+        resize: the filter that resizes the crop, one of `RESIZE`.
         flip: probability of a horizontal flip.
         jitter: strengths (brightness, contrast, saturation, hue) of ColorJitter, applied in random order.
         jitter_p, grayscale_p, blur_p, solarize_p, permute_p: probability of each operation.
@@ -33,6 +37,7 @@ class View:
     scale: tuple[float, float] | None = (0.2, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     center: float = 1.0
+    resize: str = "area"
     flip: float = 0.5
     jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     jitter_p: float = 0.0
@@ -53,6 +58,8 @@ class View:
             raise ValueError(f"crop ratio is {self.ratio}; give 0 < low <= high")
         if not 0 < self.center <= 1:
             raise ValueError(f"centre crop keeps {self.center} of the shorter side; give a share above 0, at most 1")
+        if self.resize not in RESIZE:
+            raise ValueError(f"resize is '{self.resize}'; take one of {', '.join(RESIZE)}")
         if not all(0 <= p <= 1 for p in probabilities):
             raise ValueError(f"a probability of the view is outside 0 to 1: {probabilities}")
         if not all(0 <= s <= 1 for s in self.jitter[:3]) or not 0 <= self.jitter[3] <= 0.5:
@@ -75,6 +82,6 @@ def contrastive(size: int, scale: tuple[float, float] = (0.2, 1.0)) -> View:
     return View(size, scale, jitter=(0.4, 0.4, 0.4, 0.1), jitter_p=0.8, grayscale_p=0.2, blur_p=0.5)
 
 
-def evaluation(size: int, keep: float = 1.0) -> View:
+def evaluation(size: int, keep: float = 1.0, resize: str = "area") -> View:
     """Return a centre crop of the shorter side, or of its share `keep`, without any random number."""
-    return View(size, scale=None, center=keep, flip=0.0)
+    return View(size, scale=None, center=keep, resize=resize, flip=0.0)

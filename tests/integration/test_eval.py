@@ -100,7 +100,7 @@ def test_data_that_cannot_be_measured_on(
         (("knn", "--labels", "10%", "--label-list", "x"), "argument --label-list: not allowed with argument --labels"),
         (("knn", "--seeds", "0,0"), "--seeds 0,0 names a seed twice"),
         (("knn", "--seeds", "0,-1"), "--seeds is 0,-1; give 0 or more"),
-        (("linear", "--settings", "magic"), "--settings is 'magic'; take published, or one of msvq, clim"),
+        (("linear", "--settings", "magic"), "--settings is 'magic'; take published, or one of msvq, msvq-stl10, mnn"),
         (("linear", "--lr", "0.1,0"), "--lr is 0.1,0; give numbers above 0"),
         (("linear", "--sweep", "--lr", "1"), "argument --lr: not allowed with argument --sweep"),
         (("linear", "--lr", "1,2", "--labels", "1%"), "no class has two labels, so none can be held out"),

@@ -15,6 +15,8 @@ pytest.importorskip("sklearn", reason="scikit-learn, which holds the digits, is 
 
 import eval as evaluation
 import train
+from models.recipe_tables import clim as clim_rows
+from models.recipe_tables.sources import ours
 from tests.support import runs
 from tests.support.datasets import converted
 from tools.report import main as report
@@ -39,13 +41,19 @@ def old_run(tmp_path):
 
 
 def test_it_resumes(digits, old_run, monkeypatch, capsys):
+    """With the filter that it had, area, although its config names none and the recipe of today has another one."""
+    other = clim_rows.ROWS["digits"] | {"resize": ours("bilinear")}
+    monkeypatch.setitem(clim_rows.ROWS, "digits", other)
     where = ["--data", digits, "--output", old_run, "--max-steps", 30, "--resume"]
     assert runs.in_process(train, monkeypatch, *WORDS, *where) == 0
     assert f"resumed from {old_run}" in capsys.readouterr().out
     losses = {row["step"]: row["loss"] for row in runs.rows(old_run, "loss") if row["step"] > 24}
     assert losses == pytest.approx(LOSSES, rel=1e-3)  # another CPU sums in another order
     config = json.loads((old_run / "config.json").read_text())
-    assert not {"recipe.crop_ratio", "recipe.decay_norm_and_bias"} & config["resumed"][0]["changed"].keys()
+    assert (
+        not {"recipe.crop_ratio", "recipe.decay_norm_and_bias", "recipe.resize"}
+        & config["resumed"][0]["changed"].keys()
+    )
 
 
 def test_a_renamed_value_still_counts(digits, old_run, monkeypatch, capsys):
@@ -66,6 +74,12 @@ def test_values_that_are_not_given_are_those_of_its_config(digits, old_run, monk
     assert "the run was started with recipe digits, not cifar10" in capsys.readouterr().err
     assert runs.in_process(train, monkeypatch, *words, *where, "--mean", "0.5,0.5,0.5", "--std", "0.2,0.2,0.2") == 2
     assert "the run was started with mean [], not [0.5, 0.5, 0.5]" in capsys.readouterr().err
+
+
+def test_another_filter_is_refused(digits, old_run, monkeypatch, capsys):
+    where = ["--data", digits, "--output", old_run, "--max-steps", 30, "--resume", "--resize", "bilinear"]
+    assert runs.in_process(train, monkeypatch, *WORDS, *where) == 2
+    assert "the run was started with resize area, not bilinear" in capsys.readouterr().err
 
 
 def test_it_evaluates_and_reports(digits, old_run, monkeypatch, capsys):

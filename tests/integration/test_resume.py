@@ -44,8 +44,8 @@ def test_a_moved_run_goes_on_bit_for_bit_with_another_loader(method, data, tmp_p
     assert any(not torch.equal(value, last[key]) for key, value in first.items())
 
 
-def test_a_run_goes_on_with_dali_within_its_pixels(data, tmp_path, monkeypatch):
-    """Its filter is another one: the next loss differs by what a few levels of 255 do to it."""
+def test_a_run_goes_on_with_dali_bit_for_bit(data, tmp_path, monkeypatch):
+    """On a CPU it decodes to the same pixels, from which the same function cuts the views."""
     pytest.importorskip("nvidia.dali", reason="DALI is not installed")
     losses = []
     for loader in ("ffcv", "dali"):
@@ -55,8 +55,7 @@ def test_a_run_goes_on_with_dali_within_its_pixels(data, tmp_path, monkeypatch):
         assert runs.in_process(train, monkeypatch, *first) == runs.in_process(train, monkeypatch, *again) == 0
         losses.append([row["loss"] for row in runs.rows(run, "loss")])
     ours, dali = losses
-    assert ours[:FROM] == dali[:FROM] and ours != dali
-    assert dali[FROM:] == pytest.approx(ours[FROM:], abs=0.1)  # seen: 0.04, of losses of 4
+    assert ours == dali
 
 
 def test_what_a_checkpoint_says_of_a_run(whole, data):

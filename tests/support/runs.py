@@ -28,7 +28,7 @@ TINY = {
     "method": "clim", "recipe": "cifar10", "threads": 1, "precision": "fp32", "compile": False, "log-every": 1,
     "knn-every": 0, "width": 4, "image-size": 16, "resolutions": "16,12", "batch-size": 16, "bn-splits": 2,
     "epochs": 20, "warmup-epochs": 1, "queue-size": 64, "dim": 16, "neighbors": 4, "clusters": 4, "whiten": 4,
-    "start-epoch": 0, "refresh-epochs": 2, "mix-probability": 0.8,
+    "start-epoch": 0, "refresh-epochs": 2, "mix-probability": 0.8, "resize": "area",
 }  # fmt: skip
 
 

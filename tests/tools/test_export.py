@@ -7,6 +7,7 @@ Differences are absolute here, and relative to the largest feature in the progra
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,20 @@ def test_every_way_to_load_that_the_card_shows_gives_the_same_features(run, tmp_
     text = card.read_text()
     assert text.index("import onnxruntime") < text.index("np.einsum") < text.index("from models import load_encoder")
     assert "needs the checkout on Python's path" in text and "fails in a folder that has a `models` of its own" in text
+
+
+def test_the_card_resizes_as_the_encoder_does(run, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(run, tmp_path / "run"))
+    config = json.loads((folder / "config.json").read_text())
+    config["recipe"]["resize"] = "bilinear"
+    (folder / "config.json").write_text(json.dumps(config))
+    assert main([str(folder), str(tmp_path / "w.safetensors")]) == 0
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(smooth(37, 50, 3)).save("photo.jpg", quality=95)
+    own, plain = load_encoder(tmp_path / "w.safetensors"), {}
+    exec(python_block(tmp_path / "w.md", "crop.resize"), plain)
+    assert own.resize == "bilinear"
+    torch.testing.assert_close(plain["images"], own.preprocess(Image.open("photo.jpg")), rtol=0, atol=1e-3)
 
 
 def test_a_run_of_train_py(whole, data, tmp_path):

@@ -1,6 +1,7 @@
 """The loader: crops and flips of several views of each JPEG, from one .beton to uint8 on the device.
 
-Ours with each executor, prefetching included, beside what the two libraries offer for several views of an image:
+Ours with each executor, by area and by Pillow's bilinear filter, prefetching included, beside what the two libraries
+offer for several views of an image:
 
     FFCV Loader     one pipeline for each view, which decodes the image (and compiles) for each view
     DALI a view     one decode of a random region (`image_random_crop`) and one resize for each view
@@ -18,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,12 @@ def measure(
     contenders: dict[str, Callable[[], float]] = {}
     first_batch: dict[str, float] = {}
     memory: dict[str, float] = {}
-    plan = Plan(dataset.heights, dataset.widths, images.views, images.batch_size)
     makers: dict[str, Callable[[ExitStack], Epochs]] = {
-        **{f"ours, {name}": our_epochs(name, dataset, plan, settings) for name in EXECUTORS},
+        **{
+            f"ours, {name}{suffix}": our_epochs(name, dataset, plan_of(images, dataset, resize), settings)
+            for name in EXECUTORS
+            for resize, suffix in (("area", ""), ("bilinear", ", bilinear"))
+        },
         "ours, normalised": normalised_epochs(images, dataset, settings),
         "FFCV Loader": lambda stack: ffcv_epochs(dataset, images.views, images.batch_size, settings.threads, device),
         "DALI a view": lambda stack: dali_epochs(dataset, images.views, images.batch_size, settings.threads, device),
@@ -112,6 +116,12 @@ def measure(
     name = f"{images.name} of {dataset.number:,} images of {sides} (medians)"
     facts = {"first_batch_s": first_batch, "resident_set_mib": round(decoded_bytes(dataset) / 2**20, 1)}
     return Case(name, "samples/s", rates, memory, facts)
+
+
+def plan_of(images: Images, dataset: Dataset, resize: str) -> Plan:
+    """Return the plan of the views, resized by a filter."""
+    views = tuple(replace(view, resize=resize) for view in images.views)
+    return Plan(dataset.heights, dataset.widths, views, images.batch_size)
 
 
 def memory_taken(function: Callable[[], None], device: torch.device) -> float:

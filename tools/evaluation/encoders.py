@@ -20,7 +20,9 @@ def load_encoders(options: EvaluationOptions) -> dict[str, Encoder]:
         EncoderError: the run or the file cannot be used, or --checkpoint best names none.
     """
     if options.weights:
-        weights = from_weights(options.weights, options.stem, options.image_size, options.mean, options.std)
+        weights = from_weights(
+            options.weights, options.stem, options.image_size, options.mean, options.std, options.resize
+        )
         return {"newest": weights}
     assert options.run is not None
     encoders = {"newest": from_run(options.run)}

@@ -17,12 +17,10 @@ from rich.console import Console
 from models.distributed import world
 from models.evaluation.feature_extractor import FeatureExtractor
 from models.evaluation.features import NotFinite
-from models.evaluation.input_settings import input_settings
 from models.evaluation.protocol import Protocol
 from models.evaluation.task import LabelledImages, Task
 from models.storage.encoder import Encoder
 from models.training.precision import DTYPES
-from pipelines.plan.views import evaluation
 from pipelines.printable import printable
 from tools.command_line import Failure
 from tools.evaluation.data import data_facts, open_images
@@ -46,7 +44,7 @@ def evaluate(options: EvaluationOptions, console: Console) -> None:
     encoders = load_encoders(options)
     images = open_images(options, encoders["newest"])
     check_agreement({"data": f"{images.bank.checksum} {images.queries.checksum}"})
-    protocol = chosen_protocol(options, images, device)
+    protocol = chosen_protocol(options, images, encoders["newest"])
     rows = measure(options, encoders, images, protocol, device)
     result = {
         **as_result(rows, encoders),
@@ -81,7 +79,7 @@ def join_processes(name: str | None) -> torch.device:
     return device
 
 
-def chosen_protocol(options: EvaluationOptions, images: LabelledImages, device: torch.device) -> Protocol:
+def chosen_protocol(options: EvaluationOptions, images: LabelledImages, encoder: Encoder) -> Protocol:
     """Return the protocol of the run's newest checkpoint on these images.
 
     Raises:
@@ -89,8 +87,8 @@ def chosen_protocol(options: EvaluationOptions, images: LabelledImages, device: 
     """
     pretraining = run_facts(options.run)
     known = {name: pretraining[name] for name in ("method", "recipe")} if pretraining else {}
-    pixels = input_settings((images.bank, images.queries), options.loader, device).pixels
-    return replace(options.protocol.chosen(options.given, images, known), labels=images.labels, pixels=pixels)
+    protocol = options.protocol.chosen(options.given, images, known)
+    return replace(protocol, labels=images.labels, pixels=encoder.resize)
 
 
 def measure(
@@ -115,7 +113,7 @@ def measure(
         "world": processes,
         "threads": use_threads(options.threads or 0),
     }
-    extractor = FeatureExtractor(evaluation(encoder.image_size, encoder.crop_ratio), options.images, loading)
+    extractor = FeatureExtractor(encoder.view, options.images, loading)
     task = Task(images, extractor, encoder.architecture)
     rows = {}
     for name, network, row_protocol in networks(options, encoders, protocol):

@@ -15,6 +15,7 @@ from models.networks.backbones import STEMS
 from models.options import Option, check_options, describe, option
 from pipelines.executors.choose import LOADERS
 from pipelines.formats.opening import CHECKS
+from pipelines.plan.views import RESIZE
 from tools.command_line import Failure, OneLineParser, add_option
 
 _DESCRIPTION = """\
@@ -82,6 +83,12 @@ class EvaluationOptions:
         None, "the deviation of the channels, on the scale 0 to 1, of --weights that do not name it", metavar="R,G,B"
     )
 
+    resize: str | None = option(
+        None,
+        "the filter that resizes the images, of --weights that do not name it (default: area)",
+        choices=(None, *RESIZE),
+    )
+
     @property
     def share(self) -> float:
         """The share of each class whose labels are used, above 0 and at most 1."""
@@ -146,7 +153,7 @@ def check_combination(options: EvaluationOptions) -> None:
     parse_share(options.labels)
     if len(set(options.seeds)) < len(options.seeds):
         raise ValueError(f"--seeds {','.join(map(str, options.seeds))} names a seed twice")
-    for name in ("stem", "image_size", "mean", "std") if options.run else ("checkpoint",):
+    for name in ("stem", "image_size", "mean", "std", "resize") if options.run else ("checkpoint",):
         if getattr(options, name) is not None:
             source = "--weights" if options.run else "--run"
             raise ValueError(f"--{name.replace('_', '-')} goes with {source} alone; leave it out")

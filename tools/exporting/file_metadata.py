@@ -44,6 +44,7 @@ def file_metadata(
         "image_size": architecture["image_size"],
         **{name: architecture.get(name) for name in VIT_FACTS},
         "crop_ratio": encoder.crop_ratio,
+        "resize": encoder.resize,
         "mean": encoder.mean,
         "std": encoder.std,
         "step": encoder.step,

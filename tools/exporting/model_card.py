@@ -21,19 +21,19 @@ _SOURCES = (
 )
 
 
-#: Lines from an image file to `images` [1, 3, size, size]. A row of `weights` holds the overlap of one output pixel
-#: with every input pixel, so that the products are the area average.
-_PREPROCESS = (
-    'image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")',
-    "side = round(crop_ratio * min(image.size))",
-    "left, top = round((image.width - side) / 2), round((image.height - side) / 2)",
-    "pixels = np.asarray(image.crop((left, top, left + side, top + side)), dtype=float)",
+#: Lines that resize the centred square `crop` to `square` [size, size, 3]. A row of `weights` holds the overlap of one
+#: output pixel with every input pixel, so that the products are the area average.
+_AREA = (
     "edges, pixel = np.arange(size + 1) * side / size, np.arange(side)",
     "weights = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)",
     "weights = weights.clip(0, 1) * size / side",
-    'square = np.einsum("sh,hwc,tw->stc", weights, pixels, weights).round()',
-    "images = torch.tensor((square / 255 - mean) / std, dtype=torch.float32).permute(2, 0, 1)[None]",
+    'square = np.einsum("sh,hwc,tw->stc", weights, np.asarray(crop, dtype=float), weights).round()',
 )
+_RESIZE = {
+    "area": ("area average", _AREA),
+    "bilinear": ("Pillow's bilinear filter", ("square = np.asarray(crop.resize((size, size), Image.BILINEAR))",)),
+    "bicubic": ("Pillow's bicubic filter", ("square = np.asarray(crop.resize((size, size), Image.BICUBIC))",)),
+}
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,11 @@ class Card:
         encoder = self.encoder
         ratio = "" if encoder.crop_ratio == 1 else f"{encoder.crop_ratio:g} of "
         mean, std = (tuple(round(value, 4) for value in triple or ()) for triple in (encoder.mean, encoder.std))
+        resize, resize_lines = _RESIZE[encoder.resize]
         yield "### Preprocessing\n"
         yield (
             f"RGB; the centred square of {ratio}the shorter side, resized to {encoder.image_size} x "
-            f"{encoder.image_size} px (area average); (pixel / 255 - mean) / std with mean "
+            f"{encoder.image_size} px ({resize}); (pixel / 255 - mean) / std with mean "
             f"{', '.join(map(str, mean))} and std {', '.join(map(str, std))}. In NumPy and Pillow:\n"
         )
         yield _python(
@@ -149,7 +150,12 @@ class Card:
             "",
             f"size, crop_ratio = {encoder.image_size}, {encoder.crop_ratio:g}",
             f"mean, std = {mean}, {std}",
-            *_PREPROCESS,
+            'image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")',
+            "side = round(crop_ratio * min(image.size))",
+            "left, top = round((image.width - side) / 2), round((image.height - side) / 2)",
+            "crop = image.crop((left, top, left + side, top + side))",
+            *resize_lines,
+            "images = torch.tensor((square / 255 - mean) / std, dtype=torch.float32).permute(2, 0, 1)[None]",
         )
 
     def _results(self) -> Iterator[str]:

@@ -18,7 +18,6 @@ from models.evaluation.knn_monitor import held_out_beside
 from models.storage.encoder import Encoder, EncoderError, from_run
 from pipelines import Dataset, make_loader, open_dataset
 from pipelines.formats.card import DatasetError
-from pipelines.plan.views import evaluation
 from tools.command_line import Failure
 from tools.run.record import RunRecord
 
@@ -140,6 +139,7 @@ def _sample(encoder: Encoder, dataset: Dataset, number_N: NDArray[np.int64], dev
         dataset = replace(dataset, mean=encoder.mean, std=encoder.std)
     # torch's stub wants another argument beside memory_format
     network = encoder.backbone.to(memory_format=torch.channels_last).to(device)  # type: ignore[call-overload]
-    view = evaluation(encoder.image_size, encoder.crop_ratio)
-    with make_loader(dataset, [view], _BATCH, subset=number_N, device=device, shuffle=False, drop_last=False) as loader:
+    with make_loader(
+        dataset, [encoder.view], _BATCH, subset=number_N, device=device, shuffle=False, drop_last=False
+    ) as loader:
         return Sample(dataset, number_N, extract(network, loader, len(number_N)).cpu())

@@ -79,7 +79,7 @@ def open_data_path(
     loader = make_loader(dataset, method.views, micro_batch, compile=options.compile, fill_to=fill_to, **loading)
     resources.enter_context(loader)
     loading["on_batch"] = on_batch
-    view = evaluation(training.image_size, training.crop_ratio)
+    view = evaluation(training.image_size, training.crop_ratio, training.resize)
     full_pass = make_loader(dataset, [view], _FEATURE_BATCH, shuffle=False, drop_last=False, **loading)
     resources.enter_context(full_pass)
     monitors = Monitors(dataset, method, view, options.val_data, bank=options.knn_bank, check=options.verify, **loading)

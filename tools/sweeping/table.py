@@ -16,7 +16,6 @@ from models.recipe_tables.published_results import RESULTS
 from models.storage import checkpoint
 from models.storage.encoder import from_run
 from pipelines import make_loader, open_dataset
-from pipelines.plan.views import evaluation
 from tools.sweeping import evaluations
 from tools.sweeping.time_left import rows_of, steps_of
 
@@ -27,8 +26,7 @@ def describe(method: str, run: Path, val_data: str) -> dict[str, Any]:
     """Return a method's row of sweep.json, of the newest checkpoint."""
     knn, linear = evaluations.read(run, "knn") or {}, evaluations.read(run, "linear") or {}
     encoder, held_out = from_run(run), open_dataset(val_data)
-    view = evaluation(encoder.image_size, encoder.crop_ratio)
-    with make_loader(held_out, [view], _FEATURE_BATCH, shuffle=False, drop_last=False) as loader:
+    with make_loader(held_out, [encoder.view], _FEATURE_BATCH, shuffle=False, drop_last=False) as loader:
         features_ND = extract(encoder.backbone, loader)
     losses = [row["loss"] for row in rows_of(run) if "loss" in row]
     baselines = {

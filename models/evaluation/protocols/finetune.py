@@ -70,7 +70,7 @@ class FinetuneProtocol(Protocol):
             task.architecture,
             images.bank,
             images.labelled[seed],
-            extractor.view.size,
+            extractor.view,
             self,
             seed,
             loading,

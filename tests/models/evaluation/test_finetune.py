@@ -17,6 +17,7 @@ from models.evaluation.finetune import even_batch, finetune
 from models.evaluation.protocols.finetune import FinetuneProtocol
 from models.networks.backbones import build_backbone
 from pipelines import open_dataset
+from pipelines.plan.views import evaluation
 from tests.support.datasets import converted, photos
 from tests.support.images import encoded, smooth, write
 
@@ -38,7 +39,7 @@ def tuned(dataset, protocol, number=20, seed=0, weights=None):
     rank, processes = world()
     loading = {"device": torch.device("cpu"), "rank": rank, "world": processes, "threads": 1}
     numbers = np.sort(np.random.default_rng(0).permutation(dataset.number)[:number])
-    return finetune(weights or start(), ARCHITECTURE, dataset, numbers, 16, protocol, seed, loading)
+    return finetune(weights or start(), ARCHITECTURE, dataset, numbers, evaluation(16), protocol, seed, loading)
 
 
 def test_it_learns_and_leaves_the_encoder_as_it_was(tmp_path):

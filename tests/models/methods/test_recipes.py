@@ -4,6 +4,7 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
+from models import build
 from models.methods.recipes import names, recipe, recipe_for
 from models.methods.registry import REGISTRY
 from models.recipe_tables.sources import Sourced
@@ -67,6 +68,17 @@ def test_settings_and_training_share_no_name_and_explain_each_field(method):
 def test_data_find_their_row_by_source_and_by_size(source, side, expected):
     assert recipe_for("clim", source, side) == expected
     assert expected in names("clim")
+
+
+@pytest.mark.parametrize("method", REGISTRY)
+def test_recipes_of_published_data_sets_resize_as_their_papers_did(method):
+    for name in names(method):
+        cubic = name == "cifar10_224" or (name == "imagenet" and method in ("byol", "simclr", "nnclr"))
+        expected = "area" if name in ("photos", "digits") else "bicubic" if cubic else "bilinear"
+        if (method, name) == ("clim", "imagenette"):
+            expected = "area"  # this project's own row
+        assert recipe(method, name).training.resize == expected
+    assert {view.resize for view in build(method, "digits", resize="bicubic", width=4).views} == {"bicubic"}
 
 
 def test_overrides_replace_values_and_are_named():

@@ -12,6 +12,7 @@ from torch import nn
 
 from models.networks.backbones import build_backbone
 from models.storage.encoder import EncoderError, RawPixels, from_run, from_weights
+from pipelines.plan.views import evaluation
 from tests.support.encoder_runs import RECIPE, backbone, prefixed, write_checkpoint, write_run
 
 
@@ -61,6 +62,8 @@ def test_weights_file_by_its_metadata_and_vit(tmp_path: Path) -> None:
     save_file(prefixed(backbone(), ""), tmp_path / "w.safetensors", metadata=facts)
     encoder = from_weights(tmp_path / "w.safetensors")
     assert (encoder.crop_ratio, encoder.std, encoder.step) == (0.875, (0.5, 0.5, 0.5), None)
+    assert encoder.view == evaluation(16, 0.875, "area")  # a file that names no filter
+    assert from_weights(tmp_path / "w.safetensors", resize="bicubic").view.resize == "bicubic"
     vit = build_backbone("vit_small", width=2, image_size=32)
     save_file(vit.state_dict(), tmp_path / "v.safetensors")
     assert from_weights(tmp_path / "v.safetensors").image_size == 32
@@ -91,7 +94,7 @@ def test_what_shapes_do_not_tell_of_a_vit_is_in_its_metadata(tmp_path: Path) -> 
         {"crop_ratio": float("nan")}, {"mean": [1, 2]}, {"mean": "grey"}, {"std": [0.1, 0.0, 0.1]},
         {"std": [0.1, None, 0.1]}, {"stem": {"a": 1}},
         {"heads": 0}, {"heads": 1.5}, {"qkv_bias": "yes"}, {"final_norm": 2},
-        {"norm_epsilon": 0}, {"norm_epsilon": "x"}, {"initialisation": "zeros"},
+        {"norm_epsilon": 0}, {"norm_epsilon": "x"}, {"initialisation": "zeros"}, {"resize": "lanczos"},
     ],
 )  # fmt: skip
 def test_a_file_that_claims_nonsense_is_one_line_and_takes_no_memory(tmp_path: Path, claim: dict[str, object]) -> None:

@@ -1,19 +1,20 @@
 """`load_encoder` from every place, and its preprocessing beside the loader's."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from models import load_encoder
+from models import FrozenEncoder, load_encoder
 from models.networks.backbones import build_backbone
 from models.storage.encoder import EncoderError
 from pipelines import make_loader
 from pipelines.formats.encoded import EncodedImages
 from pipelines.formats.image_table import RAW
-from pipelines.plan.views import evaluation
+from pipelines.plan.views import RESIZE, evaluation
 from tests.support.datasets import photos
 from tests.support.run_folders import lively, write_run
 
@@ -42,13 +43,14 @@ def test_a_run_in_three_lines(run):
     assert encoder.backbone.get_parameter("conv1.weight").grad is not None
 
 
-def test_preprocessing_is_the_loaders(run, dataset):
+@pytest.mark.parametrize("resize", RESIZE)
+def test_preprocessing_is_the_loaders(run, dataset, resize):
     pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
-    encoder = load_encoder(str(run[0]))
+    encoder = FrozenEncoder(replace(load_encoder(str(run[0])).encoder, resize=resize))
     with EncodedImages(dataset) as images:
         files = [io.BytesIO(images.image_file(number).tobytes()) for number in range(dataset.number)]
     found = encoder.preprocess(*(Image.open(file) for file in files))
-    view = evaluation(24, 0.875)
+    view = evaluation(24, 0.875, resize)
     with make_loader(dataset, [view], dataset.number, loader="ffcv", shuffle=False, drop_last=False) as loader:
         expected = next(iter(loader.epoch(0))).views[0].float()
     levels = (found - expected).abs() * torch.tensor(dataset.std).view(3, 1, 1) * 255

@@ -65,6 +65,7 @@ def test_whatever_a_file_says_is_an_encoder_or_one_line(weights, tmp_path_factor
         ({"crop_ratio": 10**400}, "give a share above 0, at most 1"),
         ({"std": [1e-300] * 3}, "give numbers above 0"),
         ({"mean": list(range(10**5))}, r"mean is \[0, 1, 2, 3, 4, 5, ...\]; "),
+        ({"resize": "lanczos"}, "resize is 'lanczos'; take one of area, bilinear, bicubic"),
         ({"stem": "a\nb\x1b[31m"}, r"stem is 'a\\nb\\x1b\[31m'; take one of imagenet, small, small_pool"),
     ],
 )

@@ -9,7 +9,6 @@ import torch
 
 pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
-from models.evaluation.input_settings import input_settings
 from pipelines import View, make_loader
 from pipelines.executors import resident
 from pipelines.executors.choose import EXECUTORS, choose
@@ -129,12 +128,13 @@ class Grey:
 
 
 def test_a_new_executor_is_one_line_of_the_registry(dataset, monkeypatch):
-    spec = ExecutorSpec(name="grey", pixels="none", make=lambda dataset, plan, device, threads: Grey(dataset, plan))
+    spec = ExecutorSpec(name="grey", filters=("area",), make=lambda dataset, plan, device, threads: Grey(dataset, plan))
     monkeypatch.setitem(EXECUTORS, "grey", spec)
     with make_loader(dataset, (View(16),), 6, loader="grey") as loader:
         assert loader.note.startswith("loader grey, as asked")
         assert all(len(batch.views[0].unique()) == 3 for batch in loader.epoch(0))  # one normalised value a channel
-    assert input_settings([dataset], "grey").in_id == "-none"
+    with pytest.raises(ValueError, match="loader grey does not resize by 'bicubic'; take --resize area"):
+        make_loader(dataset, (View(16, resize="bicubic"),), 6, loader="grey")
     with pytest.raises(ValueError, match="unknown loader 'gray'; take one of auto, ffcv, dali, resident, grey"):
         make_loader(dataset, (View(16),), 6, loader="gray")
 

@@ -1,0 +1,61 @@
+"""Cuts the views of batches with torch, on the device where the decoded images lie.
+
+The host sends boxes and waits for nothing. Memory: the temporaries of one block of samples.
+P = pixels of all images, S = samples of a batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipelines.executors.resize_crops import padded, resize_crops
+from pipelines.plan.plan import BatchPlan
+from pipelines.plan.views import View
+from pipelines.transfer import to_device
+
+_BLOCK = 2**24  # pixels of padded boxes that are resized at once: about 0.5 GiB of temporaries
+
+
+def cut_views(
+    pixels_P3: Tensor,
+    first_S: NDArray[np.int64],
+    width_S: NDArray[np.integer],
+    plan: BatchPlan,
+    views: tuple[View, ...],
+) -> list[Tensor]:
+    """Return the views of a batch; on CUDA they are queued on the current stream.
+
+    Args:
+        pixels_P3: uint8 [P, 3], the rows of pixels of all images, one after the other.
+        first_S: each sample's first pixel.
+        width_S: each image's width.
+        plan: boxes and flips.
+
+    Returns:
+        for each view uint8 [S, 3, size, size], channels-last in memory.
+    """
+    device = pixels_P3.device
+    first_of_S, stride_S = to_device(first_S, device), to_device(width_S.astype(np.int64), device)
+    crop_VS4, flip_VS = to_device(plan.crop_VS4.astype(np.int64), device), to_device(plan.flip_VS, device)
+    cut = []
+    for number, view in enumerate(views):
+        sides = padded(plan.crop_VS4[number])
+        step = max(1, _BLOCK // (sides[0] * sides[1]))
+        blocks = [
+            resize_crops(
+                pixels_P3,
+                first_of_S[start : start + step],
+                stride_S[start : start + step],
+                crop_VS4[number, start : start + step],
+                flip_VS[number, start : start + step],
+                view.size,
+                view.resize,
+                sides,
+            )
+            for start in range(0, len(first_S), step)
+        ]
+        cut.append(torch.cat(blocks) if len(blocks) > 1 else blocks[0])
+    return cut
