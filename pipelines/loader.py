@@ -161,7 +161,6 @@ def make_loader(
     subset: NDArray[np.int64] | None = None,
     dtype: torch.dtype = torch.float32,
     threads: int | None = None,
-    compile: bool = False,
     on_batch: Callable[[], object] = lambda: None,
 ) -> Loader:
     """Make a loader of `views` of `dataset`.
@@ -175,7 +174,6 @@ def make_loader(
         shuffle, drop_last, fill_to, subset: as in `Plan`.
         dtype: of the normalised views.
         threads: decoding threads; None = all cores that this process may use.
-        compile: whether torch.compile compiles the augmentation, on a GPU; it takes seconds at the start.
         on_batch: as in `Loader`; every one of several processes calls it equally often.
 
     Raises:
@@ -199,7 +197,7 @@ def make_loader(
     )
     threads = share_of_cores(threads or 0)
     executor, note = make_executor(loader, dataset, plan, device, threads)
-    augment = Augment(plan.views, dataset.mean, dataset.std, device, dtype, compile=compile, threads=threads)
+    augment = Augment(plan.views, dataset.mean, dataset.std, device, dtype, threads=threads)
     return Loader(dataset, plan, executor, augment, device, note + augment.note, on_batch)
 
 

@@ -23,6 +23,7 @@ def pytest_configure(config):
     """Hide the GPU from all tests but those of `-m cuda`: what holds bit for bit holds on a CPU."""
     if "cuda" not in config.option.markexpr:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ["TRITON_INTERPRET"] = "1"  # its kernels run on CPU tensors; read when Triton is imported
     sys.addaudithook(started.watch)
 
 

@@ -116,7 +116,6 @@ def examine(data: Path, train_options: Sequence[str], seconds: float) -> tuple[S
         options.precision,
         loader=options.loader,
         threads=threads,
-        compile=options.compile,
     )
     loader = note.split()[1].rstrip(":,")  # the note starts with "loader NAME"
     used = InUse(device, loader, options.precision, options.compile, threads)

@@ -89,7 +89,10 @@ def imagenet(source: Source) -> Row:
 
 
 def large_batch(source: Source) -> Row:
-    """Return what BYOL's and SimCLR's authors have in common on ImageNet: a ResNet-50, LARS, batches of 4096."""
+    """Return what BYOL's and SimCLR's authors have in common on ImageNet: a ResNet-50, LARS, batches of 4096.
+
+    Their bicubic resize is TensorFlow's, which does not antialias where an image shrinks; the one here does.
+    """
     return {
         "backbone": source("resnet50"),
         "width": source(64),

@@ -172,7 +172,7 @@ def _assemble(weights: dict[str, Tensor], facts: dict[str, Any], source: Path, n
         source,
         notes,
         facts.get("samples_seen"),
-        facts["resize"],
+        facts.get("resize", "area"),  # files of earlier versions do not name it
     )
 
 

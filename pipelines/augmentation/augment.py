@@ -2,24 +2,26 @@
 
 The order of the operations is that of torchvision's MoCo v2 recipe: jitter (its four operations in each sample's own
 order), grey, blur, solarise, channel permutation, normalise. `color.py` and `blur.py` define the operations. There are
-two ways to run them:
+three ways to run them:
 
     CPU       each picture passes through its own operations alone while it is in a core's cache, in `color_kernels.py`,
               by threads that hold no lock
-    fused     every sample passes through every operation and keeps the results that it needs. That is more arithmetic
-              in fewer kernels, without lists of samples, and torch.compile turns it into a handful of passes. For CUDA,
-              and for a CPU without Numba
+    CUDA      three kernels for all views of one size, in `triton_kernels.py`
+    torch     every sample passes through every operation and keeps the results that it needs. The reference, for a CPU
+              without Numba, a GPU without Triton, and other devices
 
-The two agree to rounding, which a test checks.
+They agree to rounding, which tests check. None is compiled or traced by torch: the thread that augments may run while
+another one compiles.
 C = 3 colours, N = samples of a view, P = pixels of a view, V = views, K = photometric numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,7 +29,6 @@ from torch import Tensor
 
 from pipelines.augmentation.blur import gaussian_blur, kernel_radius
 from pipelines.augmentation.color import JITTER, grayscale, permute_channels, solarize
-from pipelines.compiled import compiled
 from pipelines.plan.photometric import (
     BLUR,
     CHANNEL_ORDERS,
@@ -38,6 +39,9 @@ from pipelines.plan.photometric import (
     SOLARIZE,
 )
 from pipelines.plan.views import View
+
+if TYPE_CHECKING:
+    from pipelines.augmentation.triton_augment import TritonAugment
 
 _SLICES = 4  # slices of a view per thread, because samples differ in the work that they need
 
@@ -74,7 +78,6 @@ class Augment:
         mean, std: of red, green and blue, on the scale 0 to 1.
         device: where the crops lie and the views are made.
         dtype: of the views.
-        compile: whether to compile the fused way, where it is the one that runs.
         threads: number of threads that share the work on a CPU.
     """
 
@@ -86,7 +89,6 @@ class Augment:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         *,
-        compile: bool = False,
         threads: int = 1,
     ) -> None:
         self.operations = tuple(Operations.of(view) for view in views)
@@ -94,19 +96,24 @@ class Augment:
         deviation = 255 * torch.tensor(std, dtype=torch.float32, device=device)
         self.scale_C = 1 / deviation
         self.shift_C = -255 * torch.tensor(mean, dtype=torch.float32, device=device) / deviation
-        self._fused: Callable[..., Tensor] = fused
-        self._threads = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._triton: TritonAugment | None = None
         if device.type == "cpu" and find_spec("numba") is not None:
             self._count = threads
             self._threads = ThreadPoolExecutor(threads, thread_name_prefix="likeness-augment")
-        elif compile:
-            self._fused = compiled(fused, "the augmentation")
+        elif device.type == "cuda" and find_spec("triton") is not None:
+            from pipelines.augmentation.triton_augment import TritonAugment  # here, because only GPUs have Triton
+
+            plain = [not (own.jitter or own.grayscale or own.blur_radius) for own in self.operations]
+            radius = [own.blur_radius for own in self.operations]
+            self._triton = TritonAugment(plain, radius, self.scale_C, self.shift_C, dtype)
 
     @property
     def note(self) -> str:
-        """A text for the user, if the first batch will take long: why it does."""
+        """A text for the user, if the first batch or all of them take longer than they could: why they do."""
         if self._threads is None:
-            return ""
+            slow = self.device.type == "cuda" and self._triton is None
+            return "; Triton is not installed, so the augmentation takes several times as long" if slow else ""
         from pipelines.augmentation.color_kernels import compiled_before  # here, because it imports Numba
 
         first = "; the augmentation is compiled for this machine at the first batch, about 20 s, once"
@@ -124,10 +131,12 @@ class Augment:
         """
         if self._threads is not None:
             return self._on_cpu(self._threads, images, numbers_VNK)
+        if self._triton is not None:
+            return self._triton(images, numbers_VNK)
         if self.device.type != "cpu":
             numbers_VNK = numbers_VNK.pin_memory().to(self.device, non_blocking=True)
         return tuple(
-            self._fused(view, numbers, self.scale_C, self.shift_C, operations, self.dtype)
+            fused(view, numbers, self.scale_C, self.shift_C, operations, self.dtype)
             for view, numbers, operations in zip(images, numbers_VNK, self.operations, strict=True)
         )
 
@@ -177,7 +186,7 @@ class Augment:
 def fused(
     images: Tensor, numbers: Tensor, scale_C: Tensor, shift_C: Tensor, operations: Operations, dtype: torch.dtype
 ) -> Tensor:
-    """Augment one view the fused way: no branch depends on the value of a tensor, so nothing waits for the device.
+    """Augment one view by torch: no branch depends on the value of a tensor, so nothing waits for the device.
 
     Args:
         images: uint8 [N, 3, height, width].

@@ -1,10 +1,12 @@
-"""Cuts the views of batches with torch, on the device where the decoded images lie.
+"""Cuts the views of batches on the device where the decoded images lie: by Triton on a GPU that has it, else by torch.
 
-The host sends boxes and waits for nothing. Memory: the temporaries of one block of samples.
+The host sends boxes and waits for nothing. Memory: with torch, the temporaries of one block of samples.
 P = pixels of all images, S = samples of a batch.
 """
 
 from __future__ import annotations
+
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -38,6 +40,8 @@ def cut_views(
         for each view uint8 [S, 3, size, size], channels-last in memory.
     """
     device = pixels_P3.device
+    if device.type == "cuda" and find_spec("triton") is not None:
+        return cut_by_triton(pixels_P3, first_S, width_S, plan, views)
     first_of_S, stride_S = to_device(first_S, device), to_device(width_S.astype(np.int64), device)
     crop_VS4, flip_VS = to_device(plan.crop_VS4.astype(np.int64), device), to_device(plan.flip_VS, device)
     cut = []
@@ -59,3 +63,36 @@ def cut_views(
         ]
         cut.append(torch.cat(blocks) if len(blocks) > 1 else blocks[0])
     return cut
+
+
+def cut_by_triton(
+    pixels_P3: Tensor,
+    first_S: NDArray[np.int64],
+    width_S: NDArray[np.integer],
+    plan: BatchPlan,
+    views: tuple[View, ...],
+) -> list[Tensor]:
+    """Return what `cut_views` does, by one transfer, and one kernel for all views of one size and filter."""
+    from pipelines.executors import triton_cut  # here, because only GPUs have Triton
+
+    kinds = [(view.size, view.resize) for view in views]
+    groups = [[v for v, own in enumerate(kinds) if own == kind] for kind in dict.fromkeys(kinds)]
+    order = [v for group in groups for v in group]
+    samples = len(first_S)
+    table_VSK = np.empty((len(views), samples, triton_cut.COLUMNS), dtype=np.int64)
+    table_VSK[..., 0], table_VSK[..., 1] = first_S, width_S
+    table_VSK[..., 2:6], table_VSK[..., 6] = plan.crop_VS4[order], plan.flip_VS[order]
+    table = to_device(table_VSK, pixels_P3.device)
+    cut: dict[int, Tensor] = {}
+    for group in groups:
+        size, resize = kinds[group[0]]
+        rows = table[len(cut) : len(cut) + len(group)]
+        made = torch.empty((len(group), samples, size, size, 3), dtype=torch.uint8, device=pixels_P3.device)
+        grid = (len(group) * samples, -(-size * size // triton_cut.TILE))
+        if resize == "area":
+            triton_cut.cut_area[grid](pixels_P3, rows, made, size, TILE=triton_cut.TILE)
+        else:
+            cubic = resize == "bicubic"
+            triton_cut.cut_pillow[grid](pixels_P3, rows, made, size, CUBIC=cubic, TILE=triton_cut.TILE)
+        cut |= {v: made[place].permute(0, 3, 1, 2) for place, v in enumerate(group)}
+    return [cut[v] for v in range(len(views))]

@@ -45,7 +45,6 @@ def judged(monkeypatch, speeds, using, side=64):
         (Speeds(120, 110, 100, 60), 64, CPU, "ffcv", "decoding and cropping", "--loader resident"),
         (Speeds(120, 110, 100, 60), 512, CPU, "resident", "decoding and cropping", "--max-size 336"),
         (Speeds(900, 110, 100, 60), 64, CPU, "resident", "the augmentation", "more cores"),
-        (Speeds(900, 110, 100, 60), 64, CUDA, "resident", "the augmentation", "more cores"),
         (Speeds(120, 110, 100, 60), 64, CUDA, "ffcv", "decoding and cropping", "--loader dali"),
     ],
 )
@@ -60,14 +59,20 @@ def test_the_limit_and_its_remedy(speeds, side, device, loader, stage, remedy, m
     [
         (Speeds(900, 800, 100, 97), {"precision": "fp32"}, {"precision": "bf16"}, "--precision bf16"),
         (Speeds(900, 800, 100, 97), {"compile": False}, {"compile": True}, "--compile"),
-        (Speeds(900, 110, 100, 60), {"compile": False}, {"compile": True}, "--compile"),
         (Speeds(120, 110, 100, 60), {"loader": "ffcv"}, {"loader": "dali"}, "--loader dali"),
         (Speeds(900, 110, 100, 60), {"threads": 2}, {"threads": 4}, "--threads 4"),
     ],
 )
 def test_no_advice_asks_for_what_is_set(speeds, without, with_it, remedy, monkeypatch):
+    monkeypatch.setattr(bottleneck, "find_spec", lambda name: object())
     assert remedy in judged(monkeypatch, speeds, used(CUDA, **without)).remedy
     assert remedy not in judged(monkeypatch, speeds, used(CUDA, **with_it)).remedy
+
+
+@pytest.mark.parametrize(("found", "remedy"), [(None, "pip install triton"), (object(), "more cores")])
+def test_triton_is_advised_where_it_is_missing(found, remedy, monkeypatch):
+    monkeypatch.setattr(bottleneck, "find_spec", lambda name: found)
+    assert remedy in judged(monkeypatch, Speeds(900, 110, 100, 60), used(CUDA)).remedy
 
 
 def test_bfloat16_is_not_advised_where_it_is_emulated(monkeypatch):

@@ -55,9 +55,7 @@ def measure(side: int, count: int, settings: Settings) -> Case:
 
 def _ours(view: View, images: Tensor, settings: Settings) -> Callable[[], object]:
     device = torch.device(settings.device)
-    augment = Augment(
-        [view], _MEAN, _STD, device, torch.bfloat16, compile=settings.device != "cpu", threads=settings.threads
-    )
+    augment = Augment([view], _MEAN, _STD, device, torch.bfloat16, threads=settings.threads)
     numbers = torch.from_numpy(photometric_numbers(view, key(0, np.arange(len(images)))))[None]
     return lambda: augment([images], numbers)
 

@@ -43,7 +43,6 @@ def open_loader(
         dtype=torch.bfloat16,
         threads=settings.threads,
         device=settings.device,
-        compile=settings.device != "cpu",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 
@@ -60,8 +61,8 @@ def verdict(speeds: Speeds, dataset: Dataset, views: Iterable[View], used: InUse
         return Verdict("the cores", reason, _more_cores(used))
     if seconds_cut < seconds_colours:
         reason = f"colours take {seconds_colours / (seconds_cut + seconds_colours):.0%} of the loader's time"
-        compiles = used.device.type == "cuda" and not used.compile
-        return Verdict("the augmentation", reason, "--compile" if compiles else _more_cores(used))
+        lacks_triton = used.device.type == "cuda" and find_spec("triton") is None
+        return Verdict("the augmentation", reason, "pip install triton" if lacks_triton else _more_cores(used))
     reason = f"decoding and cropping take {seconds_cut / (seconds_cut + seconds_colours):.0%} of the loader's time"
     return Verdict("decoding and cropping", reason, _decode_less(dataset, views, used))
 

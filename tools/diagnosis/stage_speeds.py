@@ -97,7 +97,7 @@ def measure_stages(
         recipe: of the method.
         seconds: the duration of all stages together, if batches are short enough.
         precision: of its passes.
-        loading: further keywords of `make_loader`: loader, threads, compile.
+        loading: further keywords of `make_loader`: loader, threads.
 
     Returns:
         The speeds, and the loader's note, which says what it chose.

@@ -35,7 +35,7 @@ def hypercolumn_section(record: RunRecord, dataset: Dataset, seed: int) -> Secti
     count = min(_IMAGES, dataset.number)
     chosen = np.sort(np.random.default_rng(seed).choice(dataset.number, count, replace=False)).astype(np.int64)
     recipe = record.config["recipe"]
-    view = evaluation(int(recipe["image_size"]), float(recipe["crop_ratio"]), recipe["resize"])
+    view = evaluation(int(recipe["image_size"]), float(recipe["crop_ratio"]), recipe.get("resize", "area"))
     with make_loader(dataset, [view], count, subset=chosen, shuffle=False, drop_last=False) as loader:
         images = next(iter(loader.epoch(0))).views[0]
     student = method.student

@@ -76,7 +76,7 @@ def open_data_path(
     }
     micro_batch = training.batch_size // options.accumulate
     fill_to = training.batch_size if training.fill_last_batch else 0
-    loader = make_loader(dataset, method.views, micro_batch, compile=options.compile, fill_to=fill_to, **loading)
+    loader = make_loader(dataset, method.views, micro_batch, fill_to=fill_to, **loading)
     resources.enter_context(loader)
     loading["on_batch"] = on_batch
     view = evaluation(training.image_size, training.crop_ratio, training.resize)

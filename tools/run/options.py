@@ -63,7 +63,7 @@ class RunOptions:
     )
     compile: bool = option(
         True,
-        "compilation at the first step: of the losses over the queue, and on a GPU also of backbones and augmentation. "
+        "compilation at the first step: of the losses over the queue, and on a GPU also of backbones. "
         "Compiled code is kept for later runs in ~/.cache/likeness or $TORCHINDUCTOR_CACHE_DIR",
     )
     log_every: int = option(10, "the number of steps between rows of metrics.jsonl", at_least=1)
