@@ -95,6 +95,6 @@ def test_no_command_is_imported():
 
 
 def test_every_flat_file_of_tools_is_a_command():
-    assert len(COMMANDS) == 14
+    assert len(COMMANDS) == 15
     for name in COMMANDS:
         assert "guarded_main(" in (ROOT / "tools" / f"{name}.py").read_text(), name

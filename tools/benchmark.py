@@ -24,11 +24,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from rich.console import Console
-from rich.table import Table
 
 from models.distributed import world
 from pipelines.threads import usable_cores
 from tools.benchmarks.measure import Settings, load_average
+from tools.benchmarks.table import show
 from tools.run.environment import machine, versions
 
 #: Packages that are measured beside ours; their versions are recorded with the results.
@@ -130,21 +130,6 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 _sizes.__name__ = "list of int"  # what argparse calls it in an error message
-
-
-def show(benchmark: str, row: dict[str, Any], console: Console) -> None:
-    """Print a case as a table, and its other facts below it."""
-    table = Table(title=f"{benchmark}: {row['case']}", title_justify="left")
-    for column in ("contender", row["unit"], "spread", "ours is better", "peak MiB"):
-        table.add_column(column, justify="left" if column == "contender" else "right")
-    for name, found in row["contenders"].items():
-        spread = f"{found['spread']:.0%}{' noisy' if found['noisy'] else ''}"
-        peak = f"{found['peak_mib']:,.0f}" if "peak_mib" in found else ""
-        table.add_row(name, f"{found['median']:,.1f}", spread, f"{found['ours_is_better']:.2f}x", peak)
-    console.print(table)
-    for name, value in row.items():
-        if name not in ("case", "unit", "contenders"):
-            console.print(f"  {name.replace('_', ' ')}: {value}")
 
 
 if __name__ == "__main__":

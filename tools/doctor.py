@@ -39,9 +39,11 @@ from pipelines import open_dataset
 from pipelines.compiled import compile_hot_path
 from pipelines.formats.card import DatasetError
 from pipelines.printable import printable
+from tools.benchmarks.measure import NOISY
 from tools.command_line import Failure, OneLineParser, own_and_passed_on
-from tools.diagnosis.bottleneck import Speeds, Verdict, measure_stages, verdict
+from tools.diagnosis.bottleneck import InUse, Verdict, verdict
 from tools.diagnosis.installation import Check, channels, checks, file_cache
+from tools.diagnosis.stage_speeds import Speeds, measure_stages
 from tools.run.accelerator import use_threads
 from tools.run.options import parse
 
@@ -127,7 +129,8 @@ def examine(data: Path, train_options: Sequence[str], seconds: float) -> tuple[S
         threads=threads,
     )
     loader = note.split()[1].rstrip(":,")  # the note starts with "loader NAME"
-    return speeds, verdict(speeds, dataset, method.views, device, loader), note
+    used = InUse(device, loader, options.precision, options.compile, threads)
+    return speeds, verdict(speeds, dataset, method.views, used), note
 
 
 def show(found: Sequence[Check], console: Console) -> None:
@@ -142,17 +145,20 @@ def show(found: Sequence[Check], console: Console) -> None:
 
 
 def report(speeds: Speeds, limit: Verdict, note: str, console: Console) -> None:
-    """Print the speed of each stage, and which one limits."""
-    table = Table(title="samples/s of each stage", title_justify="left")
+    """Print the speed of each stage with its spread, and which stage limits."""
+    table = Table(title="samples/s of each stage (medians)", title_justify="left")
     table.add_column("stage")
     table.add_column("samples/s", justify="right")
-    for stage, speed in (
-        ("decode and crop", speeds.cut),
-        ("complete loader", speeds.loaded),
-        ("step on a ready batch", speeds.trained),
-        ("training from the loader", speeds.together),
+    table.add_column("spread", justify="right")
+    for name, stage in (
+        ("cut", "decode and crop"),
+        ("loaded", "complete loader"),
+        ("trained", "step on a ready batch"),
+        ("together", "training from the loader"),
     ):
-        table.add_row(stage, f"{speed:,.0f}")
+        spread = speeds.spread[name]
+        noisy = " (noisy)" if spread > NOISY else ""
+        table.add_row(stage, f"{getattr(speeds, name):,.0f}", f"{spread:.0%}{noisy}")
     console.print(table)
     text = f"[bold]limit: {escape(limit.stage)}[/] ({escape(limit.reason)})\nto fix: {escape(limit.remedy)}"
     console.print(f"{escape(note)}\n{text}", highlight=False)

@@ -58,7 +58,7 @@ def test_a_recorded_step_equals_a_plain_one(method, data, tmp_path, monkeypatch,
     length = {"max_steps": steps, "epochs": 2 * steps // 5}
     plain = trained(method, data, tmp_path / "plain", monkeypatch, None, **length)
     recorded = trained(method, data, tmp_path / "recorded", monkeypatch, Tape(), **length)
-    assert "is not recorded" not in capfd.readouterr().err
+    assert "cannot be recorded" not in capfd.readouterr().err
     assert_same(plain, recorded)
     rows = [runs.rows(tmp_path / name, "loss") for name in ("plain", "recorded")]
     assert rows[0] == rows[1] and len(rows[0]) == steps
@@ -88,10 +88,38 @@ def test_a_number_that_is_baked_in_shows(data, tmp_path, monkeypatch):
         assert_same(plain, recorded)
 
 
-def test_a_method_that_draws_inside_a_step_is_named(data, tmp_path, monkeypatch, capfd):
+def draws(tensor):
+    torch.rand(1)
+
+
+def reads(tensor):
+    tensor.sum().item()
+
+
+def branches(tensor):
+    if tensor.sum() > 0:
+        pass
+
+
+def selects(tensor):
+    tensor[tensor > 0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (draws, "draws random numbers (aten.rand.default)"),
+        (reads, "reads a value of the device (aten._local_scalar_dense.default)"),
+        (branches, "reads a value of the device (aten._local_scalar_dense.default)"),
+        (selects, "makes a result whose shape depends on values (aten.index.Tensor)"),
+    ],
+)
+def test_what_a_method_must_not_do_inside_a_step_is_named_with_its_line(
+    wrong, reason, data, tmp_path, monkeypatch, capfd
+):
     real = Siamese.outputs
-    monkeypatch.setattr(Siamese, "outputs", lambda self, batch: (torch.rand(1), real(self, batch))[1])
-    trained("byol", data, tmp_path / "run", monkeypatch, Tape(), max_steps=2)
-    line = capfd.readouterr().err
-    assert line.count("\n") == 1 and "draws random numbers (aten.rand.default) inside a step" in line
-    assert line.startswith("the step cannot be recorded, which costs speed and nothing else: tests/integration/")
+    monkeypatch.setattr(Siamese, "outputs", lambda self, batch: (wrong(batch.views[0]), real(self, batch))[1])
+    trained("byol", data, tmp_path / "run", monkeypatch, Tape(), max_steps=1)
+    at = f"tests/integration/test_recorded_step.py:{wrong.__code__.co_firstlineno + 1}"
+    line = f"the step cannot be recorded, which costs speed and nothing else: {at} {reason} inside a step"
+    assert capfd.readouterr().err == f"{line}, which no recording can hold\n"

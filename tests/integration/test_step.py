@@ -10,16 +10,20 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models import resolve
+from models import build, resolve
 from models.method import Method
 from models.methods.registry import REGISTRY
 from models.networks.backbone import Backbone
 from models.networks.norm import forward_views
 from models.training.optim import build_optimizer
 from pipelines.batch import Batch
-from tests.support.small_methods import batch_for, small, with_partners
+from tests.support.small_methods import batch_for, sizes_of, small, with_partners
 from tools.run import compiled_backbones
 from tools.run.compiled_backbones import compile_backbones
+from tools.run.recordings import CudaGraphs, Recorder
+from tools.run.standalone_step import StandaloneStep
+from tools.run.tape import Tape
+from tools.run.train_step import noise_batch
 
 #: Operations whose result the host must see, or whose size depends on values: on a GPU each one waits for it.
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "is_nonzero")
@@ -67,6 +71,29 @@ def test_no_operation_of_a_step_waits_for_the_device(name: str) -> None:
     with Spy() as spy:
         step(method, optimizer, batch)
     assert spy.found == []
+
+
+def recorded_step(name: str, device: str, recorder: Recorder) -> tuple[StandaloneStep, Batch]:
+    """A step that has been prepared and made once, as a run makes it."""
+    recipe = resolve(
+        name, "cifar10", **sizes_of(name, batch_size=16, bn_splits=resolve(name, "cifar10").training.bn_splits)
+    )
+    torch.manual_seed(0)
+    made = StandaloneStep(build(name, recipe), recipe, torch.device(device), recorder=recorder)
+    made.prepare()
+    batch = noise_batch(made.method.views, 16, torch.device(device), torch.bfloat16, mixed=made.method.mixes)
+    made(batch)
+    assert made.recorded
+    return made, batch
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_a_recorded_step_waits_for_nothing_but_the_test_of_the_one_before(name: str) -> None:
+    """From the loader's batch to the moved teacher; whether the step before was finite has long been copied."""
+    made, batch = recorded_step(name, "cpu", Tape())
+    with Spy() as spy:
+        made(batch)
+    assert spy.found == ["_local_scalar_dense"]
 
 
 def test_the_spy_sees_what_waits() -> None:
@@ -144,5 +171,18 @@ def test_no_synchronisation_on_cuda(name: str) -> None:
     torch.cuda.set_sync_debug_mode("error")
     try:
         step(method, optimizer, batch, "cuda")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_no_synchronisation_in_a_recorded_step_on_cuda(name: str) -> None:
+    made, batch = recorded_step(name, "cuda", CudaGraphs())
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(6):  # more than the host's copies of a step's numbers
+            made(batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")

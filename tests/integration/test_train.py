@@ -51,6 +51,7 @@ def test_a_run_leaves_config_metrics_checkpoints_and_summary(whole, data):
     assert {"torch", "accelerate", "ffcv"} <= summary["versions"].keys()
     assert runs.checkpoints(run) == ["step-00000055", "step-00000060"]
     assert "world size 1 (cpu, fp32, 1 threads)" in output and "48 images, 20 epochs of 3 steps" in output
+    assert "step: plain" in output
 
 
 def test_a_finished_run_is_not_trained_again(whole, data, tmp_path, monkeypatch, capsys):

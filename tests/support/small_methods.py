@@ -32,10 +32,14 @@ PAPER: dict[str, dict[str, object]] = {
 
 def small(name: str, **overrides: object) -> Method:
     """A method of the smallest sizes that it has options for."""
-    known = {field.name for cls in (Training, REGISTRY[name].settings) for field in fields(cls)}
-    sizes = {field: value for field, value in (SMALL | FURTHER).items() if field in known}
     torch.manual_seed(0)
-    return build(name, "cifar10", **(sizes | overrides))
+    return build(name, "cifar10", **sizes_of(name, **overrides))
+
+
+def sizes_of(name: str, **overrides: object) -> dict[str, object]:
+    """The smallest sizes that a method has options for, and further values."""
+    known = {field.name for cls in (Training, REGISTRY[name].settings) for field in fields(cls)}
+    return {field: value for field, value in (SMALL | FURTHER).items() if field in known} | overrides
 
 
 def batch_for(method: Method, count: int = 8, seed: int = 0, label: int = 0) -> Batch:

@@ -13,7 +13,7 @@ B batch, K queue, D dimensions, R resolutions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -33,10 +33,11 @@ Loss = Callable[[], Tensor]
 Problem = tuple[list[Tensor], Loss, Loss]
 
 
-def cases(settings: Settings) -> Iterator[Case]:
+def cases(settings: Settings, queues: Sequence[int] = QUEUES) -> Iterator[Case]:
+    """Measure each method's losses over queues of the given sizes."""
     try:
         for method in (msvq, cgh, clim):
-            for size in QUEUES:
+            for size in queues:
                 yield measure(f"{method.__name__.upper()}, K = {size:,}", *method(size, settings.device), settings)
     finally:
         compile_hot_path(False)

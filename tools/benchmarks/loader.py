@@ -72,8 +72,14 @@ def cases(settings: Settings) -> Iterator[Case]:
             yield measure(images, converted(images, Path(folder)), settings)
 
 
-def measure(images: Images, dataset: Dataset, settings: Settings) -> Case:
-    """Measure the samples per second of each contender, its memory, and the time until its first batch."""
+def measure(
+    images: Images, dataset: Dataset, settings: Settings, wanted: Callable[[str], bool] = lambda name: True
+) -> Case:
+    """Measure the samples per second of each contender, its memory, and the time until its first batch.
+
+    Args:
+        wanted: whether to measure a contender, by its name.
+    """
     device = torch.device(settings.device)
     contenders: dict[str, Callable[[], float]] = {}
     first_batch: dict[str, float] = {}
@@ -90,6 +96,8 @@ def measure(images: Images, dataset: Dataset, settings: Settings) -> Case:
     }
     with ExitStack() as stack:
         for name, make in makers.items():
+            if not wanted(name):
+                continue
 
             def begin(name: str = name, make: Callable[[ExitStack], Epochs] = make) -> None:
                 started, epochs = time.perf_counter(), make(stack)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from pipelines.compiled import compile_hot_path
 from pipelines.plan.views import evaluation
 from tools.benchmarks.loader import Images, converted
 from tools.benchmarks.measure import Case, Settings, synchronize, take_turns
-from tools.benchmarks.step import Sizes, endless_batches, speed, trainer
+from tools.benchmarks.step import Sizes, prepared, recipe_of
+from tools.benchmarks.training import endless, open_loader, speed
 
 _PIXELS = 32
 
@@ -31,15 +33,18 @@ def cases(settings: Settings) -> Iterator[Case]:
     sizes = Sizes(width=16) if settings.device == "cpu" else Sizes(steps=50)
     sizes = replace(sizes, steps=max(sizes.steps, 4))
     compile_hot_path(True)  # as train.py does
-    with tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
         if settings.data is None:
-            dataset = converted(Images("", _PIXELS, 50_000, sizes.batch_size, ()), Path(folder))
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            dataset = converted(Images("", _PIXELS, 50_000, sizes.batch_size, ()), folder)
         else:
             dataset = open_dataset(settings.data)
-        method, train = trainer("msvq", sizes, settings)
+        train = prepared(recipe_of("msvq", sizes), settings)
+        method = train.method
         loading: dict[str, Any] = {"dtype": torch.bfloat16, "device": settings.device, "threads": settings.threads}
         monitor = QualityMonitor(dataset, evaluation(_PIXELS), method.views[0], **loading)
-        batches = endless_batches(method, dataset, sizes, settings)
+        loader = stack.enter_context(open_loader(dataset, method.views, sizes.batch_size, settings))
+        batches = endless(loader)
         train(next(batches))
 
         def measurement() -> float:
@@ -49,11 +54,10 @@ def cases(settings: Settings) -> Iterator[Case]:
             return time.perf_counter() - started
 
         def epoch() -> float:
-            return dataset.number / speed(train, batches, sizes, settings.device)
+            return dataset.number / speed(train, batches, sizes.steps, sizes.batch_size, settings.device)
 
         measurement()
         values = take_turns({"a measurement": measurement, "an epoch of training": epoch}, settings.repeats)
-        batches.close()
         monitor.close()
     name = f"msvq, {len(monitor.chosen_N):,} of {dataset.number:,} images measured"
     case = Case(name, "seconds", values)

@@ -12,25 +12,24 @@ run is two steps there. `--data FILE` measures on a converted data set instead o
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from models import build, resolve
 from models.method import Method
-from pipelines import Batch, Dataset, make_loader, open_dataset
+from models.methods.recipes import Recipe
+from pipelines import Batch, Dataset, open_dataset
 from pipelines.compiled import compile_hot_path
-from pipelines.plan.pairing import Pairing
 from tools.benchmarks.loader import Images, converted
-from tools.benchmarks.measure import Case, Settings, synchronize, take_turns
+from tools.benchmarks.measure import Case, Settings, take_turns
 from tools.benchmarks.paper_msvq import PaperMsvq
 from tools.benchmarks.pillow_views import PillowViews, pictures_of, pillow_loader
+from tools.benchmarks.training import endless, make_step, open_loader, random_partners, speed
+from tools.run.recordings import CudaGraphs
 from tools.run.standalone_step import StandaloneStep
 
 
@@ -58,18 +57,21 @@ def cases(settings: Settings) -> Iterator[Case]:
 
 def efficiency(name: str, dataset: Dataset, sizes: Sizes, settings: Settings) -> Case:
     """Measure the samples per second with the loader and on a batch that is ready."""
-    method, train = trainer(name, sizes, settings)
-    batches = endless_batches(method, dataset, sizes, settings)
-    ready = next(batches)
-    train(ready)
-    values = take_turns(
-        {
-            "data included": lambda: speed(train, batches, sizes, settings.device),
-            "batch already there": lambda: speed(train, iter([ready] * sizes.steps), sizes, settings.device),
-        },
-        settings.repeats,
-    )
-    batches.close()
+    train = prepared(recipe_of(name, sizes), settings)
+    partners = random_partners(dataset.number) if train.method.mixes else None
+    with open_loader(dataset, train.method.views, sizes.batch_size, settings) as loader:
+        batches = endless(loader, partners)
+        ready = next(batches)
+        train(ready)
+        values = take_turns(
+            {
+                "data included": lambda: speed(train, batches, sizes.steps, sizes.batch_size, settings.device),
+                "batch already there": lambda: speed(
+                    train, iter([ready] * sizes.steps), sizes.steps, sizes.batch_size, settings.device
+                ),
+            },
+            settings.repeats,
+        )
     case = Case(f"{name}: pipeline efficiency", "samples/s", values)
     facts = {"pipeline efficiency": round(case.ratio("batch already there"), 3), **_facts(sizes)}
     return Case(case.name, case.unit, values, facts=facts)
@@ -77,64 +79,50 @@ def efficiency(name: str, dataset: Dataset, sizes: Sizes, settings: Settings) ->
 
 def against_plain_code(dataset: Dataset, sizes: Sizes, settings: Settings) -> Case:
     """Measure MSVQ's samples per second: ours, the plain code's, and those of forward and backward passes alone."""
-    method, train = trainer("msvq", sizes, settings)
-    data = PillowViews(pictures_of(dataset, decoded=True), method.views, dataset.mean, dataset.std)
+    recipe = recipe_of("msvq", sizes)
+    views = build("msvq", recipe).views
+    data = PillowViews(pictures_of(dataset, decoded=True), views, dataset.mean, dataset.std)
     pillow = iter_forever(pillow_loader(data, sizes.batch_size, sizes.steps, settings.threads))
+    for _ in range(sizes.steps):  # workers must be forked before threads start; after an epoch they are idle
+        first = next(pillow)
     plain = PaperMsvq(sizes.width)
     plain.to(settings.device)
-    plain.step([view.to(settings.device) for view in next(pillow)])  # workers must be forked before threads start
-    for _ in range(sizes.steps - 1):
-        next(pillow)  # to the end of the epoch, after which the workers are idle
-    batches = endless_batches(method, dataset, sizes, settings)
-    ready = next(batches)
-    alone = forward_and_backward(method, settings.device)
-    train(ready)
+    plain.step([view.to(settings.device) for view in first])
+    train = prepared(recipe, settings)
+    alone = forward_and_backward(train.method, settings.device)
+    with open_loader(dataset, views, sizes.batch_size, settings) as loader:
+        batches = endless(loader)
+        ready = next(batches)
+        train(ready)
 
-    def plain_speed() -> float:
-        return speed(lambda views: plain.step([v.to(settings.device) for v in views]), pillow, sizes, settings.device)
+        def rate(step: Callable[[Any], object], source: Iterator[Any]) -> Callable[[], float]:
+            return lambda: speed(step, source, sizes.steps, sizes.batch_size, settings.device)
 
-    values = take_turns(
-        {
-            "ours, data included": lambda: speed(train, batches, sizes, settings.device),
-            "plain float32, Pillow in a DataLoader": plain_speed,
-            "forward and backward alone": lambda: speed(alone, iter([ready] * sizes.steps), sizes, settings.device),
-        },
-        settings.repeats,
-    )
-    batches.close()
+        values = take_turns(
+            {
+                "ours, data included": rate(train, batches),
+                "plain float32, Pillow in a DataLoader": rate(
+                    lambda views: plain.step([v.to(settings.device) for v in views]), pillow
+                ),
+                "forward and backward alone": rate(alone, iter(lambda: ready, None)),
+            },
+            settings.repeats,
+        )
     return Case("msvq: a whole step", "samples/s", values, facts=_facts(sizes))
 
 
-def endless_batches(method: Method, dataset: Dataset, sizes: Sizes, settings: Settings) -> Any:
-    """Yield batches without end. CLIM's have random partners and are all mixed, the most that a loader can be asked."""
-    pairing = None
-    if len({view.size for view in method.views}) > 1:
-        start, pool = np.arange(dataset.number), np.random.default_rng(0).permutation(dataset.number)
-        pairing = Pairing(pool.astype(np.int32), start, np.ones(dataset.number, np.int32), 1.0, 1.0)
-    loader = make_loader(
-        dataset,
-        method.views,
-        sizes.batch_size,
-        dtype=torch.bfloat16,
-        threads=settings.threads,
-        device=settings.device,
-    )
-    with loader:
-        epoch = 0
-        while True:
-            yield from loader.epoch(epoch, pairing=pairing)
-            epoch += 1
-
-
-def trainer(name: str, sizes: Sizes, settings: Settings) -> tuple[Method, StandaloneStep]:
-    """Return a method with its CIFAR-10 recipe, and its step as train.py makes it, compiled and recorded on a GPU."""
-    torch.manual_seed(0)
+def recipe_of(name: str, sizes: Sizes) -> Recipe:
+    """Return a method's CIFAR-10 recipe in the given sizes; CLIM's views are of 32 and 24 px."""
     changed: dict[str, Any] = {"resolutions": (32, 24)} if name == "clim" else {}
-    recipe = resolve(name, "cifar10", width=sizes.width, batch_size=sizes.batch_size, **changed)
-    method, on_gpu = build(name, recipe), settings.device == "cuda"
-    step = StandaloneStep(method, recipe, torch.device(settings.device), compiled=on_gpu, recorded=on_gpu)
+    return resolve(name, "cifar10", width=sizes.width, batch_size=sizes.batch_size, **changed)
+
+
+def prepared(recipe: Recipe, settings: Settings) -> StandaloneStep:
+    """Return the training step of a recipe as train.py makes it, compiled and recorded on a GPU."""
+    on_gpu = settings.device == "cuda"
+    step = make_step(recipe, settings, compiled=on_gpu, recorder=CudaGraphs() if on_gpu else None)
     step.prepare()
-    return method, step
+    return step
 
 
 def forward_and_backward(method: Method, device: str) -> Callable[[Batch], object]:
@@ -152,16 +140,6 @@ def forward_and_backward(method: Method, device: str) -> Callable[[Batch], objec
         return loss
 
     return passes
-
-
-def speed(train: Callable[[Any], object], batches: Iterator[Any], sizes: Sizes, device: str) -> float:
-    """Return the samples per second of one run. A loader's prefetch queue is full both before and after it."""
-    synchronize(device)
-    started = time.perf_counter()
-    for batch in islice(batches, sizes.steps):
-        train(batch)
-    synchronize(device)
-    return sizes.steps * sizes.batch_size / (time.perf_counter() - started)
 
 
 def iter_forever(loader: Any) -> Iterator[Any]:

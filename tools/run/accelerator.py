@@ -17,6 +17,7 @@ from tools.command_line import Failure
 from tools.run.compiled_backbones import compile_backbones
 from tools.run.options import RunOptions
 from tools.run.recordings import CudaGraphs, Recorder
+from tools.run.tuning import tune
 
 
 def device_of(text: str | None) -> torch.device:
@@ -43,6 +44,7 @@ def make_accelerator(options: RunOptions) -> Accelerator:
     Raises:
         ValueError: the machine does not support the precision.
     """
+    tune()
     on_gpu = torch.cuda.is_available()
     check_precision(options.precision, torch.device("cuda" if on_gpu else "cpu"))
     return Accelerator(
@@ -75,12 +77,23 @@ def use_compiler(enabled: bool, method: Method, accelerator: Accelerator) -> Non
 
 
 def recorder_for(options: RunOptions, accelerator: Accelerator) -> Recorder | None:
-    """What records whole steps here: CUDA graphs for one process on a GPU, otherwise nothing.
+    """Return what records steps here: CUDA graphs for one process on a GPU, otherwise nothing."""
+    return None if why_not_recorded(options, accelerator) else CudaGraphs()
 
-    Several processes would need collectives in a graph, and fp16's scaler reads the device in each step.
-    """
-    able = accelerator.device.type == "cuda" and accelerator.num_processes == 1 and options.precision != "fp16"
-    return CudaGraphs() if able and options.compile and options.record else None
+
+def why_not_recorded(options: RunOptions, accelerator: Accelerator) -> str:
+    """Return the reason for which steps are not recorded here; an empty text if they are."""
+    if accelerator.device.type != "cuda":
+        return "no GPU"
+    if not options.compile:
+        return "--no-compile"
+    if not options.record:
+        return "--no-record"
+    if accelerator.num_processes > 1:
+        return f"{accelerator.num_processes} processes, whose collectives are not recorded"
+    if options.precision == "fp16":
+        return "fp16, whose scaler reads the device each step"
+    return ""
 
 
 def use_threads(requested: int) -> int:

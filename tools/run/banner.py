@@ -8,6 +8,7 @@ from torch import nn
 
 from models.methods.recipes import Recipe
 from pipelines import Dataset
+from tools.run.accelerator import why_not_recorded
 from tools.run.options import RunOptions
 from tools.run.process_group import requested_processes
 
@@ -33,6 +34,7 @@ def banner(
     lines = [
         f"{recipe.method}, recipe {recipe.name}: {network}, {dataset.number:,} images, {length}",
         f"world size {processes} ({device}), into {options.folder}",
+        f"step: {step_form(options, accelerator)}",
     ]
     if processes == 1 and (requested := requested_processes()) > 1:
         lines.append(
@@ -40,3 +42,15 @@ def banner(
             f"take torchrun --nproc_per_node {requested} train.py ..."
         )
     return lines
+
+
+def step_form(options: RunOptions, accelerator: Accelerator) -> str:
+    """Return in which form steps run here, and why not in a faster one (`train_step.py` defines the forms)."""
+    reason = why_not_recorded(options, accelerator)
+    if not reason:
+        return "recorded, one CUDA graph for each kind of step"
+    if not options.compile:
+        return f"plain ({reason})"
+    if accelerator.device.type == "cuda":
+        return f"compiled, not recorded ({reason})"
+    return f"plain, its losses compiled ({reason})"

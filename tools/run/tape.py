@@ -75,8 +75,8 @@ class _Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        _refuse(function)
         kwargs = kwargs or {}
+        _refuse(function, args, kwargs)
         result = function(*args, **kwargs)
         known = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
         outputs = tuple(
@@ -95,10 +95,21 @@ _REASONS = {
 }
 
 
-def _refuse(function: Any) -> None:
+def _refuse(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     for tag, reason in _REASONS.items():
-        if tag in function.tags:
+        if tag in function.tags and not (
+            tag is torch.Tag.nondeterministic_seeded and _drops_nothing(function, args, kwargs)
+        ):
             raise Unrecordable(f"{_place()} {reason} ({function}) inside a step, which no recording can hold")
+
+
+def _drops_nothing(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a function draws random numbers for dropout alone, as attention does, and its probability is zero."""
+    for position, argument in enumerate(function._schema.arguments):
+        if argument.name == "dropout_p":
+            given = args[position] if position < len(args) else kwargs.get("dropout_p", argument.default_value)
+            return bool(given == 0)
+    return False
 
 
 def _place() -> str:

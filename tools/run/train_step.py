@@ -117,6 +117,11 @@ class TrainStep:
             self._method.step = step + 1
         return outcome.losses
 
+    @property
+    def recorded(self) -> bool:
+        """Whether steps are recorded: False without a recorder, and where recording has failed."""
+        return self._recorder is not None
+
     def prepare(self, dtype: torch.dtype, first_step: int) -> None:
         """Compiles and records every kind of step that the run has from `first_step` on, with pictures of noise.
 
@@ -152,6 +157,7 @@ class TrainStep:
             step: of the optimizer, from 0.
         """
         gradients = {f"gradient {name}": p.grad for name, p in self._method.named_parameters() if p.grad is not None}
+        without_gradient = [parameter for parameter in self._method.parameters() if parameter.grad is None]
         tensors = changing_tensors(self._method, self._optimizer) | gradients
         before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         state = self._accelerator.gradient_state
@@ -174,6 +180,8 @@ class TrainStep:
         finally:
             state._set_sync_gradients(synced)
             self._method.step = was_at
+            for parameter in without_gradient:  # a step that broke off may have left some, to which the next would add
+                parameter.grad = None
             with torch.no_grad():
                 for name, kept in before.items():
                     tensors[name].detach().copy_(kept)

@@ -133,4 +133,5 @@ def test_efficiency_case(images: views.Dataset, method: str) -> None:
 def test_whole_step_case(images: views.Dataset, tmp_path: Path) -> None:
     case = step.against_plain_code(images, step.Sizes(width=2, batch_size=16, steps=2), Settings(repeats=1))
     assert len(case.values) == 3
-    assert isinstance(step.trainer("msvq", step.Sizes(width=2), Settings())[0], nn.Module)
+    trained = step.prepared(step.recipe_of("msvq", step.Sizes(width=2)), Settings())
+    assert isinstance(trained.method, nn.Module) and not trained.recorded

@@ -57,6 +57,17 @@ def test_what_no_recording_can_hold_is_refused(step, reason):
         Tape().record(step)
 
 
+def test_attention_draws_for_dropout_alone():
+    query = torch.randn(1, 2, 4, 8)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    replay, result = Tape().record(lambda: attend(query, query, query))
+    query.normal_()
+    replay()
+    assert torch.equal(result, attend(query, query, query))
+    with pytest.raises(Unrecordable, match="draws random numbers"):
+        Tape().record(lambda: attend(query, query, query, dropout_p=0.5))
+
+
 def test_the_line_is_named():
     with pytest.raises(Unrecordable, match=r"^models/networks/norm\.py:\d+ draws random numbers \(aten\.randperm"):
         Tape().record(lambda: batch_permutation(8, 1))

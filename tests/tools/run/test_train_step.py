@@ -93,6 +93,35 @@ def test_what_cannot_be_recorded_runs_plain_with_one_line(tmp_path, capsys):
     assert torch.isfinite(losses.total) and capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("after_backward", [False, True])
+def test_too_little_memory_for_a_recording_costs_one_line_and_changes_nothing(tmp_path, capsys, after_backward):
+    """Also where it runs out between the backward pass and the update, when gradients are there already."""
+
+    class TooLittle:
+        def record(self, function):
+            if after_backward:
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(guard, "examine", out_of_memory)
+                    function()
+            out_of_memory()
+
+    def out_of_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nSee the documentation")
+
+    found = []
+    for recorder in (None, TooLittle()):
+        step, method, prepared, *_ = made(tmp_path, recorder)
+        guard = step._guard
+        step.prepare(torch.float32, 0)
+        line = capsys.readouterr().err
+        step(noise_batch(method.views, 8, CPU, torch.float32), 0, 0.1)
+        found.append(copy.deepcopy(changing_tensors(method, prepared)))
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert line.count("\n") == 1 and "the step cannot be recorded" in line and "CUDA out of memory" in line
+    plain, fallen_back = found
+    assert all(torch.equal(fallen_back[name], tensor) for name, tensor in plain.items())
+
+
 def test_a_kind_that_comes_unprepared_parks_the_loader(tmp_path):
     """While one thread compiles or records, the thread that makes batches does nothing."""
     tracing, working, wrong = threading.Event(), [], []
