@@ -47,8 +47,7 @@ def _open(path: Path) -> IO[bytes]:
 def _clean(name: str, tree: SourceTree) -> str | None:
     """A member's name without "./" and the like; None for what is to be ignored."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    if not parts or any(part.startswith(".") and part != ".." for part in parts) or "__MACOSX" in parts:
-        tree.ignored += bool(parts)
+    if not parts or tree.ignores("/".join(parts)):
         return None
     if ".." in parts:
         tree.bad.append((name, "has a name that leads out of the archive"))

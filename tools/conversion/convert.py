@@ -14,7 +14,7 @@ from tools.conversion.convert_source import Written, check_targets, convert_sour
 from tools.conversion.encode import Settings
 from tools.conversion.recognise import check_exists, find_source
 from tools.conversion.shard_merge import merge_parts
-from tools.conversion.source import TRAIN, Source
+from tools.conversion.source import TRAIN, Request, Source
 from tools.conversion.write_split import Options, Progress
 from tools.staging import Staging
 
@@ -26,7 +26,9 @@ def no_progress(total: int) -> Iterator[Progress]:
 
 
 def convert(
-    arguments: argparse.Namespace, progress: Callable[[int], AbstractContextManager[Progress]] = no_progress
+    arguments: argparse.Namespace,
+    progress: Callable[[int], AbstractContextManager[Progress]] = no_progress,
+    understood: Callable[[Source], None] = lambda source: None,
 ) -> tuple[Source, list[Written]]:
     """Convert the source that a parsed command line names; all of its splits are written, or none.
 
@@ -34,6 +36,7 @@ def convert(
         arguments: from `options.parse`.
         progress: given the number of images, returns a context manager; its value is called with the number of images
             that were just done.
+        understood: given the source before anything of it is written.
 
     Raises:
         BadFiles, SourceError, TargetError, WorkerError, OSError: nothing was written.
@@ -43,9 +46,11 @@ def convert(
     check_exists(arguments.source)
     settings = Settings(arguments.max_size, arguments.quality, arguments.max_pixels)
     options = Options(form, settings, arguments.workers, arguments.skip_bad, arguments.shard_size << 20, part)
+    request = Request(arguments.follow_links, arguments.folder, arguments.layout, arguments.classes)
     with _staging(target(out, TRAIN, part)) as staging:
-        source = find_source(arguments.source, staging.folder, arguments.follow_links)
+        source = find_source(arguments.source, staging.folder, request)
         check_targets(out, list(source.splits), arguments.force, form, part)
+        understood(source)
         counts = [len(items) for items in source.splits.values()]
         with progress(sum(counts) if part is None else sum(len(part.range(images)) for images in counts)) as advance:
             return source, convert_source(source, out, staging, options, advance)

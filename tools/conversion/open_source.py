@@ -74,8 +74,7 @@ def _folder(source: Path, follow_links: bool) -> SourceTree:
             continue
         for entry in entries:
             name = prefix + entry.name
-            if entry.name.startswith("."):
-                tree.ignored += 1
+            if tree.ignores(name):
                 continue
             link = entry.is_symlink()
             try:
@@ -83,8 +82,11 @@ def _folder(source: Path, follow_links: bool) -> SourceTree:
             except OSError as error:  # a link to itself
                 tree.bad.append((name, f"is a link that leads nowhere: {error.strerror}"))
                 continue
+            if link and not os.path.exists(entry.path):
+                tree.bad.append((name, "is a link that leads nowhere: No such file or directory"))
+                continue
             leads = os.path.realpath(entry.path) if link and not follow_links else root
-            if not _inside(leads, root) and os.path.exists(leads):
+            if not _inside(leads, root):
                 tree.bad.append((name, "is a link out of the source; take such links with --follow-links"))
             elif is_folder and link and linked:
                 tree.bad.append((f"{name}/", "is a link inside a folder that a link led to"))

@@ -26,6 +26,7 @@ from pipelines.printable import printable
 from pipelines.threads import usable_cores
 from tools.command_line import Failure, OneLineParser
 from tools.conversion.encode import DEFAULT_QUALITY, MAX_PIXELS, RAW_LIMIT
+from tools.conversion.folder_layout import LAYOUTS
 from tools.conversion.shard_parts import Part
 
 
@@ -129,6 +130,26 @@ def _parser() -> OneLineParser:
     made.add_argument("--force", action="store_true", help="replace files that exist")
     made.add_argument(
         "--follow-links", action="store_true", help="take links that lead out of a source folder (default: bad files)"
+    )
+    made.add_argument(
+        "--folder",
+        default="",
+        metavar="PATH",
+        help="one folder inside SOURCE, also inside an archive, to convert alone, such as one split",
+    )
+    readings = "; ".join(f"{name}: {meaning}" for name, meaning in LAYOUTS.items())
+    made.add_argument(
+        "--layout",
+        choices=list(LAYOUTS),
+        default="auto",
+        help=f"meaning of the folders of an image folder; {readings} (default: %(default)s)",
+    )
+    made.add_argument(
+        "--classes",
+        choices=("train", "union"),
+        default="train",
+        help="classes of all splits: those of the training split, which must have every class of the others, or the "
+        "union of all (default: %(default)s)",
     )
     made.add_argument(
         "--max-pixels",

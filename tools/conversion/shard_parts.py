@@ -72,7 +72,7 @@ def job(source: Source, items: list[Item], settings: Settings, skip_bad: bool) -
         "quality": settings.quality,
         "skip_bad": skip_bad,
         "created_by": created_by(),
-        "ignored": source.ignored,
+        "ignored": len(source.ignored),
         "card": source.card,
     }
 

@@ -108,7 +108,7 @@ def convert_split(
         "max_size": options.settings.max_size,
         "quality": options.settings.quality,
         "stored": content.stored,
-        "ignored": source.ignored,
+        "ignored": len(source.ignored),
         "skipped": [[name, reason] for name, reason in bad[reported_before:]],
     }
     if part is not None:
