@@ -126,17 +126,34 @@ def train(method: str, options: argparse.Namespace, train_options: Sequence[str]
     """
     run = options.out / method
     data = ["--data", options.data, "--val-data", options.val_data]
+    refuse_other_images(run, describe_data(options.data)["checksum"])
     if not (run / "summary.json").exists():
         resume = ["--resume"] if (run / "config.json").exists() else []
         call(["train.py", "--method", method, *data, "--output", str(run), *train_options, *resume])
     for name in ("knn", "linear"):
-        if not has_baselines(run / f"eval-{name}.json"):
+        if not has_baselines(run / f"eval-{name}.json", options):
             call(["eval.py", name, "--run", str(run), *data, "--baselines"])
 
 
-def has_baselines(evaluation: Path) -> bool:
-    """Return whether an evaluation exists and has both baselines; one that was made without them is repeated."""
-    return evaluation.exists() and len(json.loads(evaluation.read_text()).get("baselines", {})) == 2
+def refuse_other_images(run: Path, checksum: str) -> None:
+    """Refuse to go on with a run of the same name that was trained on other images.
+
+    Raises:
+        Failure: the run was trained on images with another checksum.
+    """
+    config = run / "config.json"
+    if config.exists() and json.loads(config.read_text())["data"].get("checksum") != checksum:
+        raise Failure(f"{run} was trained on other images than --data; give those, or another --out")
+
+
+def has_baselines(evaluation: Path, options: argparse.Namespace) -> bool:
+    """Return whether there is an evaluation of these images with both baselines; any other is repeated."""
+    if not evaluation.exists():
+        return False
+    found = json.loads(evaluation.read_text())
+    given = {"data": options.data, "val_data": options.val_data}
+    same = all(found.get(name, {}).get("checksum") == describe_data(path)["checksum"] for name, path in given.items())
+    return same and len(found.get("baselines", {})) == 2
 
 
 def call(command: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipelines.formats.registry import FORMATS
 from pipelines.printable import printable
-from tools.conversion.convert_source import Written, check_targets, convert_source, target
+from tools.conversion.convert_source import Written, check_targets, convert_source, left_beside, target
 from tools.conversion.encode import Settings
 from tools.conversion.recognise import check_exists, find_source
 from tools.conversion.shard_merge import merge_parts
@@ -50,6 +50,7 @@ def convert(
     with _staging(target(out, TRAIN, part)) as staging:
         source = find_source(arguments.source, staging.folder, request)
         check_targets(out, list(source.splits), arguments.force, form, part)
+        source.notes += left_beside(out, source) if part is None else []
         understood(source)
         counts = [len(items) for items in source.splits.values()]
         with progress(sum(counts) if part is None else sum(len(part.range(images)) for images in counts)) as advance:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.formats.card import DatasetError, card_path
+from pipelines.formats.conversion_mark import KEY
 from pipelines.formats.dataset import image_names
 from pipelines.formats.opening import open_dataset
 from pipelines.formats.registry import format_of
@@ -58,4 +59,5 @@ def converted(path: Path) -> Source | None:
             f"the card {printable(str(card_path(path)))} lacks what conversion writes; convert its own source"
         )
     layout = str(card.get("layout", dataset.format))
-    return Source(card["source"], layout, tuple(card["classes"]), {TRAIN: items}, card=card)
+    conversion = dict(card.get(KEY, {}))
+    return Source(card["source"], layout, tuple(card["classes"]), {TRAIN: items}, card=card, conversion=conversion)

@@ -34,7 +34,10 @@ JOB = {
     "created_by": "version of the program",
     "ignored": "number of files ignored",
     "card": "source",
+    "conversion": "source",
+    "all_images": "list of images of all splits",
 }
+OF_A_SPLIT = ("number", "images", "card")  # may differ between the splits of one conversion
 
 
 class Part(NamedTuple):
@@ -74,6 +77,8 @@ def job(source: Source, items: list[Item], settings: Settings, skip_bad: bool) -
         "created_by": created_by(),
         "ignored": len(source.ignored),
         "card": source.card,
+        "conversion": source.conversion,
+        "all_images": [_fingerprint(items) for items in source.splits.values()],
     }
 
 

@@ -45,6 +45,7 @@ class Source:
         root: the folder inside the source below which its splits and classes lie; "" for the source itself.
         notes: lines for the user.
         card: of the converted data set that this is, whose images are taken over as they are; else None.
+        conversion: what the card of a converted source says of its conversion, {} if nothing; None for other sources.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Source:
     root: str = ""
     notes: list[str] = field(default_factory=list)
     card: dict[str, Any] | None = None
+    conversion: dict[str, Any] | None = None
 
 
 def byte_order(name: str) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.formats.card import names_path, part_path, write_card, write_json, write_names
+from pipelines.formats.card import names_path, part_path, write_json, write_names
 from pipelines.formats.digests import DIGEST_SIZE, content_checksum, hexadecimal
 from pipelines.formats.format import Format, Sample, SampleError, Writer, WriterOptions
 from pipelines.formats.registry import WRITERS
@@ -86,7 +86,7 @@ def _largest(items: list[Item]) -> int:
 def convert_split(
     source: Source, suffix: str, path: Path, options: Options, bad: list[tuple[str, str]], progress: Progress
 ) -> dict[str, Any]:
-    """Write one split and its companions to `path`, which does not exist yet; return the card.
+    """Write one split and its companions, all but the card, to `path`, which does not exist yet; return the card.
 
     Args:
         suffix: the split's key in `source.splits`.
@@ -116,9 +116,7 @@ def convert_split(
     if not content.names:
         return {"number": 0}
     write_names(path, content.names)
-    card = _card(source, content, settings) | {"file": options.format.file_facts(path)}
-    write_card(path, card)
-    return card
+    return _card(source, content, settings) | {"file": options.format.file_facts(path)}
 
 
 def _fill(

@@ -93,6 +93,7 @@ class RunState:
             "final_loss": self.loss,
             "knn_top1": self.knn_top1,
             "knn_protocol": knn_protocol,
+            "held_out": config.get("held_out"),
             "step": self.step,
             "samples_seen": self.samples_seen,
             "seconds": round(self.seconds, 2),
