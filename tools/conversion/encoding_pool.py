@@ -8,9 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import UnidentifiedImageError
 
 from tools.conversion.byte_locations import ByteRange, Item, Kept, Planes, fetch, pixels
 from tools.conversion.encode import Encoded, Settings, encode_again, encode_array, encode_bytes
+from tools.conversion.file_kinds import foreign, foreign_kind
+from tools.conversion.library_warnings import c_lines_as_warnings, collected
+from tools.conversion.png_text import without_texts
 from tools.conversion.process_pool import in_order
 
 CHUNK = 128  # images a task: enough to make the transport cheap, few enough to keep all workers busy
@@ -34,11 +38,13 @@ class Chunk(NamedTuple):
         digests: 16 bytes for each image that can be.
         moments: [good images, 6] mean and mean square of red, green and blue, 0 to 1; 0 of images that were taken over
             without decoding them.
+        warned: (name of an image, what a library said while it was decoded).
     """
 
     images: list[Stored | str]
     digests: bytes
     moments: NDArray[np.float64]
+    warned: list[tuple[str, str]]
 
 
 def _encode(item: Item, settings: Settings) -> Encoded:
@@ -46,8 +52,23 @@ def _encode(item: Item, settings: Settings) -> Encoded:
         place, mode, height, width = item.content
         return encode_again(fetch(place), mode, height, width, settings)
     if isinstance(item.content, ByteRange):
-        return encode_bytes(fetch(item.content), settings)
+        return _encode_file(fetch(item.content), settings)
     return encode_array(pixels(item.content) if isinstance(item.content, Planes) else item.content, settings)
+
+
+def _encode_file(data: bytes, settings: Settings) -> Encoded:
+    """Encode the bytes of an image file, whatever texts it carries; name a kind of picture that is not decoded here."""
+    try:
+        with c_lines_as_warnings(data):
+            return encode_bytes(data, settings)
+    except UnidentifiedImageError:
+        if kind := foreign_kind(data):
+            raise ValueError(foreign(kind)) from None
+        raise
+    except ValueError as error:
+        if "MAX_TEXT" not in str(error):  # Pillow's bound on the texts of a PNG
+            raise
+        return encode_bytes(without_texts(data), settings)
 
 
 def _reason(error: Exception) -> str:
@@ -63,18 +84,21 @@ def encode_chunk(task: tuple[list[Item], Settings]) -> Chunk:
     """Encodes some images; a bad one is a reason among the results, never an exception."""
     items, settings = task
     images: list[Stored | str] = []
+    warned: list[tuple[str, str]] = []
     digests, moments = [], []
     for item in items:
         try:
-            made = _encode(item, settings)
+            with collected() as said:
+                made = _encode(item, settings)
         except Exception as error:  # hostile bytes make decoders raise anything
             images.append(_reason(error))
             continue
+        warned += [(item.name, line) for line in said]
         images.append(Stored(made.mode, made.height, made.width, made.kind, made.data))
         digests.append(hashlib.blake2b(made.data, digest_size=16).digest())
         count = made.height * made.width
         moments.append(np.concatenate((made.sums / (255 * count), made.squares / (255 * 255 * count))))
-    return Chunk(images, b"".join(digests), np.array(moments).reshape(-1, 6))
+    return Chunk(images, b"".join(digests), np.array(moments).reshape(-1, 6), warned)
 
 
 def encode_all(items: list[Item], settings: Settings, workers: int) -> Iterator[Chunk]:

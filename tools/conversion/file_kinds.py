@@ -54,6 +54,15 @@ def no_image(name: str) -> str:
     return f"is not an image (ends in {os.path.splitext(name)[1]})" if ending(name) else "is not an image"
 
 
+def foreign_kind(data: bytes) -> str | None:
+    """Return the name of a kind of picture that is not decoded here, by its first bytes; None for other bytes."""
+    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
+        return "HEIC"
+    starts = {b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cJXL ": "JPEG XL", b"8BPS": "Photoshop", b"%!PS": "PostScript"}
+    starts |= {b"v/1\x01": "OpenEXR", b"#?RADIANCE": "Radiance HDR", b"<svg": "SVG"}
+    return next((kind for start, kind in starts.items() if data.startswith(start)), None)
+
+
 def foreign(kind: str) -> str:
     """Return what to do with a picture of a kind that is not decoded here."""
     way = "heif-convert IN OUT.jpg, or on macOS sips -s format jpeg IN --out OUT.jpg" if kind == "HEIC" else ""

@@ -43,7 +43,8 @@ class Source:
         bad: (name, reason) of files that cannot be converted, known without decoding.
         ignored: paths of files that are no images and need not be.
         root: the folder inside the source below which its splits and classes lie; "" for the source itself.
-        notes: lines for the user.
+        notes: lines for the user that were not printed yet.
+        warned: (name, what an image library said while the image was decoded).
         card: of the converted data set that this is, whose images are taken over as they are; else None.
         conversion: what the card of a converted source says of its conversion, {} if nothing; None for other sources.
     """
@@ -56,6 +57,7 @@ class Source:
     ignored: Collection[str] = ()
     root: str = ""
     notes: list[str] = field(default_factory=list)
+    warned: list[tuple[str, str]] = field(default_factory=list)
     card: dict[str, Any] | None = None
     conversion: dict[str, Any] | None = None
 

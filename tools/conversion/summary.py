@@ -62,8 +62,14 @@ def describe_source(source: Source, out: Path) -> None:
         print(f"  {split or 'train'} -> {name}: {len(items):,} images, {', '.join(words)}")
     if source.ignored:
         print(f"  ignored: {printable(kinds_of(source.ignored))}")
+    print_notes(source)
+
+
+def print_notes(source: Source) -> None:
+    """Print the notes that were not printed yet."""
     for note in source.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(note)}", file=sys.stderr)
+    source.notes.clear()
 
 
 def _classes(counts: list[tuple[str, int]], most: int = 6) -> list[str]:
@@ -78,7 +84,7 @@ def _classes(counts: list[tuple[str, int]], most: int = 6) -> list[str]:
 
 
 def list_bad(bad: list[tuple[str, str]], full_list: Path | None) -> None:
-    """Print (name, reason) of bad files, and where all of them are listed."""
+    """Print (name, reason) of some files, and where all of them are listed."""
     for name, reason in bad[:LISTED]:
         print(f"  {printable(name)}: {printable(reason)}", file=sys.stderr)
     if len(bad) > LISTED:
@@ -87,7 +93,11 @@ def list_bad(bad: list[tuple[str, str]], full_list: Path | None) -> None:
 
 
 def summarise(source: Source, written: list[Written], seconds: float) -> None:
-    """Print what was converted, and how fast."""
+    """Print what was converted, how fast, and what image libraries said of which file."""
+    print_notes(source)
+    if source.warned:
+        print(f"warnings of image libraries, of {len({name for name, _ in source.warned}):,} images:", file=sys.stderr)
+        list_bad(source.warned, None)
     number = sum(split.card["number"] for split in written)
     print(
         f"{printable(source.kind)}: {number:,} images, {len(source.classes)} classes, "

@@ -58,6 +58,7 @@ class _Content:
         digests: 16 bytes an image, joined.
         moments: [N, 6], as in `encoding_pool.Chunk`.
         stored: number of images of each of `encode.KINDS`.
+        warned: (name, what an image library said), as in `encoding_pool.Chunk`.
     """
 
     names: list[str]
@@ -67,6 +68,7 @@ class _Content:
     digests: bytes
     moments: NDArray[np.float64]
     stored: dict[str, int]
+    warned: list[tuple[str, str]]
 
 
 def _largest(items: list[Item]) -> int:
@@ -104,6 +106,7 @@ def convert_split(
     writer_options = WriterOptions(len(items), _largest(items), options.shard_size)
     with WRITERS[options.format.name](path, writer_options) as writer:
         content = _fill(writer, items, numbers.start, options, bad, progress)
+    source.warned += content.warned
     settings = {
         "max_size": options.settings.max_size,
         "quality": options.settings.quality,
@@ -124,6 +127,7 @@ def _fill(
 ) -> _Content:
     """Encode the items, the first of which is number `first` of the source, and add them in their order."""
     names: list[str] = []
+    warned: list[tuple[str, str]] = []
     facts = np.zeros((len(items), 3), dtype=np.int64)
     digests: list[bytes] = []
     moments: list[NDArray[np.float64]] = [np.zeros((0, 6))]
@@ -151,6 +155,7 @@ def _fill(
                 kept.append(good)
             good += 1
         moments.append(chunk.moments[kept])
+        warned += chunk.warned
         progress(len(chunk.images))
     heights, widths, labels = facts[: len(names)].T
     stored = {name: kinds[kind] for kind, name in enumerate(KINDS)}
@@ -162,6 +167,7 @@ def _fill(
         b"".join(digests),
         np.concatenate(moments),
         stored,
+        warned,
     )
 
 
