@@ -172,18 +172,17 @@ _WILD = (ValueError, OverflowError, RecursionError)  # from numbers and chains o
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tarfile.TarFile]:
-    with (
-        _open(path) as file,
-        tarfile.open(None, "r:", file, encoding="utf-8", errors="surrogateescape", tarinfo=_Member) as archive,
-    ):
-        yield archive
+def _opened(path: Path, start: int = 0) -> Iterator[tarfile.TarFile]:
+    with _open(path) as file:
+        file.seek(start)
+        with tarfile.open(None, "r:", file, encoding="utf-8", errors="surrogateescape", tarinfo=_Member) as archive:
+            yield archive
 
 
-def is_tar(path: Path) -> bool:
-    """Whether a file begins as a tar that is not compressed."""
+def is_tar(path: Path, start: int = 0) -> bool:
+    """Whether a tar that is not compressed begins in a file at byte `start`."""
     try:
-        with _opened(path):
+        with _opened(path, start):
             return True
     except (tarfile.TarError, *_WILD):
         return False
@@ -195,14 +194,34 @@ def tar_tree(path: Path, name: str, source: Path) -> SourceTree:
         raise SourceError(f"{printable(str(source))} is compressed but holds no tar; unpack it and give the result")
     try:
         with _opened(path) as archive:
-            _list_tar(archive, path, tree)
+            _list_tar(archive, path, tree, path.stat().st_size)
     except _WILD as error:
         raise tarfile.ReadError(str(error) or type(error).__name__) from None
     return tree
 
 
-def _list_tar(archive: tarfile.TarFile, path: Path, tree: SourceTree) -> None:
-    length, before = path.stat().st_size, -1
+def inner_tar_tree(place: ByteRange, name: str) -> SourceTree:
+    """List a tar that is a member of another one, or a file of a source.
+
+    Raises:
+        SourceError: it is damaged.
+    """
+    path, tree = Path(place.path), SourceTree(name)
+    end = place.offset + place.size if place.size >= 0 else path.stat().st_size
+    try:
+        if place.size == 0 or not is_tar(path, place.offset):
+            raise tarfile.ReadError("it begins as no tar does")
+        with _opened(path, place.offset) as archive:
+            _list_tar(archive, path, tree, end)
+    except (OSError, tarfile.TarError, *_WILD) as error:
+        reason = str(error) or type(error).__name__
+        raise SourceError(f"the archive {printable(name)} in the source is damaged ({reason}); get it again") from None
+    return tree
+
+
+def _list_tar(archive: tarfile.TarFile, path: Path, tree: SourceTree, length: int) -> None:
+    """List the members up to byte `length` of the file."""
+    before = -1
     while True:
         member = archive.next()
         archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header

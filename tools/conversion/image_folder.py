@@ -7,6 +7,7 @@ from tools.conversion.byte_locations import ByteRange, Item
 from tools.conversion.encode import SUFFIXES
 from tools.conversion.file_kinds import FOREIGN, ending, is_companion, is_image, is_text, no_image
 from tools.conversion.folder_layout import Layout, Path, folder_layout
+from tools.conversion.nested_tars import packed_archive
 from tools.conversion.source import TRAIN, Request, Source, byte_order
 from tools.conversion.split_classes import joined_classes
 from tools.conversion.tree import SourceError, SourceTree
@@ -51,6 +52,11 @@ def _nothing(tree: SourceTree) -> str:
     """Say why no image was found: links that were not followed, pictures of foreign kinds, or nothing at all."""
     endings = ", ".join(sorted(SUFFIXES))
     message = f"nothing to convert: {printable(tree.name)} holds no images ({endings})"
+    packed = packed_archive(tree)
+    if packed:
+        return (
+            f"{message}; {printable(packed)} is a compressed archive inside it, which is not opened: give it as SOURCE"
+        )
     foreign = [name for name in tree.files if ending(name) in FOREIGN]
     if foreign:
         return f"{message}; {printable(foreign[0])} {no_image(foreign[0])}"

@@ -6,20 +6,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipelines.printable import printable
+from tools.conversion.brace_pattern import is_pattern, pattern_tree
 from tools.conversion.cifar import cifar
+from tools.conversion.class_tars import class_tars
 from tools.conversion.existing_dataset import converted
 from tools.conversion.image_folder import image_folder
+from tools.conversion.nested_tars import expand_tars
 from tools.conversion.open_source import open_tree
 from tools.conversion.source import Request, Source
 from tools.conversion.stl10 import stl10
 from tools.conversion.tiny_imagenet import tiny_imagenet
 from tools.conversion.tree import SourceError, SourceTree
+from tools.conversion.webdataset import webdataset
 
 # Asked in this order; the first that does not return None has recognised the tree.
 SOURCES: tuple[Callable[[SourceTree, Request], Source | None], ...] = (
     lambda tree, request: cifar(tree),
     lambda tree, request: stl10(tree),
     tiny_imagenet,
+    webdataset,
+    class_tars,
     image_folder,
 )
 
@@ -30,6 +36,7 @@ def recognise(tree: SourceTree, request: Request) -> Source:
     Raises:
         SourceError: it cannot be used.
     """
+    tree = expand_tars(tree)
     if request.folder:
         tree = tree.inside(request.folder)
     if request.layout != "auto":
@@ -52,6 +59,8 @@ def find_source(name: str, scratch: Path, request: Request) -> Source:
         from tools.conversion.digits import digits
 
         return digits()
+    if is_pattern(name):
+        return recognise(pattern_tree(name), request)
     return converted(Path(name)) or recognise(open_tree(Path(name), scratch, request.follow_links), request)
 
 
@@ -61,5 +70,5 @@ def check_exists(name: str) -> None:
     Raises:
         SourceError: neither a path that exists nor a name.
     """
-    if name != "digits" and not Path(name).exists():
+    if name != "digits" and not is_pattern(name) and not Path(name).exists():
         raise SourceError(f"there is no source {printable(name)}; give a folder, a zip, a tar, or digits")

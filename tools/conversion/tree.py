@@ -23,6 +23,7 @@ class SourceTree:
         files: relative path with "/" -> place.
         bad: (name, reason) of what is listed but cannot be read.
         ignored: paths of what systems leave beside pictures (`system_files.py`); a folder counts once.
+        tars: folders that stand for tars inside the source.
         temporary: file to delete after the conversion.
     """
 
@@ -30,6 +31,7 @@ class SourceTree:
     files: dict[str, ByteRange] = field(default_factory=dict)
     bad: list[tuple[str, str]] = field(default_factory=list)
     ignored: set[str] = field(default_factory=set)
+    tars: list[str] = field(default_factory=list)
     temporary: Path | None = None
 
     def ignores(self, name: str) -> bool:
@@ -53,7 +55,8 @@ class SourceTree:
             hint = f"; it holds {', '.join(map(printable, tops[:5]))}" if tops else ""
             raise SourceError(f"{printable(self.name)} holds no files in a folder {printable(folder)}{hint}")
         ignored = {name for name in self.ignored if name.startswith(start)}
-        return replace(self, files=files, bad=bad, ignored=ignored)
+        tars = [name for name in self.tars if f"{name}/".startswith(start)]
+        return replace(self, files=files, bad=bad, ignored=ignored, tars=tars)
 
     def close(self) -> None:
         if self.temporary is not None:
