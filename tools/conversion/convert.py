@@ -46,7 +46,7 @@ def convert(
     check_exists(arguments.source)
     settings = Settings(arguments.max_size, arguments.quality, arguments.max_pixels)
     options = Options(form, settings, arguments.workers, arguments.skip_bad, arguments.shard_size << 20, part)
-    request = Request(arguments.follow_links, arguments.folder, arguments.layout, arguments.classes)
+    request = Request(arguments.follow_links, arguments.folder, arguments.layout, arguments.classes, arguments.labels)
     with _staging(target(out, TRAIN, part)) as staging:
         source = find_source(arguments.source, staging.folder, request)
         check_targets(out, list(source.splits), arguments.force, form, part)

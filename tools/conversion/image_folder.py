@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path as FilePath
+
 from pipelines.printable import printable
 from tools.conversion.byte_locations import ByteRange, Item
 from tools.conversion.encode import SUFFIXES
 from tools.conversion.file_kinds import FOREIGN, ending, is_companion, is_image, is_text, no_image
 from tools.conversion.folder_layout import Layout, Path, folder_layout
+from tools.conversion.label_list import LabelList
 from tools.conversion.nested_tars import packed_archive
 from tools.conversion.source import TRAIN, Request, Source, byte_order
 from tools.conversion.split_classes import joined_classes
@@ -32,7 +35,10 @@ def image_folder(tree: SourceTree, request: Request) -> Source:
     source.ignored = tree.ignored | {"/".join(path) for path in (*ignored, *layout.left_out)}
 
     named = {split: dict(part) for split, part in layout.splits.items()}
-    source.classes = joined_classes({split: set(part.values()) for split, part in named.items()}, request)
+    if request.labels is not None:
+        _label(named, request.labels, source)
+    numeric = request.labels is not None
+    source.classes = joined_classes({split: set(part.values()) for split, part in named.items()}, request, numeric)
     number = {name: label for label, name in enumerate(source.classes)}
     for split in sorted(named):  # TRAIN, the empty suffix, comes first
         entries = sorted(
@@ -46,6 +52,23 @@ def image_folder(tree: SourceTree, request: Request) -> Source:
             f"nothing to convert: the training split of {printable(tree.name)} holds no images that can be used"
         )
     return source
+
+
+def _label(named: dict[str, dict[Path, str | None]], file: FilePath, source: Source) -> None:
+    """Give the images without a class, or if all have one, all images, the labels of a list."""
+    images = {"/".join(path): split for split, part in named.items() for path, name in part.items() if name is None}
+    images = images or {"/".join(path): split for split, part in named.items() for path in part}
+    listed = LabelList(file, images)
+    source.notes += listed.notes
+    source.kind += f", labels from {file.name}"
+    about = {images[image] for image in listed.labels}  # a list may be about one split
+    for image, split in images.items():
+        path = tuple(image.split("/"))
+        if image in listed.labels:
+            named[split][path] = listed.labels[image]
+        elif split in about:
+            del named[split][path]
+            source.bad.append((image, f"has no line in {file.name}"))
 
 
 def _nothing(tree: SourceTree) -> str:

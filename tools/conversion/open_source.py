@@ -16,6 +16,8 @@ from tools.conversion import archives
 from tools.conversion.byte_locations import ByteRange
 from tools.conversion.tree import SourceError, SourceTree
 
+SINGLE_FILES = (".csv", ".tsv", ".txt", ".lst", ".parquet")  # which can be a source alone
+
 
 def open_tree(source: Path, scratch: Path, follow_links: bool = False) -> SourceTree:
     """Lists a source.
@@ -49,6 +51,8 @@ def open_tree(source: Path, scratch: Path, follow_links: bool = False) -> Source
             return archives.tar_tree(source, source.name, source)
     except (zipfile.BadZipFile, tarfile.TarError) as error:
         raise SourceError(f"the archive {printable(str(source))} is damaged ({error}); get it again") from None
+    if source.suffix.lower() in SINGLE_FILES:
+        return SourceTree(source.name, {source.name: ByteRange(os.fspath(source))})
     raise SourceError(f"{printable(str(source))} is neither a folder nor a zip or tar (gz, xz, bz2) archive")
 
 

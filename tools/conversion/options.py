@@ -145,6 +145,13 @@ def _parser() -> OneLineParser:
         help=f"meaning of the folders of an image folder; {readings} (default: %(default)s)",
     )
     made.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="list of the labels of images that lie in no class folder: CSV of name,label with or without a header, "
+        "lines of name and label, or one number a line in the order of the images' names",
+    )
+    made.add_argument(
         "--classes",
         choices=("train", "union"),
         default="train",

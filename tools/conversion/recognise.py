@@ -9,10 +9,12 @@ from pipelines.printable import printable
 from tools.conversion.brace_pattern import is_pattern, pattern_tree
 from tools.conversion.cifar import cifar
 from tools.conversion.class_tars import class_tars
+from tools.conversion.digits import digits
 from tools.conversion.existing_dataset import converted
 from tools.conversion.image_folder import image_folder
 from tools.conversion.nested_tars import expand_tars
 from tools.conversion.open_source import open_tree
+from tools.conversion.path_table import path_table
 from tools.conversion.source import Request, Source
 from tools.conversion.stl10 import stl10
 from tools.conversion.tiny_imagenet import tiny_imagenet
@@ -24,6 +26,7 @@ SOURCES: tuple[Callable[[SourceTree, Request], Source | None], ...] = (
     lambda tree, request: cifar(tree),
     lambda tree, request: stl10(tree),
     tiny_imagenet,
+    path_table,
     webdataset,
     class_tars,
     image_folder,
@@ -39,7 +42,7 @@ def recognise(tree: SourceTree, request: Request) -> Source:
     tree = expand_tars(tree)
     if request.folder:
         tree = tree.inside(request.folder)
-    if request.layout != "auto":
+    if request.layout != "auto" or request.labels is not None:
         return image_folder(tree, request)
     found = (source(tree, request) for source in SOURCES)
     return next(source for source in found if source is not None)
@@ -55,13 +58,15 @@ def find_source(name: str, scratch: Path, request: Request) -> Source:
     Raises:
         SourceError: there is no such source, or it cannot be used.
     """
-    if name == "digits":
-        from tools.conversion.digits import digits
-
-        return digits()
     if is_pattern(name):
         return recognise(pattern_tree(name), request)
-    return converted(Path(name)) or recognise(open_tree(Path(name), scratch, request.follow_links), request)
+    ready = digits() if name == "digits" else converted(Path(name))
+    if ready is None:
+        return recognise(open_tree(Path(name), scratch, request.follow_links), request)
+    if request != Request():
+        options = "--follow-links, --folder, --layout, --classes and --labels"
+        raise SourceError(f"{printable(name)} says itself what its images are; leave out {options}")
+    return ready
 
 
 def check_exists(name: str) -> None:

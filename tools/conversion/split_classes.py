@@ -7,11 +7,12 @@ from tools.conversion.source import TRAIN, Request, byte_order
 from tools.conversion.tree import SourceError
 
 
-def joined_classes(found: dict[str, set[str | None]], request: Request) -> tuple[str, ...]:
+def joined_classes(found: dict[str, set[str | None]], request: Request, numeric: bool = False) -> tuple[str, ...]:
     """Return the sorted classes: those of the training split, or if that is unlabelled, those of the other splits.
 
     Args:
         found: split -> names of its classes; None for images without one.
+        numeric: whether classes that are all numbers are in the order of the numbers, and not of their digits.
 
     Raises:
         SourceError: another split has a class that the training split lacks, and the request is not for the union.
@@ -29,4 +30,6 @@ def joined_classes(found: dict[str, set[str | None]], request: Request) -> tuple
                 f"class {printable(extra[0])!r} is in the split {split} but not in train ({len(extra):,} such; "
                 f"{shared} in both); take --classes union (the classes of all splits), or one split alone with --folder"
             )
+    if numeric and all(name.isdecimal() for name in train):
+        return tuple(sorted(train, key=int))
     return tuple(sorted(train, key=byte_order))

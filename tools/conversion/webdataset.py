@@ -49,9 +49,7 @@ def webdataset(tree: SourceTree, request: Request) -> Source | None:
             source.bad.append((name, f"has no label in {posixpath.basename(key)}.{kind}, as the others have"))
         else:
             parts[split_of[posixpath.dirname(key)]][name] = label
-    classes = joined_classes({split: set(part.values()) for split, part in parts.items()}, request)
-    if all(name.isdigit() for name in classes):
-        classes = tuple(sorted(classes, key=int))
+    classes = joined_classes({split: set(part.values()) for split, part in parts.items()}, request, numeric=True)
     number = {name: label for label, name in enumerate(classes)}
     for split in sorted(parts):
         names = sorted(parts[split], key=byte_order)
@@ -97,7 +95,7 @@ def _labels(samples: dict[str, dict[str, str]], files: dict[str, ByteRange], kin
             if label is not None and label and (kind != "txt" or len(label) <= _LONGEST) and "\n" not in label:
                 labels[key] = label
     few = len(set(labels.values())) <= max(1, len(labels) // 2)
-    if kind == "cls" or (2 * len(labels) > len(samples) and (few or all(text.isdigit() for text in labels.values()))):
+    if kind == "cls" or (2 * len(labels) > len(samples) and (few or all(text.isdecimal() for text in labels.values()))):
         return labels
     return None
 
@@ -134,7 +132,7 @@ def _splits(folders: set[str]) -> dict[str, str]:
 def _names(classes: tuple[str, ...], tree: SourceTree) -> tuple[str, ...]:
     """Return the names of numbered classes, if the source lists them in classnames.txt, else the numbers."""
     path = next((name for name in tree.files if posixpath.basename(name) == "classnames.txt"), None)
-    if path is None or not all(name.isdigit() for name in classes):
+    if path is None or not all(name.isdecimal() for name in classes):
         return classes
     names = read_member(path, tree.files[path]).decode("utf-8", "replace").splitlines()
     fits = classes and int(classes[-1]) < len(names) and len(set(names)) == len(names)
