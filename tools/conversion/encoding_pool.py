@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
-from tools.conversion.byte_locations import ByteRange, Item, Kept, Planes, fetch, pixels
+from tools.conversion.byte_locations import ByteRange, GreyPlane, Image, Item, Kept, ParquetCell, Planes, fetch, pixels
 from tools.conversion.encode import Encoded, Settings, encode_again, encode_array, encode_bytes
 from tools.conversion.file_kinds import foreign, foreign_kind
 from tools.conversion.library_warnings import c_lines_as_warnings, collected
+from tools.conversion.parquet_rows import fetch_cell
 from tools.conversion.png_text import without_texts
 from tools.conversion.process_pool import in_order
 
@@ -53,7 +54,15 @@ def _encode(item: Item, settings: Settings) -> Encoded:
         return encode_again(fetch(place), mode, height, width, settings)
     if isinstance(item.content, ByteRange):
         return _encode_file(fetch(item.content), settings)
-    return encode_array(pixels(item.content) if isinstance(item.content, Planes) else item.content, settings)
+    if isinstance(item.content, ParquetCell):
+        return _encode_file(fetch_cell(item.content), settings)
+    array = pixels(item.content) if isinstance(item.content, Planes | GreyPlane) else item.content
+    return encode_array(in_colour(array), settings)
+
+
+def in_colour(array: Image) -> Image:
+    """Pixels [H, W, 3] of an image [H, W] or [H, W, 3]."""
+    return array if array.ndim == 3 else np.repeat(array[:, :, None], 3, axis=2)
 
 
 def _encode_file(data: bytes, settings: Settings) -> Encoded:

@@ -11,9 +11,11 @@ from tools.conversion.cifar import cifar
 from tools.conversion.class_tars import class_tars
 from tools.conversion.digits import digits
 from tools.conversion.existing_dataset import converted
+from tools.conversion.idx import idx
 from tools.conversion.image_folder import image_folder
 from tools.conversion.nested_tars import expand_tars
 from tools.conversion.open_source import open_tree
+from tools.conversion.parquet import parquet
 from tools.conversion.path_table import path_table
 from tools.conversion.source import Request, Source
 from tools.conversion.stl10 import stl10
@@ -25,7 +27,9 @@ from tools.conversion.webdataset import webdataset
 SOURCES: tuple[Callable[[SourceTree, Request], Source | None], ...] = (
     lambda tree, request: cifar(tree),
     lambda tree, request: stl10(tree),
+    idx,
     tiny_imagenet,
+    parquet,
     path_table,
     webdataset,
     class_tars,
