@@ -84,7 +84,8 @@ def _list_zip(archive: zipfile.ZipFile, file: IO[bytes], source: Path, tree: Sou
         start = _data_start(file, member)
         # Members that share bytes make a small zip unpack to any size.
         overlaps, end = member.header_offset < end, max(end, (start or member.header_offset) + member.compress_size)
-        name = None if member.filename.endswith("/") else _clean(member.filename, tree)
+        listed = _with_slashes(member)
+        name = None if listed.endswith("/") else _clean(listed, tree)
         if name is None:
             continue
         if overlaps:
@@ -100,6 +101,12 @@ def _list_zip(archive: zipfile.ZipFile, file: IO[bytes], source: Path, tree: Sou
         else:
             packing, crc = member.compress_type, member.CRC
             tree.files[name] = ByteRange(os.fspath(source), start, member.compress_size, packing, member.file_size, crc)
+
+
+def _with_slashes(member: zipfile.ZipInfo) -> str:
+    """Return a member's name with slashes; some programs of Windows wrote backslashes."""
+    from_windows = member.create_system == 0 and "/" not in member.filename
+    return member.filename.replace("\\", "/") if from_windows else member.filename
 
 
 def _data_start(file: IO[bytes], member: zipfile.ZipInfo) -> int | None:

@@ -27,6 +27,7 @@ LAYOUTS = {
     "auto": "by the names of the folders",
     "splits": "the folders that are named as splits, without the others",
     "classes": "every folder is a class, whatever its name",
+    "leaves": "the folder that an image lies in is its class, with the folders above it",
     "flat": "no folder counts, all images are unlabelled",
 }
 NO_CLASS = "lies beside the class folders, so it has no class"
@@ -41,12 +42,14 @@ class Layout:
     Attributes:
         root: the folder below which splits and classes lie; () for the source itself.
         splits: split -> path of an image -> its class, None if it has none.
+        notes: lines for the user.
         odd: (path, reason) of images that belong nowhere.
         left_out: paths of images that were not asked for.
     """
 
     root: Path = ()
     splits: dict[str, dict[Path, str | None]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     odd: list[tuple[Path, str]] = field(default_factory=list)
     left_out: list[Path] = field(default_factory=list)
 
@@ -68,10 +71,10 @@ def folder_layout(images: list[Path], layout: str = "auto") -> Layout:
         root = _alone(images)
         if layout == "auto":
             _refuse_unclear(images, root)
-        elif any(len(path) == len(root) + 1 for path in images):
+        elif layout == "classes" and any(len(path) == len(root) + 1 for path in images):
             root = root[:-1]  # asked for, so a folder that is alone is a class, too
         made = Layout(root)
-        made.splits[TRAIN] = _classes({path: path[len(root) :] for path in images}, made)
+        made.splits[TRAIN] = _classes({path: path[len(root) :] for path in images}, made, layout)
         return made
     return _in_splits(images, nodes, layout)
 
@@ -139,7 +142,7 @@ def _in_splits(images: list[Path], nodes: dict[Path, dict[str, str]], layout: st
             made.odd.append((path, NO_SPLIT))
         else:
             inside[nodes[node][path[len(node)]]][path] = path[len(node) + 1 :]
-    if outside and layout == "auto":
+    if outside and layout != "splits":
         _refuse_outside(outside, nodes)
     made.left_out = outside
     if len(nodes) > 1:  # the splits are inside the classes
@@ -154,7 +157,7 @@ def _in_splits(images: list[Path], nodes: dict[Path, dict[str, str]], layout: st
         made.splits = {split: {path: path[len(made.root)] for path in part} for split, part in inside.items()}
         return made
     for split, part in _without_lone_folders(inside).items():
-        made.splits[split] = dict.fromkeys(part) if split in UNLABELLED_SPLITS else _classes(part, made)
+        made.splits[split] = dict.fromkeys(part) if split in UNLABELLED_SPLITS else _classes(part, made, layout)
     return made
 
 
@@ -183,12 +186,27 @@ def _without_lone_folders(inside: dict[str, dict[Path, Path]]) -> dict[str, dict
     return cut
 
 
-def _classes(part: dict[Path, Path], layout: Layout) -> dict[Path, str | None]:
-    """Return image -> class by the first folder of its path; None for all where no image is in a folder."""
+def _classes(part: dict[Path, Path], made: Layout, layout: str) -> dict[Path, str | None]:
+    """Return image -> class by the folders of its path; None for all where no image is in a folder."""
     if all(len(rest) == 1 for rest in part.values()):
         return dict.fromkeys(part)
-    layout.odd += [(path, NO_CLASS) for path, rest in part.items() if len(rest) == 1]
+    made.odd += [(path, NO_CLASS) for path, rest in part.items() if len(rest) == 1]
+    if layout == "leaves":
+        return {path: "/".join(rest[:-1]) for path, rest in part.items() if len(rest) > 1}
+    _note_deep_folders(part, made)
     return {path: rest[0] for path, rest in part.items() if len(rest) > 1}
+
+
+def _note_deep_folders(part: dict[Path, Path], made: Layout) -> None:
+    """Say that folders below the classes do not count, where no image lies in a class folder itself."""
+    deep = {rest[:2] for rest in part.values() if len(rest) > 2}
+    if len(deep) == len({folder[0] for folder in deep}) or any(len(rest) == 2 for rest in part.values()):
+        return
+    first = min(deep, key=lambda folder: byte_order("/".join(folder)))
+    made.notes.append(
+        f"every class has folders of its own, such as {_name(first)}, which count as the class {printable(first[0])}; "
+        f"--layout leaves takes each of them as a class"
+    )
 
 
 def _refuse_unclear(images: list[Path], root: Path) -> None:

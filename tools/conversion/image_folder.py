@@ -13,6 +13,7 @@ from tools.conversion.label_list import LabelList
 from tools.conversion.nested_tars import packed_archive
 from tools.conversion.source import TRAIN, Request, Source, byte_order
 from tools.conversion.split_classes import joined_classes
+from tools.conversion.split_names import split_name
 from tools.conversion.tree import SourceError, SourceTree
 
 
@@ -32,6 +33,7 @@ def image_folder(tree: SourceTree, request: Request) -> Source:
     source.bad += [("/".join(path), reason) for path, reason in layout.odd]
     ignored, bad = _others(paths, images, layout)
     source.bad += bad
+    source.notes += layout.notes + _unused_lists(ignored, layout)
     source.ignored = tree.ignored | {"/".join(path) for path in (*ignored, *layout.left_out)}
 
     named = {split: dict(part) for split, part in layout.splits.items()}
@@ -88,6 +90,19 @@ def _nothing(tree: SourceTree) -> str:
         more = f", and {len(tree.bad) - 1} more entries cannot be used" if len(tree.bad) > 1 else ""
         return f"{message}; {printable(name)} {reason}{more}"
     return message
+
+
+def _unused_lists(ignored: list[Path], layout: Layout) -> list[str]:
+    """Say that texts named as splits, such as train.txt and test.txt, are not used."""
+    found = {}
+    for path in ignored:
+        known = split_name(path[-1].rpartition(".")[0])
+        if is_text(path[-1]) and known and len(layout.splits) == 1:
+            found[known.split] = "/".join(path)
+    if len(found) < 2:
+        return []
+    named = " and ".join(sorted(found.values()))
+    return [f"{named} look like lists of splits; they are not used, and all images are one split"]
 
 
 def _others(

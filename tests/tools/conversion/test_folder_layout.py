@@ -175,6 +175,29 @@ def test_the_tree_is_printed_before_anything_is_written(tmp_path: Path, capsys: 
     ]
 
 
+def test_folders_below_classes_and_lists_of_splits_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Places365 has a/airfield, a/alley, b/bank; Food-101 lists its splits in texts."""
+    folder = make(tmp_path / "data", ["a/airfield/{pie}", "a/alley/{soup}", "b/bank/{pred}", "meta/train.txt"])
+    write(folder / "meta" / "test.txt", b"x")
+    assert main([str(folder), str(tmp_path / "p.beton"), "--workers", "1"]) == 0
+    said = capsys.readouterr().err
+    assert "such as a/airfield, which count as the class a; --layout leaves" in said
+    assert "meta/test.txt and meta/train.txt look like lists of splits; they are not used" in said
+    assert open_dataset(tmp_path / "p.beton").classes == ("a", "b")
+    assert main([str(folder), str(tmp_path / "q.beton"), "--workers", "1", "--layout", "leaves"]) == 0
+    assert open_dataset(tmp_path / "q.beton").classes == ("a/airfield", "a/alley", "b/bank")
+
+
+def test_a_zip_with_backslashes(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as packed:
+        for name in ("photos\\pie\\0.jpg", "photos\\soup\\0.jpg"):
+            member = zipfile.ZipInfo(name)
+            member.create_system = 0  # Windows
+            packed.writestr(member, encoded(smooth(8, 8)))
+    assert main([str(tmp_path / "x.zip"), str(tmp_path / "p.beton"), "--workers", "1"]) == 0
+    assert open_dataset(tmp_path / "p.beton").classes == ("pie", "soup")
+
+
 @pytest.mark.parametrize(
     ("name", "split"),
     [
