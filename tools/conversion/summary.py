@@ -80,7 +80,9 @@ def _classes(counts: list[tuple[str, int]], most: int = 6) -> list[str]:
     if len(counts) <= most:
         return [f"{len(counts)} class{'es' if len(counts) > 1 else ''}: {named}"]
     numbers = [count for _, count in counts]
-    return [f"{len(counts):,} classes of {min(numbers):,} to {max(numbers):,} images: {named} ..."]
+    low, high = min(numbers), max(numbers)
+    sizes = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return [f"{len(counts):,} classes of {sizes} images: {named} ..."]
 
 
 def list_bad(bad: list[tuple[str, str]], full_list: Path | None) -> None:
