@@ -156,8 +156,8 @@ class Images:
 
     def _dataset(self, data: bytes, height: int, width: int) -> Path:
         path = self.folder / "case.beton"
-        rows = [(JPEG, 40, 50, encoded(Image.fromarray(picture(np.random.default_rng(i), 40, 50)), "JPEG"))
-                for i in range(GOOD)]  # fmt: skip
+        pictures = [picture(np.random.default_rng(number), 40, 50) for number in range(GOOD)]
+        rows = [(JPEG, 40, 50, encoded(Image.fromarray(pixels), "JPEG")) for pixels in pictures]
         rows.insert(VICTIM, (JPEG, height, width, data))
         with BetonWriter(path, len(rows), page_size_for(len(data))) as writer:
             for position, (mode, high, wide, content) in enumerate(rows):

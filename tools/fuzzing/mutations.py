@@ -12,9 +12,29 @@ Harm = Callable[[np.random.Generator, bytes, bytes], bytes]  # the file, another
 
 _NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, (1 << 63) - 1)
 _VALUES: tuple[Any, ...] = (
-    None, True, 0, -1, 1, 0.5, 1e308, -1e308, 10**30, 10**400, "", "0" * 32, "../../x", "\ud800", [], {}, [[]], [None],
-    {"bytes": -1}, float("nan"), float("inf"), "a" * 10_000,
-)  # fmt: skip
+    None,
+    True,
+    0,
+    -1,
+    1,
+    0.5,
+    1e308,
+    -1e308,
+    10**30,
+    10**400,
+    "",
+    "0" * 32,
+    "../../x",
+    "\ud800",
+    [],
+    {},
+    [[]],
+    [None],
+    {"bytes": -1},
+    float("nan"),
+    float("inf"),
+    "a" * 10_000,
+)
 
 
 def _at(rng: np.random.Generator, data: bytes) -> int:

@@ -37,9 +37,7 @@ def cut(dataset: Dataset, loader: str) -> Cut:
     Raises:
         ValueError: the executor refuses the data set.
     """
-    plan = Plan(
-        dataset.heights, dataset.widths, _VIEWS, min(BATCH, dataset.number), shuffle=False, drop_last=False
-    )  # fmt: skip
+    plan = Plan(dataset.heights, dataset.widths, _VIEWS, min(BATCH, dataset.number), shuffle=False, drop_last=False)
     executor, _ = make_executor(loader, dataset, plan, _CPU, threads=1)
     rows = []
     try:
