@@ -111,7 +111,8 @@ class Trainer:
         self.loader, self.full_pass, self.monitors = data.loader, data.full_pass, data.monitors
         total_steps = data.steps_per_epoch * self.training.epochs
         held_out = self.monitors.held_out.dataset
-        check_agreement({"held-out images": held_out.checksum if held_out else "none"})
+        state.held_out_checksum = held_out.checksum if held_out else None
+        check_agreement({"held-out images": str(state.held_out_checksum)})
         self.steps_per_epoch, self.last_step = data.steps_per_epoch, min(total_steps, options.max_steps or total_steps)
         self.schedule = Schedule.of(options, self.steps_per_epoch, self.last_step)
 

@@ -75,8 +75,8 @@ def _parser() -> OneLineParser:
         nargs="?",
         help="an image folder (class folders, or flat = unlabelled; with or without splits), a zip or tar of one, "
         "WebDataset tars or a pattern such as web-{000000..000127}.tar, tars of classes, parquet files, a table of "
-        "paths and labels, MNIST's idx files, CIFAR-10/100 batches, STL-10 binaries, Tiny-ImageNet, a .beton, a folder of "
-        "shards, or digits (scikit-learn's, no download); tools/conversion/README.md shows all",
+        "paths and labels, MNIST's idx files, CIFAR-10/100 batches, STL-10 binaries, Tiny-ImageNet, a .beton, a folder "
+        "of shards, or digits (scikit-learn's, no download); tools/conversion/README.md shows all",
     )
     made.add_argument(
         "out",
