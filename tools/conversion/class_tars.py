@@ -17,6 +17,8 @@ SHARD = re.compile(r"(.*[-_.])?\d{3,}", re.DOTALL)
 
 def class_tars(tree: SourceTree, request: Request) -> Source | None:
     """Return the images of one tar a class, if every image lies directly in a tar that is named as a class."""
+    if not tree.tars:
+        return None
     images = [name for name in tree.files if is_image(name)]
     folders = {posixpath.dirname(name) for name in images}
     if not images or not folders <= set(tree.tars) or len({posixpath.dirname(folder) for folder in folders}) > 1:

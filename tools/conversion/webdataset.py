@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 from pipelines.printable import printable
@@ -31,6 +31,9 @@ def webdataset(tree: SourceTree, request: Request) -> Source | None:
     Raises:
         SourceError: a sample has several images, shards of splits are mixed with others, or splits do not fit together.
     """
+    suffixes = Counter(posixpath.basename(name).partition(".")[2].lower() for name in tree.files)
+    if not any(suffixes[kind] for kind in LABELS):
+        return None
     samples = _samples(tree.files)
     folders = {posixpath.dirname(key) for key in samples}
     in_shards = len(folders) == 1 or all(SHARD.fullmatch(posixpath.basename(folder)) for folder in folders)
