@@ -198,7 +198,9 @@ def is_tar(path: Path, start: int = 0) -> bool:
 def tar_tree(path: Path, name: str, source: Path) -> SourceTree:
     tree = SourceTree(name)
     if not is_tar(path):
-        raise SourceError(f"{printable(str(source))} is compressed but holds no tar; unpack it and give the result")
+        raise SourceError(
+            f"{printable(str(source))} is compressed but holds no tar; give the folder that it lies in, or unpack it"
+        )
     try:
         with _opened(path) as archive:
             _list_tar(archive, path, tree, path.stat().st_size)

@@ -33,7 +33,9 @@ def image_folder(tree: SourceTree, request: Request) -> Source:
     source.bad += [("/".join(path), reason) for path, reason in layout.odd]
     ignored, bad = _others(paths, images, layout)
     source.bad += bad
-    source.notes += layout.notes + _unused_lists(ignored, layout)
+    source.notes += [*layout.notes, *_unused_lists(ignored, layout)]
+    if request.labels is None:
+        source.notes += _unused_tables(ignored, layout)
     source.ignored = tree.ignored | {"/".join(path) for path in (*ignored, *layout.left_out)}
 
     named = {split: dict(part) for split, part in layout.splits.items()}
@@ -103,6 +105,15 @@ def _unused_lists(ignored: list[Path], layout: Layout) -> list[str]:
         return []
     named = " and ".join(sorted(found.values()))
     return [f"{named} look like lists of splits; they are not used, and all images are one split"]
+
+
+def _unused_tables(ignored: list[Path], layout: Layout) -> list[str]:
+    """Say that tables lie beside images without labels."""
+    unlabelled = [split for split, part in layout.splits.items() if all(name is None for name in part.values())]
+    tables = sorted("/".join(path) for path in ignored if ending(path[-1]) in (".csv", ".tsv"))
+    if not unlabelled or not tables:
+        return []
+    return [f"{tables[0]} lies beside images without labels; if it lists them, take --labels FILE"]
 
 
 def _others(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 from pipelines.printable import printable
@@ -36,7 +37,7 @@ def path_table(tree: SourceTree, request: Request) -> Source | None:
     rows = read_table(
         read_member(name, place).decode("utf-8", "surrogateescape"), name, lambda file: (folder / file).is_file()
     )
-    rows = [row for row in rows if row.name]
+    rows = [replace(row, name=_with_slashes(row.name)) for row in rows if row.name]
     if not rows or not any(map(is_image, (row.name for row in rows))):
         raise SourceError(f"{printable(name)} names no image files; give lines of path,label")
     source = Source(tree.name, "table of paths and labels", (), {})
@@ -61,3 +62,7 @@ def path_table(tree: SourceTree, request: Request) -> Source | None:
             Item(file, number.get(label, -1), ByteRange(os.fspath(folder / file))) for file, label in parts[key]
         ]
     return source
+
+
+def _with_slashes(name: str) -> str:
+    return name if "/" in name else name.replace("\\", "/")

@@ -7,11 +7,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-# Hidden names; resource forks and indexes of macOS; thumbnails and bins of Synology, QNAP and Windows.
+# Hidden names; resource forks and indexes of macOS; thumbnails and bins of Synology, QNAP, Windows and galleries.
 LEFT_BY_SYSTEMS = re.compile(
     r"\..*|__MACOSX|Icon\r|@eaDir|@Recycle|@Recently-Snapshot|@__thumb|@tmp|#recycle|#snapshot|\$RECYCLE\.BIN|RECYCLER|"
     r"System Volume Information|lost\+found|Network Trash Folder|Temporary Items|TheVolumeSettingsFolder|"
-    r"thumbs\.db|ehthumbs(_vista)?\.db|desktop\.ini|picasa\.ini|zbthumbnail\.info|__pycache__",
+    r"thumbs\.db|ehthumbs(_vista)?\.db|_?thumbnails?|_thumbs|desktop\.ini|picasa\.ini|zbthumbnail\.info|__pycache__",
     re.IGNORECASE,
 )
 

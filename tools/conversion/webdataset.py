@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -22,7 +23,7 @@ from tools.conversion.tree import SourceError, SourceTree, read_member
 
 LABELS = ("cls", "json", "txt")  # in the order in which they are asked
 FIELDS = ("class_name", "label_name", "label", "class", "cls", "category", "target", "class_id")  # of a .json
-_LONGEST = 64  # characters of a class name in a .txt; what is longer describes the picture
+_OTHER_TEXT = re.compile(r"[-\d.]+(\s+[-\d.]+)+|.{65,}", re.DOTALL)  # in a .txt: boxes, and whole sentences
 
 
 def webdataset(tree: SourceTree, request: Request) -> Source | None:
@@ -43,20 +44,21 @@ def webdataset(tree: SourceTree, request: Request) -> Source | None:
             break
     else:
         return None
+    _refuse_second_images(samples)
     source = Source(tree.name, f"WebDataset with .{kind}", (), {}, list(tree.bad))
     split_of = _splits(folders)
-    parts: dict[str, dict[str, str]] = defaultdict(dict)  # split -> image -> class
+    parts: dict[str, dict[str, str | None]] = defaultdict(dict)  # split -> image -> class
     for key, sample in samples.items():
         name, label = sample["image"], labels.get(key)
         if label is None:
             source.bad.append((name, f"has no label in {posixpath.basename(key)}.{kind}, as the others have"))
         else:
-            parts[split_of[posixpath.dirname(key)]][name] = label
+            parts[split_of[posixpath.dirname(key)]][name] = None if label == "-1" else label
     classes = joined_classes({split: set(part.values()) for split, part in parts.items()}, request, numeric=True)
-    number = {name: label for label, name in enumerate(classes)}
+    number: dict[str | None, int] = {name: label for label, name in enumerate(classes)}
     for split in sorted(parts):
         names = sorted(parts[split], key=byte_order)
-        source.splits[split] = [Item(name, number[parts[split][name]], tree.files[name]) for name in names]
+        source.splits[split] = [Item(name, number.get(parts[split][name], -1), tree.files[name]) for name in names]
     source.classes = _names(classes, tree)
     used = {file for sample in samples.values() for suffix, file in sample.items() if suffix in ("image", kind)}
     source.ignored = tree.ignored | (tree.files.keys() - used)
@@ -64,7 +66,7 @@ def webdataset(tree: SourceTree, request: Request) -> Source | None:
 
 
 def _samples(files: dict[str, ByteRange]) -> dict[str, dict[str, str]]:
-    """Return key -> "image" and the kinds of labels -> name of the file; only keys with an image."""
+    """Return key -> "image", "second" image and the kinds of labels -> name of the file; only keys with an image."""
     samples: dict[str, dict[str, str]] = defaultdict(dict)
     for name in files:
         folder, base = posixpath.split(name)
@@ -76,14 +78,16 @@ def _samples(files: dict[str, ByteRange]) -> dict[str, dict[str, str]]:
         elif kind == "image" or kind in LABELS:
             samples[key][kind] = name
     samples = {key: sample for key, sample in samples.items() if "image" in sample}
-    labelled = any(kind in sample for sample in samples.values() for kind in LABELS)
-    double = next((sample for sample in samples.values() if labelled and "second" in sample), None)
+    return samples
+
+
+def _refuse_second_images(samples: dict[str, dict[str, str]]) -> None:
+    double = next((sample for sample in samples.values() if "second" in sample), None)
     if double:
         raise SourceError(
             f"{printable(double['image'])} and {printable(double['second'])} are images of one sample; take "
             "--layout flat (all images, unlabelled), or make shards with one image a sample"
         )
-    return samples
 
 
 def _labels(samples: dict[str, dict[str, str]], files: dict[str, ByteRange], kind: str) -> dict[str, str] | None:
@@ -95,7 +99,7 @@ def _labels(samples: dict[str, dict[str, str]], files: dict[str, ByteRange], kin
         if kind in sample:
             text = read_member(sample[kind], files[sample[kind]]).decode("utf-8", "replace").strip()
             label = _field(text) if kind == "json" else text
-            if label is not None and label and (kind != "txt" or len(label) <= _LONGEST) and "\n" not in label:
+            if label and "\n" not in label and (kind != "txt" or not _OTHER_TEXT.fullmatch(label)):
                 labels[key] = label
     few = len(set(labels.values())) <= max(1, len(labels) // 2)
     if kind == "cls" or (2 * len(labels) > len(samples) and (few or all(text.isdecimal() for text in labels.values()))):

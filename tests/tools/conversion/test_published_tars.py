@@ -70,10 +70,25 @@ def test_labels_of_webdataset(tmp_path: Path, kind: str, labels: list[bytes], cl
     assert image_names(found[2])[3] == "web-000001/000003.jpg"
 
 
-def test_captions_are_no_labels(tmp_path: Path) -> None:
-    source = shard(tmp_path / "web-000000.tar", 0, "txt", [b"a cat on a mat", b"two owls", b"a dog", b"an eel"])
+@pytest.mark.parametrize(
+    "texts",
+    [[b"a cat on a mat", b"two owls", b"a dog", b"an eel"], [b"0 0.5 0.5 0.2 0.2"] * 4, [b"many words " * 9] * 4],
+)
+def test_captions_and_boxes_are_no_labels(tmp_path: Path, texts: list[bytes]) -> None:
+    source = shard(tmp_path / "web-000000.tar", 0, "txt", texts)
     convert(source, tmp_path / "p.beton")
     assert open_dataset(tmp_path / "p.beton").labels.tolist() == [-1] * 4
+
+
+def test_our_own_shards_without_their_card(tmp_path: Path) -> None:
+    """A hidden label, -1, is none; companions of images in class folders do not make them samples."""
+    convert(shard(tmp_path / "a.tar", 0, "cls", [b"1", b"-1", b"0", b"1"]), tmp_path / "p.beton")
+    assert open_dataset(tmp_path / "p.beton").labels.tolist() == [1, -1, 0, 1]
+    for name in ("cat/1.jpg", "cat/1.png", "dog/2.jpg"):
+        write(tmp_path / "photos" / name, PICTURES[0] if name.endswith("jpg") else encoded(smooth(5, 5), "PNG"))
+    write(tmp_path / "photos" / "notes" / "2.json", b"{}")
+    convert(tmp_path / "photos", tmp_path / "q.beton")
+    assert open_dataset(tmp_path / "q.beton").labels.tolist() == [0, 0, 1]
 
 
 def test_shards_of_splits_and_names_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
