@@ -6,8 +6,7 @@ from pathlib import Path as FilePath
 
 from pipelines.printable import printable
 from tools.conversion.byte_locations import ByteRange, Item
-from tools.conversion.encode import SUFFIXES
-from tools.conversion.file_kinds import FOREIGN, ending, is_companion, is_image, is_text, no_image
+from tools.conversion.file_kinds import FOREIGN, SUFFIXES, ending, is_companion, is_image, is_text, no_image
 from tools.conversion.folder_layout import Layout, Path, folder_layout
 from tools.conversion.label_list import LabelList
 from tools.conversion.nested_tars import packed_archive

@@ -6,7 +6,7 @@ import posixpath
 
 from pipelines.printable import printable
 from tools.conversion.byte_locations import ByteRange, Item
-from tools.conversion.encode import SUFFIXES
+from tools.conversion.file_kinds import is_image
 from tools.conversion.source import TRAIN, Request, Source, byte_order
 from tools.conversion.tree import SourceError, SourceTree, read_member
 
@@ -23,7 +23,7 @@ def tiny_imagenet(tree: SourceTree, request: Request) -> Source | None:
     if notes is None:
         return None
     root = posixpath.dirname(posixpath.dirname(notes))
-    images = {name: place for name, place in tree.files.items() if _is_image(name)}
+    images = {name: place for name, place in tree.files.items() if is_image(name)}
     parts = {split: _below(images, posixpath.join(root, split)) for split in ("train", "val", "test")}
     if not parts["train"] or any(not rest.startswith("images/") for rest in parts["val"]):
         return None
@@ -49,10 +49,6 @@ def tiny_imagenet(tree: SourceTree, request: Request) -> Source | None:
     used = {name for part in parts.values() for name in part.values()}
     source.ignored = tree.ignored | (tree.files.keys() - used)
     return source
-
-
-def _is_image(name: str) -> bool:
-    return posixpath.splitext(name)[1].lower() in SUFFIXES
 
 
 def _below(images: dict[str, ByteRange], folder: str) -> dict[str, str]:
