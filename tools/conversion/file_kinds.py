@@ -28,6 +28,9 @@ _FOREIGN = {
 FOREIGN = {ending: name for name, endings in _FOREIGN.items() for ending in endings.split()}
 
 
+IMAGE_ENDINGS = ", ".join(sorted(SUFFIXES))  # for messages
+
+
 def ending(name: str) -> str:
     """Return the ending of a file's name in small letters, with its dot."""
     return os.path.splitext(name)[1].lower()

@@ -6,7 +6,7 @@ from pathlib import Path as FilePath
 
 from pipelines.printable import printable
 from tools.conversion.byte_locations import ByteRange, Item
-from tools.conversion.file_kinds import FOREIGN, SUFFIXES, ending, is_companion, is_image, is_text, no_image
+from tools.conversion.file_kinds import FOREIGN, IMAGE_ENDINGS, ending, is_companion, is_image, is_text, no_image
 from tools.conversion.folder_layout import Layout, Path, folder_layout
 from tools.conversion.label_list import LabelList
 from tools.conversion.nested_tars import packed_archive
@@ -76,8 +76,7 @@ def _label(named: dict[str, dict[Path, str | None]], file: FilePath, source: Sou
 
 def _nothing(tree: SourceTree) -> str:
     """Say why no image was found: links that were not followed, pictures of foreign kinds, or nothing at all."""
-    endings = ", ".join(sorted(SUFFIXES))
-    message = f"nothing to convert: {printable(tree.name)} holds no images ({endings})"
+    message = f"nothing to convert: {printable(tree.name)} holds no images ({IMAGE_ENDINGS})"
     packed = packed_archive(tree)
     if packed:
         return (
