@@ -1,7 +1,8 @@
 # Every target sets up .venv by itself; a second call does not install again.
 PY := .venv/bin/python
 CIFAR ?= cifar-10-python.tar.gz
-METHODS ?= msvq,ressl,moco,mncl,clim,cgh,iccl
+METHODS ?= msvq,ressl,moco,byol,simclr,nnclr,mncl,simsiam,clim,cgh,iccl
+MINUTES ?= 0
 ARGS ?=
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
@@ -28,10 +29,11 @@ lint: setup        ## ruff (rules and format) and mypy --strict
 format: setup      ## rewrite the sources in the project's format
 	@$(PY) -m ruff check --fix . ; $(PY) -m ruff format .
 
-reproduce-cifar10: setup ## the papers' CIFAR-10 table: CIFAR=path to its archive; goes on after an interruption; for a GPU
+reproduce-cifar10: setup ## the papers' CIFAR-10 table, measured as they did: CIFAR=its archive, MINUTES=of a lease; goes on; for a GPU
 	@[ -e data/cifar10.beton.json ] || $(PY) -m tools.convert $(CIFAR) data/cifar10.beton
 	@$(PY) -m tools.sweep --data data/cifar10.beton --val-data data/cifar10-test.beton --out runs/cifar10 \
-		--methods $(METHODS) -- --recipe cifar10 --knn-every 10 $(ARGS)
+		--methods $(METHODS) --published --minutes $(MINUTES) --set mncl:recipe=cifar10_224 \
+		-- --recipe cifar10 --knn-every 10 $(ARGS)
 
 gpu-check: setup   ## for a machine with a GPU: the tests that only it can run, and every benchmark, into tools/results/gpu.json
 	@$(PY) -c 'import torch, sys; sys.exit(0 if torch.cuda.is_available() else "gpu-check: no CUDA device is found here")'

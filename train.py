@@ -18,6 +18,7 @@ if __name__ == "__main__":
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from models import build, resolve
 from models.distributed import mean_over_processes
 from models.evaluation.features import extract_local
 from models.method import Losses
-from models.methods.recipes import Recipe, recipe_for
+from models.methods.recipes import Recipe, recipe_for, recipe_of_run
 from pipelines import Batch, Dataset, open_dataset
 from pipelines.memory import release_memory
 from pipelines.plan.pairing import same_class_rates
@@ -47,7 +48,7 @@ from tools.run.options import RunOptions, parse
 from tools.run.process_group import check_agreement, detect_lost_peers, run_facts
 from tools.run.process_start import STOPPED
 from tools.run.progress import Display
-from tools.run.resume import resume
+from tools.run.resume import resume, started_with
 from tools.run.schedule import Schedule
 from tools.run.signals import AgreedStop, Stopped, StopRequest
 from tools.run.state import RunState
@@ -68,8 +69,13 @@ def train() -> int:
     """Train what the command line asks for; return the exit code."""
     options, given_values = parse()
     dataset = open_dataset(options.data, options.verify)
-    name = options.recipe or recipe_for(options.method, dataset.name, float(np.median(dataset.widths)))
-    recipe = resolve(options.method, name, **given_values)
+    if started := started_with(options):
+        recipe = recipe_of_run(started, **given_values)
+    else:
+        name = options.recipe or recipe_for(options.method, dataset.name, float(np.median(dataset.widths)))
+        recipe = resolve(options.method, name, **given_values)
+    if recipe.training.mean:
+        dataset = replace(dataset, mean=recipe.training.mean, std=recipe.training.std)
     state = RunState(options.method, options.seed, options.accumulate, dataset.checksum, recipe.values)
     with ExitStack() as resources, StopRequest() as signals, detect_lost_peers(state, options.peer_timeout):
         trainer = Trainer(options, recipe, dataset, state, signals, resources)

@@ -15,7 +15,7 @@ from models.methods.recipes import Recipe
 from models.methods.recipes import recipe as resolve
 from models.methods.registry import REGISTRY
 from models.networks.backbone import Backbone
-from models.networks.backbones import build_backbone
+from models.networks.backbones import VIT_FACTS, build_backbone
 from models.networks.norm import SplitBatchNorm2d
 from models.networks.sync_norm import SyncBatchNorm2d
 from models.storage.load_encoder import FrozenEncoder, load_encoder
@@ -58,4 +58,6 @@ def backbone_of(training: Training) -> Backbone:
         training.zero_init_residual,
         norm,
         training.image_size,
+        default_conv1=training.default_conv1,
+        **{name: getattr(training, name) for name in VIT_FACTS},
     )

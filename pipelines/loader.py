@@ -157,6 +157,7 @@ def make_loader(
     world: int = 1,
     shuffle: bool = True,
     drop_last: bool = True,
+    fill_to: int = 0,
     subset: NDArray[np.int64] | None = None,
     dtype: torch.dtype = torch.float32,
     threads: int | None = None,
@@ -171,7 +172,7 @@ def make_loader(
         loader: "ffcv", "dali", "resident", or "auto"; see `executors/choose.py`.
         device: where the batches go.
         rank, world: this process is number `rank` of `world`; each makes its share of every global batch.
-        shuffle, drop_last, subset: as in `Plan`.
+        shuffle, drop_last, fill_to, subset: as in `Plan`.
         dtype: of the normalised views.
         threads: decoding threads; None = all cores that this process may use.
         compile: whether torch.compile compiles the augmentation, on a GPU; it takes seconds at the start.
@@ -194,6 +195,7 @@ def make_loader(
         world=world,
         shuffle=shuffle,
         drop_last=drop_last,
+        fill_to=fill_to,
     )
     threads = share_of_cores(threads or 0)
     executor, note = make_executor(loader, dataset, plan, device, threads)

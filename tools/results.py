@@ -6,10 +6,13 @@
 A table stands between the lines `<!-- drawn: KIND FILE -->` and `<!-- end -->` and is never edited by hand. FILE is
 relative to the folder of the Markdown file, as in its links. KIND says what the JSON file holds and how it is drawn:
 
-    sweep       the methods of one `tools.sweep`
-    seeds       several sweeps of one budget that differ in their seed only, as FILE,FILE,...
-    ratios      single rows of benchmarks, which the file lists; their files lie beside it
-    NAME        the benchmark NAME, as written by `tools.benchmark --json`
+    sweep          the methods of one `tools.sweep`
+    seeds          several sweeps of one budget that differ in their seed only, as FILE,FILE,...
+    ratios         single rows of benchmarks, which the file lists; their files lie beside it
+    reproduction   the methods of one `tools.sweep --published`, beside the published figures
+    recipes        published hyper-parameters, beside those of the recipes
+    documents      the documents that they are from
+    NAME           the benchmark NAME, as written by `tools.benchmark --json`
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from tools.command_line import OneLineParser, guarded_main
+from tools.reporting.recipe_table import document_rows, recipe_rows
+from tools.reporting.reproduction_table import reproduction_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 _FOLDERS = ("models", "pipelines", "tests", "tools")  # searched with all their subfolders, beside the root itself
@@ -77,17 +82,22 @@ def draw_all(text: str, path: Path) -> str:
     def redraw(mark: re.Match[str]) -> str:
         opening, kind, names, closing = mark.groups()
         try:
+            if kind in ("recipes", "documents"):
+                draw_rows = recipe_rows if kind == "recipes" else document_rows
+                return opening + _markdown(draw_rows(path.parent / names)) + closing
             results = [json.loads((path.parent / name).read_text()) for name in names.split(",")]
             match kind:
                 case "seeds":
                     rows = seed_rows(results)
                 case "sweep":
                     rows = sweep_rows(results[0])
+                case "reproduction":
+                    rows = reproduction_rows(results[0])
                 case "ratios":
                     rows = ratio_rows(results[0], (path.parent / names).parent)
                 case _:
                     rows = benchmark_rows(results[0], kind)
-            return opening + "".join(f"| {' | '.join(row)} |\n" for row in rows) + closing
+            return opening + _markdown(rows) + closing
         except OSError as error:
             raise ValueError(f"{path}: there is no {error.filename}, from which a table is drawn") from None
         except (KeyError, ValueError) as error:
@@ -99,6 +109,10 @@ def draw_all(text: str, path: Path) -> str:
     if tables != marks:
         raise ValueError(f"{path}: {marks} marks, of which {tables} read `<!-- drawn: KIND FILE -->` and have an end")
     return drawn
+
+
+def _markdown(rows: Iterator[list[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def sweep_rows(result: dict[str, Any]) -> Iterator[list[str]]:

@@ -4,9 +4,12 @@
         --methods moco,clim,msvq -- --width 16 --max-steps 200
 
 Options after `--` go to train.py for every method; `--set clim:start-epoch=0` adds an option for one method. Calling an
-interrupted sweep again continues it: finished methods are skipped, an unfinished one resumes. The table and
-OUT/sweep.json hold, for each method, the accuracy of kNN and of a linear probe on the trained network, on the untrained
-network and on raw pixels, and two signs of collapse: the spread of the features and their effective rank.
+interrupted sweep again continues it: finished methods are skipped, an unfinished one resumes at the step where it
+stopped. After the first epochs it says how long the rest takes.
+
+The table and OUT/sweep.json hold, for each method, the accuracy of kNN and of a linear probe on the trained network, on
+the untrained network and on raw pixels, and two signs of collapse: the spread of the features and their effective rank.
+With `--published` every method is measured as its authors' tables were, beside the figures that they published.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,20 +24,16 @@ from types import FrameType
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from models.evaluation.collapse import effective_rank, feature_spread
-from models.evaluation.features import extract
 from models.methods.registry import REGISTRY
-from models.storage.encoder import from_run
-from pipelines import make_loader, open_dataset
-from pipelines.plan.views import evaluation
+from pipelines import open_dataset
 from tools.command_line import Failure, OneLineParser, guarded_main, own_and_passed_on
 from tools.run.environment import machine, versions
 from tools.run.process_start import STOPPED, WATCHED
-
-ROOT = Path(__file__).resolve().parent.parent
-_FEATURE_BATCH = 512
+from tools.sweeping import evaluations
+from tools.sweeping.programs import call
+from tools.sweeping.table import describe, newest_state, show
+from tools.sweeping.time_left import Budget, TimeLeft
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,8 +45,8 @@ def sweep(arguments: Sequence[str] | None) -> None:
     own, passed_on = own_and_passed_on(arguments)
     options = parse(own)
     methods = options.methods.split(",")
-    for number in WATCHED:
-        signal.signal(number, _stop)
+    for watched in WATCHED:
+        signal.signal(watched, _stop)
     for method in methods:
         if method not in REGISTRY:
             raise Failure(f"unknown method '{method}'; take one of {', '.join(sorted(REGISTRY))}")
@@ -58,12 +56,16 @@ def sweep(arguments: Sequence[str] | None) -> None:
         "options": passed_on,
         "own_options": options.set,
     }
-    rows = []
-    for method in methods:
-        train(method, options, [*passed_on, *options_of[method]])
-        rows.append(describe(method, options))
+    budget, rows = Budget(options.minutes), []
+    for done, method in enumerate(methods):
+        later = len(methods) - done - 1
+        whole = train(method, options, [*passed_on, *options_of[method]], budget, later)
+        rows.append(describe(method, options.out / method, options.val_data))
         result = {"rows": rows, "machine": machine(), "versions": versions(), **settings}
         (options.out / "sweep.json").write_text(json.dumps(result, indent=2) + "\n")
+        if not whole or (later and budget.training <= 0):
+            print(f"tools.sweep: the {options.minutes:g} minutes are over; call it again to go on")
+            break
     show(rows, Console())
 
 
@@ -87,7 +89,24 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="METHOD:OPTION=VALUE",
         help="an option of train.py for one method; may be given several times",
     )
-    return parser.parse_args(arguments)
+    parser.add_argument(
+        "--published",
+        action="store_true",
+        help="the evaluations of the papers' tables: kNN of 200 neighbours, each method's published linear probe with "
+        "its last and its best epoch, and the difference from the published figures",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=0.0,
+        metavar="N",
+        help="the minutes that this call may take: training stops with a checkpoint in time for the evaluations "
+        "(default: no limit)",
+    )
+    options = parser.parse_args(arguments)
+    if not options.minutes >= 0:
+        raise Failure(f"--minutes is {options.minutes:g}; give a number of minutes, or 0 for no limit")
+    return options
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -118,113 +137,54 @@ def own_options(method: str, settings: Sequence[str]) -> list[str]:
     return own
 
 
-def train(method: str, options: argparse.Namespace, train_options: Sequence[str]) -> None:
+def train(
+    method: str,
+    options: argparse.Namespace,
+    train_options: Sequence[str],
+    budget: Budget,
+    later: int = 0,
+) -> bool:
     """Train and evaluate one method, leaving out whatever an earlier call has finished.
 
+    Args:
+        later: the number of methods that come after it.
+
+    Returns:
+        Whether it was trained to its last step; otherwise its newest checkpoint was evaluated.
+
     Raises:
-        Failure: a program failed; it has printed why.
+        Failure: a program failed and has printed why, or the run of this name was trained on other images.
     """
-    run = options.out / method
+    run, whole = options.out / method, True
+    checksums = {name: describe_data(getattr(options, name))["checksum"] for name in ("data", "val_data")}
+    refuse_other_images(run, checksums["data"])
+    first_step = newest_state(run).get("step", 0)
     data = ["--data", options.data, "--val-data", options.val_data]
-    refuse_other_images(run, describe_data(options.data)["checksum"])
     if not (run / "summary.json").exists():
         resume = ["--resume"] if (run / "config.json").exists() else []
-        call(["train.py", "--method", method, *data, "--output", str(run), *train_options, *resume])
-    for name in ("knn", "linear"):
-        if not has_baselines(run / f"eval-{name}.json", options):
-            call(["eval.py", name, "--run", str(run), *data, "--baselines"])
+        command = ["train.py", "--method", method, *data, "--output", str(run), *train_options, *resume]
+        whole = call(command, budget.training, TimeLeft(method, run, first_step, later))
+        if not whole and not newest_state(run):
+            raise Failure(f"{method} had no time for a checkpoint; give more --minutes")
+    step = newest_state(run).get("step")
+    protocols = evaluations.PUBLISHED if options.published else evaluations.USUAL
+    for name, given in protocols.items():
+        done = evaluations.is_done(run, name, options.published, step) and evaluations.is_of(run, name, checksums)
+        if not done:
+            call(["eval.py", name, "--run", str(run), *data, *given])
+    budget.evaluation = max(budget.evaluation, evaluations.seconds(run))
+    return whole
 
 
 def refuse_other_images(run: Path, checksum: str) -> None:
-    """Refuse to go on with a run of the same name that was trained on other images.
+    """Refuse to go on with a run of the same name that was trained on images with another checksum.
 
     Raises:
-        Failure: the run was trained on images with another checksum.
+        Failure: the run was trained on other images.
     """
     config = run / "config.json"
     if config.exists() and json.loads(config.read_text())["data"].get("checksum") != checksum:
         raise Failure(f"{run} was trained on other images than --data; give those, or another --out")
-
-
-def has_baselines(evaluation: Path, options: argparse.Namespace) -> bool:
-    """Return whether there is an evaluation of these images with both baselines; any other is repeated."""
-    if not evaluation.exists():
-        return False
-    found = json.loads(evaluation.read_text())
-    given = {"data": options.data, "val_data": options.val_data}
-    same = all(found.get(name, {}).get("checksum") == describe_data(path)["checksum"] for name, path in given.items())
-    return same and len(found.get("baselines", {})) == 2
-
-
-def call(command: Sequence[str]) -> None:
-    """Run a program of the project to its end; a signal is passed on to it, and its end is waited for.
-
-    Raises:
-        Failure: the program failed.
-    """
-    process = subprocess.Popen([sys.executable, str(ROOT / command[0]), *command[1:]])
-    try:
-        code = process.wait()
-    except BaseException:  # raised by `_stop`: the program must have time to write its checkpoint
-        process.terminate()
-        process.wait()
-        raise
-    if code:
-        raise Failure(f"{command[0]} failed; call this again to go on: {' '.join(command)}")
-
-
-def describe(method: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Return a method's row of sweep.json."""
-    run = options.out / method
-    knn, linear, summary = (
-        json.loads((run / name).read_text()) for name in ("eval-knn.json", "eval-linear.json", "summary.json")
-    )
-    encoder, held_out = from_run(run), open_dataset(options.val_data)
-    view = evaluation(encoder.image_size, encoder.crop_ratio)
-    with make_loader(held_out, [view], _FEATURE_BATCH, shuffle=False, drop_last=False) as loader:
-        features_ND = extract(encoder.backbone, loader)
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    losses = [row["loss"] for row in rows if "loss" in row]
-    baselines = {
-        f"{name}_{short}": found["baselines"][long]["top1"]
-        for name, found in (("knn", knn), ("linear", linear))
-        for short, long in (("untrained", "untrained network"), ("pixels", "raw pixels"))
-    }
-    return {
-        "method": method,
-        "steps": summary["step"],
-        "images_seen": summary["samples_seen"],
-        "seconds": summary["seconds"],
-        "first_loss": losses[0],
-        "last_loss": losses[-1],
-        "knn_protocol": knn["protocol"]["id"],
-        "knn": knn["top1"],
-        "linear_protocol": linear["protocol"]["id"],
-        "linear": linear["top1"],
-        **baselines,
-        "spread": round(feature_spread(features_ND), 4),
-        "rank": round(effective_rank(features_ND), 1),
-    }
-
-
-def show(rows: Sequence[dict[str, Any]], console: Console) -> None:
-    """Print the rows as a table."""
-    table = Table(title=f"{rows[0]['knn_protocol']}, {rows[0]['linear_protocol']}")
-    for column in ("method", "images seen", "loss", "kNN %", "untrained %", "linear %", "spread", "rank", "seconds"):
-        table.add_column(column, justify="left" if column == "method" else "right")
-    for row in rows:
-        table.add_row(
-            row["method"],
-            f"{row['images_seen']:,}",
-            f"{row['first_loss']:.2f} to {row['last_loss']:.2f}",
-            f"{row['knn']:.2f}",
-            f"{row['knn_untrained']:.2f}",
-            f"{row['linear']:.2f}",
-            f"{row['spread']:.2f}",
-            f"{row['rank']:.1f}",
-            f"{row['seconds']:.0f}",
-        )
-    console.print(table)
 
 
 if __name__ == "__main__":

@@ -59,14 +59,21 @@ class FeatureExtractor:
 
     @contextmanager
     def augmented(
-        self, dataset: Dataset, number_N: NDArray[np.int64], size: int, scale: tuple[float, float], seed: int
+        self,
+        dataset: Dataset,
+        number_N: NDArray[np.int64],
+        size: int,
+        scale: tuple[float, float],
+        seed: int,
+        side: int = 0,
     ) -> Iterator[Loader]:
         """Open a loader of random crops and flips of these images, in global batches of at most `size`.
 
         Args:
             scale: the smallest and largest share of an image that a crop shows.
+            side: of the crops in pixels; 0 takes that of the evaluation view.
         """
-        view = View(self.view.size, scale=scale, flip=0.5)
+        view = View(side or self.view.size, scale=scale, flip=0.5)
         with make_loader(dataset, [view], size, subset=number_N, drop_last=False, seed=seed, **self.loading) as loader:
             yield loader
 

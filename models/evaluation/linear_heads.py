@@ -123,11 +123,17 @@ def _trust_ratio(value_HCD: Tensor, gradient_HCD: Tensor, decay: float) -> Tenso
     return torch.where((value_norm_H > 0) & (gradient_norm_H > 0), ratio_H, 1.0)[:, None, None]
 
 
-def train_heads(heads: Heads, batches: Callable[[int], Iterator[LabelledBatch]], epochs: int) -> Heads:
+def train_heads(
+    heads: Heads,
+    batches: Callable[[int], Iterator[LabelledBatch]],
+    epochs: int,
+    after_epoch: Callable[[Heads], object] = lambda heads: None,
+) -> Heads:
     """Train all classifiers on the batches of every epoch, and return them."""
     for epoch in range(epochs):
         for batch in batches(epoch):
             heads.train_step(batch)
+        after_epoch(heads)
     return heads
 
 
@@ -151,6 +157,7 @@ def train_on_cached(
     protocol: LinearProtocol,
     seed: int = 0,
     hidden_N: Tensor | None = None,
+    after_epoch: Callable[[Heads], object] = lambda heads: None,
 ) -> Heads:
     """Train classifiers on features that were computed once; on one device a pure function of its arguments.
 
@@ -158,6 +165,7 @@ def train_on_cached(
         features_ND: float32, on the device that trains; not normalised here.
         label_N: 0 to C - 1.
         hidden_N: bool; given, there are twice as many classifiers, and the second half does not see these samples.
+        after_epoch: called after every epoch.
 
     Raises:
         ValueError: no samples, or a label outside the classes.
@@ -172,7 +180,7 @@ def train_on_cached(
     heads = Heads(rates, features_ND.shape[1], classes, protocol, steps, generator, features_ND.device, blind)
     label_N = label_N.to(features_ND.device)
     batches = cached_batches(features_ND, label_N, hidden_N, protocol.batch_size, generator)
-    return train_heads(heads, batches, protocol.epochs)
+    return train_heads(heads, batches, protocol.epochs, after_epoch)
 
 
 def rates_and_blindness(protocol: LinearProtocol, choosing: bool) -> tuple[list[float], list[bool] | None]:

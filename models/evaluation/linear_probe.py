@@ -61,6 +61,7 @@ class Probe:
         self._number_N = np.unique(np.concatenate([none, *(number_N for number_N in needed if number_N is not None)]))
         self._features_ND = extractor.all_features(network, bank, self._number_N) if len(self._number_N) else None
         self._test_MD = extractor.all_features(network, queries, query_M)
+        self._top1_of_epoch: list[float] = []
         self._test_label_M = torch.from_numpy(queries.labels[query_M].astype(np.int64))
 
     def result(self, seed: int) -> EvaluationResult:
@@ -70,13 +71,18 @@ class Probe:
             FloatingPointError: every classifier diverged.
         """
         rates, held_out = self._protocol.lr, self._held_out[seed]
+        self._top1_of_epoch.clear()
         heads = self._on_views(seed) if self._protocol.augment else self._on_cached(seed)
         usable = [head for head in range(len(rates)) if heads.finite(head)]
         if not usable:
             tried = ", ".join(f"{rate:g}" for rate in rates)
             raise FloatingPointError(f"the linear probe diverged at learning rate {tried}; take a smaller one")
         results = {head: classified(heads.scores(self._test_MD, head), self._test_label_M) for head in usable}
-        labelled = {"labelled_images": len(self._labelled[seed])}
+        labelled: dict[str, Any] = {"labelled_images": len(self._labelled[seed])}
+        if self._protocol.best_epoch:
+            top1 = max(self._top1_of_epoch)
+            id, epoch = f"{self._protocol.id}-best-epoch", self._top1_of_epoch.index(top1) + 1
+            labelled["best_epoch"] = {"protocol": id, "epoch": epoch, "top1": top1}
         if held_out is None:
             return EvaluationResult(results[0].labels_N, results[0].values, labelled)
         table: list[dict[str, Any]] = []
@@ -87,6 +93,12 @@ class Probe:
         best = max(usable, key=lambda head: (table[head]["held_out_top1"] or -1.0, -rates[head]))
         facts = {"lr": rates[best], "rates": table} | labelled
         return EvaluationResult(results[best].labels_N, results[best].values, facts)
+
+    def _after_epoch(self, heads: Heads) -> None:
+        """Note the accuracy on the test set, if the best epoch is asked for."""
+        if self._protocol.best_epoch:
+            value_M = classified(heads.scores(self._test_MD, 0), self._test_label_M).values["top1"]
+            self._top1_of_epoch.append(_percent(value_M) if heads.finite(0) else 0.0)
 
     def _held_out_top1(self, heads: Heads, head: int, held_out: NDArray[np.int64]) -> float | None:
         """Return the accuracy in percent of a classifier on labels that it did not see; None where it diverged."""
@@ -102,7 +114,7 @@ class Probe:
         features_ND = self._cached(number_N)
         label_N = torch.from_numpy(self._bank.labels[number_N].astype(np.int64))
         hidden_N = None if held_out is None else torch.from_numpy(np.isin(number_N, held_out)).to(features_ND.device)
-        return train_on_cached(features_ND, label_N, self._classes, self._protocol, seed, hidden_N)
+        return train_on_cached(features_ND, label_N, self._classes, self._protocol, seed, hidden_N, self._after_epoch)
 
     def _on_views(self, seed: int) -> Heads:
         """Return classifiers trained on new crops in every epoch; one pass of the network serves a whole sweep."""
@@ -113,7 +125,9 @@ class Probe:
         rates, blind = rates_and_blindness(protocol, held_out is not None)
         generator = torch.Generator().manual_seed(seed)
         with (
-            self._extractor.augmented(self._bank, number_N, size, protocol.crop_scale, seed) as loader,
+            self._extractor.augmented(
+                self._bank, number_N, size, protocol.crop_scale, seed, protocol.crop_size
+            ) as loader,
             evaluating(self._network),
         ):
 
@@ -125,7 +139,7 @@ class Probe:
 
             width = self._test_MD.shape[1]
             heads = Heads(rates, width, self._classes, protocol, loader.steps, generator, device, blind)
-            train_heads(heads, batches, protocol.epochs)
+            train_heads(heads, batches, protocol.epochs, self._after_epoch)
             refuse_damaged(loader, device)
         return heads
 

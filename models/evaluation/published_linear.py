@@ -2,6 +2,10 @@
 
     row              data                    source
     msvq             small images            MSVQ's code: SGD Nesterov, lr 1.0, batch 256, 100 epochs, cosine per step
+    msvq-stl10       STL-10                  the same, with random crops of 64 pixels; tested at 96
+    mnn              CIFAR, Tiny-ImageNet    Benchmark-Methods-For-MNN (MSVQ's authors): lr 30, x0.1 at 60 and 80 of 100
+    simsiam          ImageNet                SimSiam's code: LARS, lr 1.6, batch 4096, 90 epochs, cosine per epoch
+    simclr           ImageNet                SimCLR's code: SGD Nesterov, lr 1.6, batch 4096, 90 epochs, cosine per step
     clim             ImageNet                CLIM's code (MoCo's main_lincls): lr 30, x0.1 at 60 and 80 of 100 epochs
     cgh              ImageNet                CGH's code: lr 0.3, cosine per step
     iccl             ImageNet, ResNet-50     ICCL's code: lr 0.3, weight decay 1e-6, cosine per epoch
@@ -10,8 +14,9 @@
     mncl             CIFAR, Tiny-ImageNet    MNCL's code: LARS, lr 0.8, 90 epochs, cosine per step
 
 All of them initialise from N(0, 0.01) with zero biases, crop with the default scale and flip (`--augment`), and were
-published with the best epoch on the test set; this project reports the last epoch. Which tensors MNCL's LARS scales is
-unknown: here the bias takes a plain step, as vectors do in `models/training/lars.py`.
+published with the best epoch on the test set; this project reports the last epoch, and the best one beside it on
+request (`--best-epoch`). Which tensors MNCL's LARS scales is unknown: here the bias takes a plain step, as vectors do
+in `models/training/lars.py`.
 """
 
 from __future__ import annotations
@@ -22,6 +27,29 @@ from typing import Any
 #: Values of the fields of `LinearProtocol` that differ from its defaults, which are the row "msvq".
 ROWS: dict[str, Mapping[str, Any]] = {
     "msvq": {},
+    "msvq-stl10": {"crop_size": 64, "source": "MSVQ's code, STL-10"},
+    "mnn": {
+        "lr": (30.0,),
+        "schedule": "drops",
+        "drops": (0.6, 0.8),
+        "source": "Benchmark-Methods-For-MNN, main_linear_eval.py",
+    },
+    "simsiam": {
+        "lr": (1.6,),
+        "epochs": 90,
+        "optimizer": "lars",
+        "nesterov": False,
+        "batch_size": 4096,
+        "schedule": "cosine per epoch",
+        "source": "SimSiam's code, main_lincls.py",
+    },
+    "simclr": {
+        "lr": (1.6,),
+        "epochs": 90,
+        "batch_size": 4096,
+        "weight_decay": 1e-6,
+        "source": "SimCLR's code, README",
+    },
     "clim": {
         "lr": (30.0,),
         "nesterov": False,
@@ -57,6 +85,14 @@ _PUBLISHED = {
     ("clim", "imagenet"): "clim",
     ("clim", "imagenette"): "clim",
     ("cgh", "imagenet"): "cgh",
+    ("ressl", "imagenet"): "cgh",  # ReSSL's own code has the same: lr 0.3, no Nesterov, cosine per step
+    ("simsiam", "imagenet"): "simsiam",
+    ("simclr", "imagenet"): "simclr",
+    **{
+        (method, recipe): "mnn"
+        for method in ("byol", "simclr", "nnclr")
+        for recipe in ("cifar10", "cifar100", "tiny_imagenet")
+    },
     ("iccl", "imagenet"): "iccl",
     ("iccl", "imagenet_vit"): "iccl-vit",
     ("iccl", "imagenette"): "iccl-imagenette",
@@ -68,4 +104,5 @@ def published(method: str, recipe: str) -> str:
 
     "msvq" is also what makes methods comparable: one probe for all.
     """
-    return "mncl" if method == "mncl" else _PUBLISHED.get((method, recipe), "msvq")
+    usual = "mncl" if method == "mncl" else "msvq-stl10" if recipe == "stl10" else "msvq"
+    return _PUBLISHED.get((method, recipe), usual)

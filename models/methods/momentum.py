@@ -23,7 +23,6 @@ from models.distributed import gather, local_rows
 from models.method import Embedding, Method
 from models.methods.view_settings import ViewSettings
 from models.networks.backbone import Backbone
-from models.networks.backbones import ResNet
 from models.networks.heads import mlp
 from models.networks.norm import forward_views, shuffled, views_can_join
 from models.networks.teacher import Teacher
@@ -42,9 +41,6 @@ class MomentumSettings(ViewSettings, QueueSettings):
     dim: int = option(128, "width of the embedding", at_least=1)
     queue_size: int = option(4096, "keys kept in each queue", at_least=1)
     ema: float = option(0.99, "momentum of the teacher, per step", at_least=0, at_most=1)
-    default_conv1: bool = option(
-        False, "torch's default initialisation of the first convolution, instead of He's as for the others"
-    )
 
     def weak(self, flip: float) -> View:
         """Return a teacher's view: crop and flip, no colours."""
@@ -56,8 +52,6 @@ class MomentumMethod(Method):
 
     def __init__(self, student: nn.Module, settings: MomentumSettings, queues: int = 1) -> None:
         super().__init__()
-        if settings.default_conv1:
-            reset_first_convolution(cast(Backbone, student.backbone))
         self.student = student
         self.teacher = Teacher(student)
         self.queue = KeyQueue(settings.queue_size, settings.dim, count=queues)
@@ -76,12 +70,6 @@ class MomentumMethod(Method):
 def embedding(backbone: Backbone, settings: MomentumSettings) -> Embedding:
     """Return the student: a backbone with a head of two linear layers with biases and without batch norm."""
     return Embedding(backbone, mlp((backbone.dim, settings.hidden, settings.dim)))
-
-
-def reset_first_convolution(backbone: Backbone) -> None:
-    """Give a ResNet's first convolution torch's default initialisation, which MSVQ's code leaves it with."""
-    if isinstance(backbone, ResNet):
-        backbone.conv1.reset_parameters()
 
 
 @torch.no_grad()

@@ -12,8 +12,9 @@ z_v = projector(backbone(x_v)), p_v = predictor(z_v), and NN(z) is the queue's k
 gradient. z_1 enters the queue after the search. The heads' batch norms use the statistics of the global batch.
 
 Differences from the authors' description (no code is published), and why:
- - The term with rows and columns exchanged, which the paper adds and finds without effect, is left out, as in its
-   pseudo-code.
+ - The term with rows and columns exchanged, which the paper adds and finds without effect, is an option
+   (`both_directions`), off as in its pseudo-code. Benchmark-Methods-For-MNN, in which MSVQ's authors ran NNCLR, has it,
+   so it is on in the rows for small images. Its queue takes the keys of the second view; here it is the first one's.
 
 Shapes: B samples of this process, N of all processes, D embedding, K queue.
 """
@@ -47,6 +48,9 @@ class Settings(ViewSettings, QueueSettings):
     predictor_hidden: int = option(4096, "hidden width of the predictor", at_least=1)
     temperature: float = option(0.1, "temperature tau of the loss", above=0)
     queue_size: int = option(98304, "embeddings in which neighbours are searched", at_least=1)
+    both_directions: bool = option(
+        False, "mean of two losses: each neighbour finds its prediction, and each prediction its neighbour"
+    )
 
 
 class Nnclr(Method):
@@ -71,10 +75,12 @@ class Nnclr(Method):
         neighbor_BD, row_B = nearest_keys(torch.cat([first_BD, second_BD]), self.queue.live())
         near_first_BD, near_second_BD = neighbor_BD.chunk(2)
         temperature = self.settings.temperature
-        losses = [
-            matching_cross_entropy(near_BD, gather_with_gradient(prediction_BD), position_B, temperature)
-            for near_BD, prediction_BD in ((near_first_BD, prediction_second_BD), (near_second_BD, prediction_first_BD))
-        ]
+        losses = []
+        for near_BD, prediction_BD in ((near_first_BD, prediction_second_BD), (near_second_BD, prediction_first_BD)):
+            predictions_ND = gather_with_gradient(prediction_BD)
+            losses.append(matching_cross_entropy(near_BD, predictions_ND, position_B, temperature))
+            if self.settings.both_directions:
+                losses.append(matching_cross_entropy(prediction_BD, gather(near_BD), position_B, temperature))
         self.queue.push(gather(first_BD))
         return Losses(torch.stack(losses).mean(), {"neighbors_agree": _agreement(row_B)})
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from models.method import Embedding, Method
+from models.methods.momentum import shuffled_views
 from models.networks.backbone import Backbone
 from models.networks.norm import forward_views
 from models.networks.teacher import Teacher, cosine_momentum
@@ -35,7 +36,9 @@ class Siamese(Method):
     Args:
         projector: from pooled features to embeddings; the teacher has a copy.
         predictor: from embeddings to predictions; only the student has one.
-        ema: the teacher's initial momentum, which rises to 1 along half a cosine; None for no teacher.
+        ema: the teacher's initial momentum; None for no teacher.
+        ema_rises: whether the momentum rises to 1 along half a cosine; otherwise it stays.
+        shuffle: whether the teacher's batches are shuffled, as in MoCo.
     """
 
     def __init__(
@@ -45,12 +48,14 @@ class Siamese(Method):
         projector: nn.Module,
         predictor: nn.Module,
         ema: float | None = None,
+        ema_rises: bool = True,
+        shuffle: bool = False,
     ) -> None:
         super().__init__()
         self.views = views
         self.student = Embedding(backbone, projector)
         self.predictor = predictor
-        self.ema = ema
+        self.ema, self.ema_rises, self.shuffle = ema, ema_rises, shuffle
         self.teacher = None if ema is None else Teacher(self.student)
 
     def outputs(self, batch: Batch) -> Outputs:
@@ -59,14 +64,22 @@ class Siamese(Method):
         predictions = forward_views(self.predictor, embeddings)
         if self.teacher is None:
             targets = [embedding_BD.detach() for embedding_BD in embeddings]
+        elif self.shuffle:
+            orders = [self.order(batch, key) for key in self.shuffle_keys(mixed=False)]
+            targets = shuffled_views(self.teacher, batch.views, orders)
         else:
             targets = forward_views(self.teacher, batch.views)
         return Outputs(*predictions, *targets)
+
+    def shuffle_keys(self, mixed: bool) -> tuple[tuple[int, ...], ...]:
+        return ((0,), (1,)) if self.shuffle else ()
 
     def schedule(self, step: int) -> dict[str, float]:
         """Return the share of its distance to the student that the teacher moves after this step."""
         if self.ema is None:
             return {}
+        if not self.ema_rises:
+            return {"teacher_share": 1 - self.ema}
         # Steps are counted from 1 here, as in ICCL's published code: the last one does not move the teacher.
         return {"teacher_share": 1 - cosine_momentum(step + 1, self.total_steps, self.ema)}
 

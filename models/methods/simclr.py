@@ -11,7 +11,14 @@ The idea:
 With several processes the views are gathered with gradient: the loss is that of the global batch. The heads' batch
 norms use the statistics of the global batch, too.
 
+The rows for small images are those of Benchmark-Methods-For-MNN, in which MSVQ's authors ran SimCLR. There the
+negatives are the other images' second views only (`same_view_negatives` off):
+
+    L = 1/2 [ CE(z_1 z_2^T / tau, own) + CE(z_2 z_1^T / tau, own) ]        rows of cosines over the N images
+
 Differences from the authors' code (TensorFlow), and why:
+ - Batch statistics are per view (each view is a batch of its own); theirs are of both views together. The first loss
+   then differs by some percent, and later ones less.
  - The projector's last batch norm has a bias, theirs only a gain; one vector of `dim` numbers.
  - Blur has the sigma and no kernel size of its own, as everywhere in this project.
 """
@@ -22,6 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from models.distributed import gather_with_gradient, positions
+from models.losses.batch_contrast import matching_cross_entropy
 from models.method import Embedding, Losses, Method
 from models.methods.view_settings import ViewSettings
 from models.networks.backbone import Backbone
@@ -45,6 +53,9 @@ class Settings(ViewSettings):
     )
     dim: int = option(128, "width of the embedding", at_least=1)
     temperature: float = option(0.1, "temperature tau of the loss", above=0)
+    same_view_negatives: bool = option(
+        True, "negatives from the same view of other images too; otherwise only from their other view"
+    )
 
     def check(self, training: Training) -> None:
         """Refuse a batch without negatives.
@@ -72,6 +83,9 @@ class SimClr(Method):
         all_first_ND, all_second_ND = gather_with_gradient(first_BD), gather_with_gradient(second_BD)
         position_B = positions(len(first_BD), first_BD.device)
         temperature = self.settings.temperature
+        if not self.settings.same_view_negatives:
+            one = matching_cross_entropy(first_BD, all_second_ND, position_B, temperature)
+            return Losses((one + matching_cross_entropy(second_BD, all_first_ND, position_B, temperature)) / 2)
         return Losses(nt_xent(first_BD, second_BD, temperature, all_first_ND, all_second_ND, position_B))
 
     def encoder(self) -> Backbone:

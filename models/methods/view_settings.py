@@ -27,7 +27,10 @@ class ViewSettings:
     jitter: tuple[float, ...] = option((0.4, 0.4, 0.4, 0.1), "strengths of brightness, contrast, saturation and hue")
     jitter_p: tuple[float, ...] = option((0.8,), "probability of colour jitter, one for all views or one each")
     grayscale: float = option(0.2, "probability of a grey view")
-    blur: tuple[float, ...] = option((0.5,), "probability of blur (sigma 0.1 to 2), one for all views or one each")
+    blur: tuple[float, ...] = option((0.5,), "probability of blur, one for all views or one each")
+    blur_sigma: tuple[float, ...] = option(
+        (0.1, 2.0), "smallest and largest standard deviation of the blur, in pixels of the view", above=0
+    )
     solarize: tuple[float, ...] = option((0.0,), "probability of solarising at 128, one for all views or one each")
     permute: float = option(0.0, "probability of permuting the colour channels")
 
@@ -35,6 +38,8 @@ class ViewSettings:
         check_options(self)
         if len(self.jitter) != 4:
             raise ValueError(f"jitter has {len(self.jitter)} strengths; give 4: brightness, contrast, saturation, hue")
+        if len(self.blur_sigma) != 2:
+            raise ValueError(f"blur_sigma has {len(self.blur_sigma)} numbers; give 2: the smallest and the largest")
         self.views(self.view_count)  # View refuses what is out of range
 
     def views(self, count: int) -> tuple[View, ...]:
@@ -54,6 +59,7 @@ class ViewSettings:
                 jitter_p=jitter_p[number],
                 grayscale_p=self.grayscale,
                 blur_p=blur[number],
+                blur_sigma=(self.blur_sigma[0], self.blur_sigma[1]),
                 solarize_p=solarize[number],
                 permute_p=self.permute,
             )

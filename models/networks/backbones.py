@@ -103,6 +103,7 @@ class ResNet(Backbone):
         stem: "imagenet" is 7x7 with stride 2 and a max-pool; "small" is 3x3 with stride 1 and no pool (CIFAR);
             "small_pool" is 3x3 with stride 1 and the max-pool (STL-10 and Tiny-ImageNet at 64 px).
         zero_init_residual: initialise each block's last batch-norm gain at 0 (Goyal et al., arXiv 1706.02677).
+        default_conv1: leave the first convolution with torch's default initialisation, where the others have He's.
         batch_norm: makes the batch norms; None takes `nn.BatchNorm2d`.
     """
 
@@ -113,6 +114,7 @@ class ResNet(Backbone):
         width: int = 64,
         stem: str = "imagenet",
         zero_init_residual: bool = False,
+        default_conv1: bool = False,
         batch_norm: BatchNorm | None = None,
     ) -> None:
         super().__init__()
@@ -140,6 +142,8 @@ class ResNet(Backbone):
                 module.blocks = True  # `forward` sorts the batch once
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if default_conv1:
+            self.conv1.reset_parameters()
         if zero_init_residual:
             for gain in self._last_gains():
                 nn.init.zeros_(gain)
@@ -172,6 +176,8 @@ _RESNETS = {
     "resnet50": _Shape(Bottleneck, (3, 4, 6, 3)),
 }
 NAMES = (*_RESNETS, "vit_small")
+#: Arguments of `build_backbone` that only a ViT has, and that the shapes of its weights do not tell.
+VIT_FACTS = ("heads", "qkv_bias", "final_norm", "norm_epsilon", "initialisation")
 
 
 def build_backbone(
@@ -181,12 +187,21 @@ def build_backbone(
     zero_init_residual: bool = False,
     batch_norm: BatchNorm | None = None,
     image_size: int = 224,
+    *,
+    default_conv1: bool = False,
+    heads: int = 6,
+    qkv_bias: bool = True,
+    final_norm: bool = True,
+    norm_epsilon: float = 1e-6,
+    initialisation: str = "timm",
 ) -> Backbone:
     """Return the backbone called `name`, freshly initialised from torch's global generator.
 
     Args:
-        width: channels of a ResNet's first stage, or of each of a ViT's six heads; 64 is the published size of both.
+        width: channels of a ResNet's first stage, or a sixth of a ViT's width; 64 is the published size of both.
+        stem, zero_init_residual, batch_norm, default_conv1: as in `ResNet`.
         image_size: side of the training images in pixels; only a ViT's position table needs it.
+        heads, qkv_bias, final_norm, norm_epsilon, initialisation: as in `VisionTransformer`.
 
     Raises:
         ValueError: the name or the stem is unknown, or does not fit the backbone.
@@ -198,6 +213,14 @@ def build_backbone(
     if width < 1:
         raise ValueError(f"backbone width is {width}; give at least 1 channel")
     if name == "vit_small":
-        return VisionTransformer(image_size, dim=6 * width)
+        return VisionTransformer(
+            image_size,
+            dim=6 * width,
+            heads=heads,
+            qkv_bias=qkv_bias,
+            final_norm=final_norm,
+            norm_epsilon=norm_epsilon,
+            initialisation=initialisation,
+        )
     shape = _RESNETS[name]
-    return ResNet(shape.block, shape.layers, width, stem, zero_init_residual, batch_norm)
+    return ResNet(shape.block, shape.layers, width, stem, zero_init_residual, default_conv1, batch_norm)

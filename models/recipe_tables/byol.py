@@ -1,30 +1,61 @@
-"""BYOL's recipes (arXiv 2006.07733): its heads (4096, 256), its two different views, and its momentum.
+"""BYOL's recipes (arXiv 2006.07733).
 
-The paper starts the momentum at 0.996 for 1000 epochs and at 0.99 for 300; these rows start it at 0.99 for 200.
-Optimizer and rates are those of the project's other baselines (`small.py`); the paper trains on ImageNet only, with
-LARS.
+ImageNet: the presets of the authors' code for 1000 epochs, with the paper's network and batch. Small images: MSVQ's
+authors ran BYOL on CIFAR and Tiny-ImageNet (Benchmark-Methods-For-MNN) and published 89.54 % on CIFAR-10; STL-10 is
+inferred from Tiny-ImageNet. Photos and digits have the paper's heads and views, and the optimizer of the other
+baselines (`small.py`); the paper starts the momentum at 0.996 for 1000 epochs and at 0.99 for 300.
 """
 
 from __future__ import annotations
 
-from models.recipe_tables import small
-from models.recipe_tables.sources import Row, ours, paper
+from models.recipe_tables import small, unpublished
+from models.recipe_tables.sources import Row, code, inferred, ours, paper, sibling, without
+from models.recipe_tables.trunks import Source, imagenet_statistics, large_batch, stl10, tiny_imagenet
+from models.recipe_tables.trunks import small as small_images
 
 _METHOD: Row = {
-    "crop_scale": paper(0.08),
-    "flip": paper(0.5),
-    "jitter": paper((0.4, 0.4, 0.2, 0.1)),
-    "jitter_p": paper((0.8,)),
-    "grayscale": paper(0.2),
-    "blur": paper((1.0, 0.1)),
-    "solarize": paper((0.0, 0.2)),
-    "hidden": paper(4096),
-    "dim": paper(256),
-    "ema": paper(0.99),
+    "crop_scale": code(0.08),
+    "flip": code(0.5),
+    "jitter": code((0.4, 0.4, 0.2, 0.1)),
+    "jitter_p": code((0.8,)),
+    "grayscale": code(0.2),
+    "blur": code((1.0, 0.1)),
+    "solarize": code((0.0, 0.2)),
+    "hidden": code(4096),
+    "dim": code(256),
+    "ema_rises": code(True),
+    "loss_scale": code(1.0),
+    "last_bias": code(False),
+    "shuffle": code(False),
+}
+_IMAGENET: Row = {
+    **large_batch(code),
+    **imagenet_statistics(code),
+    **_METHOD,
+    "backbone": paper("resnet50"),
+    "batch_size": paper(4096),
+    "epochs": code(1000),
+    "lr": code(3.2),  # 0.2 for a batch of 256
+    "weight_decay": code(1.5e-6),
+    "blur_sigma": code((0.1, 2.0)),
+    "ema": code(0.996),
 }
 
-ROWS: dict[str, Row] = small.rows(
-    _METHOD,
-    medium={"ema": ours(0.996)},
-    digits={"hidden": ours(256), "dim": ours(64)},
-)
+
+def _as_run_beside_msvq(row: Row, source: Source) -> Row:
+    """Return a row of MSVQ's trunk, completed for BYOL."""
+    own = {"ema_rises": False, "loss_scale": 0.5, "last_bias": True, "shuffle": True}
+    return {**without(row, "queue_size"), **{field: source(value) for field, value in own.items()}}
+
+
+_SMALL = _as_run_beside_msvq(small_images(sibling), sibling)
+
+ROWS: dict[str, Row] = {
+    "imagenet": _IMAGENET,
+    "photos": {**small.CIFAR, **unpublished.PHOTOS, **_METHOD, "ema": paper(0.99)},
+    "cifar10": _SMALL,
+    "cifar100": _SMALL,
+    "stl10": _as_run_beside_msvq(stl10(inferred), inferred),
+    "tiny_imagenet": _as_run_beside_msvq(tiny_imagenet(sibling), sibling),
+    "digits": {**_METHOD, **small.DIGITS, "ema": paper(0.99), "hidden": ours(256), "dim": ours(64)},
+}

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from models.recipe_tables import unpublished
-from models.recipe_tables.sources import Row, code, ours, sibling
-
-
-def _without_crop(row: Row) -> Row:
-    """Return a row without the crop size, which CLIM's views do not have: they come at several resolutions."""
-    return {field: value for field, value in row.items() if field != "crop_size"}
-
+from models.recipe_tables.sources import Row, code, ours, sibling, without
+from models.recipe_tables.trunks import imagenet_statistics
 
 # ImageNet: the values of the published code.
 _IMAGENET: Row = {
@@ -19,6 +14,7 @@ _IMAGENET: Row = {
     "bn_splits": code(8),
     "image_size": code(224),
     "crop_ratio": sibling(224 / 256),
+    **imagenet_statistics(code),
     "epochs": code(200),
     "batch_size": code(256),
     "optimizer": code("sgd"),
@@ -49,6 +45,7 @@ _IMAGENET: Row = {
 # Small images: nothing is published. The trunk's settings are those of MSVQ's and ReSSL's small-data recipes.
 _SMALL: Row = {
     **_IMAGENET,
+    **unpublished.STATISTICS,
     "backbone": ours("resnet18"),
     "stem": ours("small"),
     "image_size": ours(32),
@@ -73,12 +70,12 @@ _MEDIUM: Row = {
 }
 _PHOTOS: Row = {
     **_SMALL,
-    **_without_crop(unpublished.PHOTOS),
+    **without(unpublished.PHOTOS, "crop_size"),  # CLIM's views come at several resolutions
     "resolutions": ours((128, 96)),
 }
 _DIGITS: Row = {
     **_SMALL,
-    **_without_crop(unpublished.DIGITS),
+    **without(unpublished.DIGITS, "crop_size"),
     "bn_splits": ours(1),
     "resolutions": ours((16, 12)),
     "blur": ours(0.0),

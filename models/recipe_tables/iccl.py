@@ -1,17 +1,26 @@
 """ICCL's recipes (ImageNet and Imagenette from the published configurations, arXiv 2301.03041).
 
-`uniformity` is the configured lambda, taken as the effective one; the published code divides its gradient by the number
-of processes (by 4 with its launcher). LARS there excludes parameters by name and misses the batch norms inside
-containers; here `decay_norm_and_bias` false excludes all of them. Its LARS warm-up starts at 1e-4 of the rate, here it
-starts at 0.
+`uniformity` is the effective lambda: the published code divides the gradient of the configured one (5 on ImageNet, 1 on
+Imagenette) by the number of processes, 4 with its launcher. The blur of small images is that of ImageNet's 224 pixels,
+scaled to their size; unscaled, it would be seven times as strong at 32 pixels. LARS there excludes parameters by name
+and misses the batch norms inside containers; here `decay_norm_and_bias` false excludes all of them. Its LARS warm-up
+starts at 1e-4 of the rate, here it starts at 0.
 """
 
 from __future__ import annotations
 
 from models.recipe_tables import unpublished
-from models.recipe_tables.sources import Row, code, inferred, ours
+from models.recipe_tables.sources import Row, Sourced, code, inferred, ours
+from models.recipe_tables.trunks import imagenet_statistics
+
+
+def _scaled_blur(size: int) -> Sourced:
+    """Return the range of the blur's deviation, 0.1 to 2 pixels at 224, in pixels of views of another size."""
+    return inferred((0.1 * size / 224, 2.0 * size / 224))
+
 
 _SHARED: Row = {
+    **imagenet_statistics(code),
     "width": code(64),
     "zero_init_residual": code(True),
     "sync_bn": code(True),
@@ -21,6 +30,7 @@ _SHARED: Row = {
     "jitter_p": code((0.8, 0.8)),
     "grayscale": code(0.2),
     "blur": code((1.0, 0.1)),
+    "blur_sigma": code((0.1, 2.0)),
     "solarize": code((0.0, 0.2)),
     "permute": code(0.8),
     "dim": code(512),
@@ -50,12 +60,17 @@ _IMAGENET: Row = {
     "hidden": code(4096),
     "adaptive": code(False),
     "pca": code(0),
-    "uniformity": code(5.0),
+    "uniformity": code(1.25),
 }
 _IMAGENET_VIT: Row = {
     **_IMAGENET,
     "backbone": code("vit_small"),
     "zero_init_residual": ours(False),
+    "heads": code(12),
+    "qkv_bias": code(False),
+    "final_norm": code(False),
+    "norm_epsilon": code(1e-5),
+    "initialisation": code("torch"),
     "batch_size": code(1024),
     "optimizer": code("adamw"),
     "lr": code(6e-4),
@@ -84,12 +99,13 @@ _IMAGENETTE: Row = {
     "hidden": code(512),
     "adaptive": code(True),
     "pca": code(512),
-    "uniformity": code(1.0),
+    "uniformity": code(0.25),
 }
 
 # Small images: nothing is published. Inferred from the paper, with the optimizer of the project's other methods.
 _SMALL: Row = {
     **_IMAGENET,
+    **unpublished.STATISTICS,
     "backbone": inferred("resnet18"),
     "stem": inferred("small"),
     "image_size": inferred(32),
@@ -103,9 +119,16 @@ _SMALL: Row = {
     "warmup_epochs": inferred(5.0),
     "lr_per_epoch": ours(False),
     "crop_size": inferred(32),
+    "blur_sigma": _scaled_blur(32),
     "hidden": inferred(2048),
 }
-_MEDIUM: Row = {**_SMALL, "stem": ours("small_pool"), "image_size": inferred(64), "crop_size": inferred(64)}
+_MEDIUM: Row = {
+    **_SMALL,
+    "stem": ours("small_pool"),
+    "image_size": inferred(64),
+    "crop_size": inferred(64),
+    "blur_sigma": _scaled_blur(64),
+}
 _DIGITS: Row = {
     **_SMALL,
     **unpublished.DIGITS,
@@ -119,7 +142,7 @@ ROWS: dict[str, Row] = {
     "imagenet": _IMAGENET,
     "imagenet_vit": _IMAGENET_VIT,
     "imagenette": _IMAGENETTE,
-    "photos": {**_SMALL, **unpublished.PHOTOS},
+    "photos": {**_SMALL, **unpublished.PHOTOS, "blur_sigma": _scaled_blur(128)},
     "cifar10": _SMALL,
     "cifar100": _SMALL,
     "stl10": {**_MEDIUM, "image_size": ours(96)},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from models.recipe_tables import unpublished
 from models.recipe_tables.sources import Row, code, inferred, ours
+from models.recipe_tables.trunks import imagenet_statistics
 
 _RELEASED: Row = {
     "backbone": code("resnet18"),
@@ -17,8 +18,10 @@ _RELEASED: Row = {
     "sync_bn": code(True),
     "image_size": code(224),
     "crop_ratio": code(224 / 256),
+    **imagenet_statistics(code),
     "epochs": code(200),
     "batch_size": code(256),
+    "fill_last_batch": code(True),
     "optimizer": code("sgd"),
     "lr": code(0.1),
     "momentum": code(0.9),
@@ -51,9 +54,11 @@ _RELEASED: Row = {
 }
 _SMALL: Row = {
     **_RELEASED,
+    **unpublished.STATISTICS,
     "stem": inferred("small"),
     "image_size": inferred(32),
     "crop_ratio": ours(1.0),
+    "fill_last_batch": ours(False),
     "lr": inferred(0.06),
     "weight_decay": inferred(5e-4),
     "warmup_epochs": ours(5.0),

@@ -1,13 +1,17 @@
 """NNCLR's recipes (arXiv 2104.14548): its heads (2048, 2048, 256; predictor 4096) and temperature.
 
-The paper trains on ImageNet only (queue 98,304, LARS, batch 4096); queue, views and rates here are those of the
-project's other baselines on small images (`small.py`).
+The authors published no code. ImageNet: the paper's values, and where it is silent those of SimCLR, whose training it
+takes over. Small images: MSVQ's authors ran NNCLR on CIFAR and Tiny-ImageNet (Benchmark-Methods-For-MNN, one neighbour)
+and published 87.72 % on CIFAR-10; STL-10 is inferred from Tiny-ImageNet. Photos and digits have the paper's heads, and
+queue, views and optimizer of the other baselines (`small.py`).
 """
 
 from __future__ import annotations
 
-from models.recipe_tables import small
-from models.recipe_tables.sources import Row, ours, paper
+from models.recipe_tables import small, unpublished
+from models.recipe_tables.sources import Row, inferred, ours, paper, sibling, without
+from models.recipe_tables.trunks import Source, imagenet_statistics, large_batch, stl10, tiny_imagenet
+from models.recipe_tables.trunks import small as small_images
 
 _METHOD: Row = {
     "crop_scale": ours(0.2),
@@ -21,10 +25,46 @@ _METHOD: Row = {
     "predictor_hidden": paper(4096),
     "temperature": paper(0.1),
     "queue_size": ours(4096),
+    "both_directions": paper(False),
+}
+_IMAGENET: Row = {
+    **large_batch(inferred),
+    **imagenet_statistics(inferred),
+    **_METHOD,
+    "backbone": paper("resnet50"),
+    "batch_size": paper(4096),
+    "optimizer": paper("lars"),
+    "epochs": paper(1000),
+    "lr": inferred(4.8),
+    "weight_decay": inferred(1e-6),
+    "crop_scale": inferred(0.08),
+    "jitter": inferred((0.8, 0.8, 0.8, 0.2)),
+    "blur": inferred((0.5,)),
+    "queue_size": paper(98304),
 }
 
-ROWS: dict[str, Row] = small.rows(
-    _METHOD,
-    medium={"queue_size": ours(16384)},
-    digits={"hidden": ours(256), "dim": ours(64), "predictor_hidden": ours(256), "queue_size": ours(1024)},
-)
+
+def _as_run_beside_msvq(row: Row, source: Source) -> Row:
+    """Return a row of MSVQ's trunk, completed for NNCLR."""
+    own = {"predictor_hidden": source(2048), "temperature": source(0.2), "both_directions": source(True)}
+    return {**without(row, "ema"), **own}
+
+
+_SMALL = _as_run_beside_msvq(small_images(sibling), sibling)
+
+ROWS: dict[str, Row] = {
+    "imagenet": _IMAGENET,
+    "photos": {**small.CIFAR, **unpublished.PHOTOS, **_METHOD},
+    "cifar10": _SMALL,
+    "cifar100": _SMALL,
+    "stl10": _as_run_beside_msvq(stl10(inferred), inferred),
+    "tiny_imagenet": _as_run_beside_msvq(tiny_imagenet(sibling), sibling),
+    "digits": {
+        **_METHOD,
+        **small.DIGITS,
+        "hidden": ours(256),
+        "dim": ours(64),
+        "predictor_hidden": ours(256),
+        "queue_size": ours(1024),
+    },
+}

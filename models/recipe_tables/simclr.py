@@ -1,15 +1,21 @@
-"""SimCLR's recipes (arXiv 2002.05709): views, head and temperature of the CIFAR-10 experiment in its appendix B.9.
+"""SimCLR's recipes (arXiv 2002.05709).
 
-That experiment has colour strength 0.5, no blur, temperature 0.5, a projection to 128; LARS, batches of 512 and more,
-up to 1000 epochs. The rows replace optimizer, batch and epochs by those of the other baselines (`small.py`).
+ImageNet: the command in the authors' README, which has the paper's defaults; its pixels are not normalised. Small
+images: MSVQ's authors ran SimCLR on CIFAR and Tiny-ImageNet (Benchmark-Methods-For-MNN) and published 87.72 % on
+CIFAR-10; STL-10 is inferred from Tiny-ImageNet. Photos and digits have views, head and temperature of the CIFAR-10
+experiment in the paper's appendix B.9 (colour strength 0.5, no blur), and the optimizer of the other baselines
+(`small.py`).
 """
 
 from __future__ import annotations
 
-from models.recipe_tables import small
-from models.recipe_tables.sources import Row, ours, paper
+from models.recipe_tables import small, unpublished
+from models.recipe_tables.sources import Row, code, inferred, ours, paper, sibling, without
+from models.recipe_tables.trunks import Source, large_batch, stl10, tiny_imagenet
+from models.recipe_tables.trunks import small as small_images
 
 _METHOD: Row = {
+    "zero_init_residual": code(True),
     "crop_scale": paper(0.08),
     "flip": paper(0.5),
     "jitter": paper((0.4, 0.4, 0.4, 0.1)),
@@ -19,10 +25,39 @@ _METHOD: Row = {
     "hidden": paper(512),
     "dim": paper(128),
     "temperature": paper(0.5),
+    "same_view_negatives": paper(True),
+}
+_IMAGENET: Row = {
+    **large_batch(code),
+    "mean": code((0.0, 0.0, 0.0)),
+    "std": code((1.0, 1.0, 1.0)),
+    "epochs": code(100),
+    "lr": code(4.8),  # 0.3 for a batch of 256
+    "weight_decay": code(1e-6),
+    "jitter": code((0.8, 0.8, 0.8, 0.2)),
+    "blur": code((0.5,)),
+    "blur_sigma": code((0.1, 2.0)),
+    "hidden": code(2048),
+    "dim": code(128),
+    "temperature": code(0.1),
+    "same_view_negatives": code(True),
 }
 
-ROWS: dict[str, Row] = small.rows(
-    _METHOD,
-    medium={"blur": ours((0.5,))},
-    digits={"hidden": ours(128), "dim": ours(64)},
-)
+
+def _as_run_beside_msvq(row: Row, source: Source) -> Row:
+    """Return a row of MSVQ's trunk, completed for SimCLR."""
+    own = {"temperature": source(0.2), "same_view_negatives": source(False)}
+    return {**without(row, "queue_size", "ema"), **own}
+
+
+_SMALL = _as_run_beside_msvq(small_images(sibling), sibling)
+
+ROWS: dict[str, Row] = {
+    "imagenet": _IMAGENET,
+    "photos": {**small.CIFAR, **unpublished.PHOTOS, **_METHOD},
+    "cifar10": _SMALL,
+    "cifar100": _SMALL,
+    "stl10": _as_run_beside_msvq(stl10(inferred), inferred),
+    "tiny_imagenet": _as_run_beside_msvq(tiny_imagenet(sibling), sibling),
+    "digits": {**_METHOD, **small.DIGITS, "hidden": ours(128), "dim": ours(64)},
+}

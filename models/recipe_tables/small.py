@@ -1,4 +1,4 @@
-"""Rows that the baselines' small-data recipes share; none of it was published with the baselines.
+"""What the baselines' recipes share for data that their authors did not train on.
 
 SGD with the rates of MSVQ's and ReSSL's small-data recipes (lr 0.06 for a batch of 256, weight decay 5e-4, 5 epochs of
 warm-up, 200 epochs), so that methods differ only in how they learn. A baseline's own table adds its heads and momenta,
@@ -7,10 +7,8 @@ from its paper.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from models.recipe_tables import unpublished
-from models.recipe_tables.sources import Row, Sourced, ours
+from models.recipe_tables.sources import Row, ours
 
 CIFAR: Row = {
     "backbone": ours("resnet18"),
@@ -32,21 +30,3 @@ CIFAR: Row = {
 }
 MEDIUM: Row = {**CIFAR, "stem": ours("small_pool"), "image_size": ours(64), "crop_size": ours(64)}
 DIGITS: Row = {**CIFAR, **unpublished.DIGITS, "solarize": ours((0.0,))}
-
-
-def rows(method: Row, medium: Mapping[str, Sourced], digits: Mapping[str, Sourced]) -> dict[str, Row]:
-    """Return a baseline's rows.
-
-    Args:
-        method: the values that all data sets share.
-        medium: the values that differ at 64 pixels (STL-10, Tiny-ImageNet).
-        digits: the values that differ for digits.
-    """
-    return {
-        "photos": {**CIFAR, **unpublished.PHOTOS, **method},
-        "cifar10": {**CIFAR, **method},
-        "cifar100": {**CIFAR, **method},
-        "stl10": {**MEDIUM, **method, **medium, "image_size": ours(96)},
-        "tiny_imagenet": {**MEDIUM, **method, **medium},
-        "digits": {**method, **DIGITS, **digits},
-    }

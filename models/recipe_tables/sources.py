@@ -20,6 +20,11 @@ class Sourced(NamedTuple):
 Row = Mapping[str, Sourced]
 
 
+def without(row: Row, *fields: str) -> Row:
+    """Return a row without some fields, which another method does not have."""
+    return {field: value for field, value in row.items() if field not in fields}
+
+
 def paper(value: Any) -> Sourced:
     """Return a value from the text of the publication."""
     return Sourced(value, "paper")

@@ -1,7 +1,8 @@
 """Rows that the recipes of several methods share: trunk, optimizer, strong views, head, queue and teacher.
 
-Small images: MSVQ's code. Its authors also ran ReSSL and MoCo v2 with it, and CGH, which published no recipe for small
-data, inherits it. ImageNet: ReSSL's code, which CGH's follows. Each method names its own source for the shared values.
+Small images: MSVQ's code. Its authors also ran ReSSL, MoCo v2, SimCLR, BYOL and NNCLR with it
+(Benchmark-Methods-For-MNN), and CGH, which published no recipe for small data, inherits it. ImageNet: ReSSL's code,
+which CGH's follows. Each method names its own source for the shared values.
 `PHOTOS` and `DIGITS` are this project's changes to the small-data recipe, for data that nothing was published on.
 """
 
@@ -75,6 +76,7 @@ def imagenet(source: Source) -> Row:
         "momentum": source(0.9),
         "weight_decay": source(1e-4),
         "ema": source(0.999),
+        **imagenet_statistics(source),
         **strong_views(source, 224),
         "lr": source(0.05),
         "decay_norm_and_bias": source(False),
@@ -84,6 +86,35 @@ def imagenet(source: Source) -> Row:
         "dim": source(512),
         "queue_size": source(131072),
     }
+
+
+def large_batch(source: Source) -> Row:
+    """Return what BYOL's and SimCLR's authors have in common on ImageNet: a ResNet-50, LARS, batches of 4096."""
+    return {
+        "backbone": source("resnet50"),
+        "width": source(64),
+        "stem": source("imagenet"),
+        "zero_init_residual": source(True),
+        "sync_bn": source(True),
+        "image_size": source(224),
+        "crop_ratio": source(224 / 256),
+        "batch_size": source(4096),
+        "optimizer": source("lars"),
+        "momentum": source(0.9),
+        "decay_norm_and_bias": source(False),
+        "warmup_epochs": source(10.0),
+        "lr_per_epoch": source(False),
+        "crop_size": source(224),
+        "crop_scale": source(0.08),
+        "flip": source(0.5),
+        "jitter_p": source((0.8,)),
+        "grayscale": source(0.2),
+    }
+
+
+def imagenet_statistics(source: Source) -> Row:
+    """Return the means and deviations of ImageNet's channels that most code normalises by."""
+    return {"mean": source((0.485, 0.456, 0.406)), "std": source((0.229, 0.224, 0.225))}
 
 
 def strong_views(source: Source, size: int) -> Row:

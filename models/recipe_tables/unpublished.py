@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from models.recipe_tables.sources import Row, ours
 
+#: Normalisation by the training images' own means and deviations.
+STATISTICS: Row = {"mean": ours(()), "std": ours(())}
 #: Thousands of photographs of any size.
 PHOTOS: Row = {
     "stem": ours("imagenet"),

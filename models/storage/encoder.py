@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.networks.backbone import Backbone
-from models.networks.backbones import build_backbone
+from models.networks.backbones import VIT_FACTS, build_backbone
 from models.storage import checkpoint
 from models.storage.state_dicts import backbone_weights, guessed, misfit, unsaid
 from models.storage.validate_metadata import check_metadata
@@ -140,6 +140,10 @@ def _assemble(weights: dict[str, Tensor], facts: dict[str, Any], source: Path, n
     try:
         check_metadata(facts)
         architecture = {"name": name, **{fact: facts[fact] for fact in _ARCHITECTURE[1:]}}
+        if str(name).startswith(
+            "vit"
+        ):  # files of earlier versions do not hold these facts: then the defaults are right
+            architecture |= {fact: facts[fact] for fact in VIT_FACTS if fact in facts}
         with torch.device("meta"):  # allocates no memory and draws no random numbers for untrusted facts
             backbone = build_backbone(**architecture)
         backbone.load_state_dict({key: _owned(value) for key, value in backbone_state.items()}, assign=True)

@@ -7,10 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.networks.backbones import NAMES, STEMS
+from models.networks.vit import INITIALISATIONS
 
 _SIDE, _WIDTH, _COUNT = 4096, 4096, 10**15  # far above what is used, far below what exhausts a machine's memory
-_WHOLE = {"width": (1, _WIDTH), "image_size": (1, _SIDE), "step": (0, _COUNT), "samples_seen": (0, _COUNT)}
-_NAMED = {"backbone": NAMES, "stem": STEMS}
+_WHOLE = {
+    "width": (1, _WIDTH),
+    "image_size": (1, _SIDE),
+    "heads": (1, _WIDTH),
+    "step": (0, _COUNT),
+    "samples_seen": (0, _COUNT),
+}
+_NAMED = {"backbone": NAMES, "stem": STEMS, "initialisation": INITIALISATIONS}
 
 
 def check_metadata(facts: Mapping[str, Any]) -> None:
@@ -27,6 +34,10 @@ def check_metadata(facts: Mapping[str, Any]) -> None:
             low, high = _WHOLE[name]
             if type(value) is not int or not low <= value <= high:
                 raise ValueError(f"{given}; give a whole number from {low} to {high:,}")
+        if name in ("qkv_bias", "final_norm") and type(value) is not bool:
+            raise ValueError(f"{given}; give true or false")
+        if name == "norm_epsilon" and not _between(value, 1e-12, 0.1):
+            raise ValueError(f"{given}; give a number above 0, at most 0.1")
         if name == "crop_ratio" and not _between(value, 1e-3, 1):
             raise ValueError(f"{given}; give a share above 0, at most 1")
         if name in ("mean", "std"):

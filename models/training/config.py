@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.networks.backbones import NAMES, STEMS
+from models.networks.vit import INITIALISATIONS
 from models.options import check_options, current_names, option
 from models.training.optim import NAMES as OPTIMIZERS
 from pipelines.plan.global_batch import check_global_batch
@@ -24,12 +25,43 @@ class Training:
         choices=STEMS,
     )
     zero_init_residual: bool = option(False, "last batch-norm gain of each residual block initialised at 0")
+    default_conv1: bool = option(
+        False, "torch's default initialisation of the first convolution, instead of He's as for the others"
+    )
+    heads: int = option(6, "attention heads of a ViT", at_least=1)
+    qkv_bias: bool = option(True, "biases of a ViT's queries, keys and values")
+    final_norm: bool = option(True, "layer norm after the last block of a ViT")
+    norm_epsilon: float = option(1e-6, "epsilon of a ViT's layer norms", above=0, at_most=0.1)
+    initialisation: str = option(
+        "timm",
+        "initial values of a ViT (timm: truncated normal, deviation 0.02; torch: default linear layers, tokens of "
+        "deviation 1 / sqrt(width))",
+        choices=INITIALISATIONS,
+    )
     bn_splits: int = option(1, "groups of a global batch, each with its own batch statistics", at_least=1)
     sync_bn: bool = option(False, "batch statistics of the backbone over all processes; not with --bn-splits")
     image_size: int = option(32, "side of the evaluation views, in pixels", at_least=1)
     crop_ratio: float = option(1.0, "share of the shorter side that evaluation views show", formerly="image_keep")
+    mean: tuple[float, ...] = option(
+        (),
+        "means of the channels by which images are normalised, from 0 to 1 (usually those of the training images)",
+        at_least=0,
+        at_most=1,
+        metavar="R,G,B",
+    )
+    std: tuple[float, ...] = option(
+        (),
+        "standard deviations of the channels by which images are normalised, from 0.01 to 1 (usually those of the "
+        "training images)",
+        at_least=0.01,
+        at_most=1,
+        metavar="R,G,B",
+    )
     epochs: int = option(200, "passes over the training images", at_least=1)
     batch_size: int = option(256, "images of an optimizer step, over all processes", at_least=1)
+    fill_last_batch: bool = option(
+        False, "training on the last images of an epoch, in a batch filled up with its first ones; otherwise left out"
+    )
     optimizer: str = option("sgd", "optimizer", choices=OPTIMIZERS)
     lr: float = option(0.06, "peak learning rate, whatever the batch size", above=0)
     momentum: float = option(0.9, "momentum of SGD and LARS; AdamW takes 0.9 and 0.999", at_least=0)
@@ -43,6 +75,10 @@ class Training:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if len(self.mean) not in (0, 3) or len(self.mean) != len(self.std):
+            raise ValueError(
+                f"--mean has {len(self.mean)} and --std {len(self.std)} numbers; give three for each: R,G,B"
+            )
         if self.sync_bn and self.bn_splits > 1:
             raise ValueError(f"sync_bn and bn_splits {self.bn_splits} exclude each other; take one of them")
         check_global_batch(self.batch_size, norm_groups=self.bn_splits)

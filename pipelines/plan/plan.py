@@ -63,6 +63,8 @@ class Plan:
         rank, world: this process takes positions rank, rank + world, ... of each global batch.
         shuffle: whether each epoch has a new order; else the data set's own.
         drop_last: whether the last samples, which do not fill a batch, are left out.
+        fill_to: with a number, no sample is left out: an epoch is filled up to a multiple of that many samples, itself
+            a multiple of the batch, with the epoch's first samples in new views. 0 = no filling.
 
     Raises:
         ValueError: the batch does not divide over the processes, or is larger than the data.
@@ -81,6 +83,7 @@ class Plan:
         world: int = 1,
         shuffle: bool = True,
         drop_last: bool = True,
+        fill_to: int = 0,
     ) -> None:
         self.heights, self.widths = heights.astype(np.int64), widths.astype(np.int64)
         self.views, self.seed, self.subset = tuple(views), seed, subset
@@ -96,12 +99,15 @@ class Plan:
         if drop_last:
             check_global_batch(batch_size, processes=world)
             check_enough_images(self.size, batch_size)
-        self.steps = self.size // batch_size if drop_last else -(-self.size // batch_size)
+        #: Number of positions of an epoch; those from `size` on repeat the first ones.
+        self.positions = -(-self.size // fill_to) * fill_to if fill_to else self.size
+        self.steps = self.positions // batch_size if drop_last else -(-self.positions // batch_size)
         if self.steps == 0:
             raise ValueError("there are no images to make batches of")
 
     def order(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the indices in the data set at the given positions of an epoch."""
+        positions = positions % self.size
         if self.shuffle:
             positions = permute(key(self.seed, _ORDER, epoch), positions, self.size)
         return positions if self.subset is None else self.subset[positions]
@@ -113,9 +119,11 @@ class Plan:
             pairing: the candidates for partners; None = no step mixes.
         """
         start = step * self.batch_size
-        stop = min(start + self.batch_size, self.size)
-        anchor_B = self.order(epoch, np.arange(start + self.rank, stop, self.world, dtype=np.int64))
-        source_S, salt_S, box_B4 = anchor_B, np.zeros_like(anchor_B), None
+        stop = min(start + self.batch_size, self.positions)
+        position_B = np.arange(start + self.rank, stop, self.world, dtype=np.int64)
+        anchor_B = self.order(epoch, position_B)
+        # A sample that fills up the last batch gets other views than at the start of the epoch.
+        source_S, salt_S, box_B4 = anchor_B, np.where(position_B < self.size, 0, len(self.heights) + 1), None
         mix = None if pairing is None else self._mix_box(epoch, step, pairing)
         if pairing is not None and mix is not None:
             partner_B, alone_B = self._partners(epoch, anchor_B, pairing)

@@ -22,13 +22,16 @@ from models.networks.backbone import Backbone, Features
 from models.networks.sync_norm import SyncBatchNorm1d, SyncBatchNorm2d
 from pipelines.batch import Batch
 from tests.support import gloo
+from tests.support.small_methods import PAPER
 
 BATCH, STEPS, MANY, QUEUE = 16, 3, 25, 24
 
 HEADS = {"hidden": 16, "dim": 8}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "simclr": ("simclr", {}),
+    "simclr as in its paper": ("simclr", PAPER["simclr"]),
     "byol": ("byol", {}),
+    "byol as in its paper": ("byol", PAPER["byol"]),
     "simsiam": ("simsiam", {"predictor_hidden": 4}),
     "nnclr": ("nnclr", {"predictor_hidden": 16, "queue_size": QUEUE}),
     "mncl": ("mncl", {"predictor_hidden": 4, "queue_size": QUEUE}),
@@ -56,7 +59,7 @@ class Tiny(Backbone):
 def method_of(case: str) -> Method:
     torch.manual_seed(0)
     name, settings = CASES[case]
-    values = {"width": 4, "sync_bn": True, "batch_size": BATCH, "crop_size": 16, **HEADS, **settings}
+    values = {"width": 4, "sync_bn": True, "bn_splits": 1, "batch_size": BATCH, "crop_size": 16, **HEADS, **settings}
     if case == "simclr":  # one with a whole network, as the recipe makes it
         method = build(name, "cifar10", **values)
     else:

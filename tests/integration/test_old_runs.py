@@ -54,6 +54,20 @@ def test_a_renamed_value_still_counts(digits, old_run, monkeypatch, capsys):
     assert "the run was started with crop_ratio 1.0, not 0.5" in capsys.readouterr().err
 
 
+def test_values_that_are_not_given_are_those_of_its_config(digits, old_run, monkeypatch, capsys):
+    """Tables are corrected and get new fields; a run goes on with what it was started with."""
+    words = [word for name in ("precision", "threads", "keep", "knn-every") for word in (f"--{name}", OPTIONS[name])]
+    where = ["--method", "clim", "--data", digits, "--output", old_run, "--max-steps", 26, "--no-compile", "--resume"]
+    assert runs.in_process(train, monkeypatch, *words, *where, "--log-every", 2) == 0
+    losses = {row["step"]: row["loss"] for row in runs.rows(old_run, "loss") if row["step"] > 24}
+    assert losses == pytest.approx({26: LOSSES[26]}, rel=1e-3)
+    capsys.readouterr()
+    assert runs.in_process(train, monkeypatch, *words, *where, "--recipe", "cifar10") == 2
+    assert "the run was started with recipe digits, not cifar10" in capsys.readouterr().err
+    assert runs.in_process(train, monkeypatch, *words, *where, "--mean", "0.5,0.5,0.5", "--std", "0.2,0.2,0.2") == 2
+    assert "the run was started with mean [], not [0.5, 0.5, 0.5]" in capsys.readouterr().err
+
+
 def test_it_evaluates_and_reports(digits, old_run, monkeypatch, capsys):
     held_out = digits.with_name("digits-test.beton")
     words = ["knn", "--run", old_run, "--data", digits, "--val-data", held_out, "--threads", 1]

@@ -23,6 +23,7 @@ from tools.run.tape import Tape
 STEPS = 50  # 3 an epoch: every schedule below is through, and each queue was filled sixteen times
 LONG = {"clim": 100}  # which changes between kinds of steps, and between selections, all along
 OWN = {
+    "byol": {"ema_rises": True},  # beside the shuffled batches of the recipe
     "cgh": {"contrast_epochs": 2.5},  # fades out inside an epoch
     "clim": {"start_epoch": 1, "refresh_epochs": 3, "mix_probability": 0.6},  # plain steps first, then both kinds
     "iccl": {"ramp_start": 0.2, "ramp_end": 0.5},

@@ -25,9 +25,10 @@ def test_every_method_stands_with_its_recipes() -> None:
 
 SOURCES = {
     "code": "cgh imagenet, clim imagenet, iccl imagenet, iccl imagenet_vit, iccl imagenette, mncl cifar10_224, "
-    "moco imagenet, msvq cifar10, msvq photos",
-    "sibling": "moco cifar10, moco tiny_imagenet, ressl cifar10, ressl photos, ressl imagenet",
-    "inferred": "cgh cifar10, moco stl10, ressl stl10",
+    "byol imagenet, simclr imagenet, simsiam imagenet, moco imagenet, msvq cifar10, msvq photos",
+    "sibling": "moco cifar10, moco tiny_imagenet, ressl cifar10, ressl photos, ressl imagenet, byol cifar10, "
+    "simclr cifar100, nnclr tiny_imagenet",
+    "inferred": "cgh cifar10, moco stl10, ressl stl10, byol stl10, nnclr imagenet",
 }
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from models.networks.backbone import Backbone
-from models.networks.backbones import build_backbone
+from models.networks.backbones import VIT_FACTS, build_backbone
 from models.storage import checkpoint
 from pipelines import Dataset
 
@@ -49,7 +49,10 @@ def write_run(folder: Path, data: Dataset, step: int = 12, **architecture: Any) 
     """A run with one checkpoint; `architecture` as in a recipe. Returns its folder and its student backbone."""
     recipe = {"backbone": "resnet18", "width": 4, "stem": "small", "image_size": 32, "crop_ratio": 1.0} | architecture
     torch.manual_seed(0)
-    network = build_backbone(recipe["backbone"], recipe["width"], recipe["stem"], image_size=recipe["image_size"])
+    vit = {name: recipe[name] for name in VIT_FACTS if name in recipe}
+    network = build_backbone(
+        recipe["backbone"], recipe["width"], recipe["stem"], image_size=recipe["image_size"], **vit
+    )
     network = lively(network, recipe["image_size"])
     write_checkpoint(folder, network, step)
     config = {

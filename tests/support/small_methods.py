@@ -22,6 +22,14 @@ SMALL = {"width": 4, "crop_size": 16, "hidden": 16, "dim": 8, "queue_size": 40, 
 FURTHER = {"predictor_hidden": 16, "resolutions": (16, 12)}
 
 
+#: Values with which a method is that of its paper; the rows for small images are as MSVQ's authors ran it.
+PAPER: dict[str, dict[str, object]] = {
+    "byol": {"bn_splits": 1, "ema_rises": True, "loss_scale": 1.0, "last_bias": False, "shuffle": False},
+    "simclr": {"bn_splits": 1, "temperature": 0.5, "same_view_negatives": True},
+    "nnclr": {"bn_splits": 1, "temperature": 0.1, "both_directions": False},
+}
+
+
 def small(name: str, **overrides: object) -> Method:
     """A method of the smallest sizes that it has options for."""
     known = {field.name for cls in (Training, REGISTRY[name].settings) for field in fields(cls)}

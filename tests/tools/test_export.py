@@ -95,10 +95,13 @@ def test_the_stock_class_computes_the_same(name, stem, size, layout, dataset, tm
         print(f"\n{told}, largest feature {expected.abs().max():.2f}", end=" ")
 
 
-@pytest.mark.parametrize("width", [64, 32])
-def test_timms_vit_computes_the_same(width, dataset, tmp_path, monkeypatch, capsys):
+ICCL = {"heads": 12, "qkv_bias": False, "final_norm": False, "norm_epsilon": 1e-5}
+
+
+@pytest.mark.parametrize(("width", "own"), [(64, {}), (32, {}), (64, ICCL)])
+def test_timms_vit_computes_the_same(width, own, dataset, tmp_path, monkeypatch, capsys):
     library("timm")
-    vit = {"backbone": "vit_small", "stem": "imagenet", "image_size": 64, "width": width}
+    vit = {"backbone": "vit_small", "stem": "imagenet", "image_size": 64, "width": width} | own
     folder, network = write_run(tmp_path / "run", dataset, **vit)
     assert main([str(folder), str(tmp_path / "w.safetensors"), "--onnx", str(tmp_path / "w.onnx")]) == 0
     images = real_images(dataset, load_encoder(folder))
@@ -109,6 +112,19 @@ def test_timms_vit_computes_the_same(width, dataset, tmp_path, monkeypatch, caps
     assert stock <= 1e-5
     with capsys.disabled():
         print(f"\nvit_small of {6 * width} channels, timm: {stock:.1e}", end=" ")
+
+
+def test_an_unusual_vit_is_named_to_timm(dataset, tmp_path):
+    vit = {"backbone": "vit_small", "stem": "imagenet", "image_size": 32, "width": 8} | ICCL
+    folder, network = write_run(tmp_path / "run", dataset, **vit)
+    assert main([str(folder), str(tmp_path / "w.safetensors")]) == 0
+    card = (tmp_path / "w.md").read_text()
+    assert "num_heads=12, qkv_bias=False, norm_layer=partial(torch.nn.LayerNorm, eps=1e-05))" in card
+    assert "from functools import partial\n" in card and "model.norm = torch.nn.Identity()\n" in card
+    encoder = load_encoder(tmp_path / "w.safetensors")
+    images = real_images(dataset, encoder)
+    assert torch.equal(encoder(images), features(network, images).pooled)
+    assert encoder.backbone.blocks[0].attn.heads == 12
 
 
 @pytest.mark.slow

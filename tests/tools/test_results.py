@@ -47,6 +47,25 @@ def test_tables_are_drawn_between_their_marks(tmp_path):
     assert results.main(["--readme", str(readme), "--check"]) == 0
 
 
+def test_a_reproduction_is_drawn_beside_the_published_figures(tmp_path):
+    found = {
+        "recipe": "cifar10",
+        "steps": 10,
+        "of_steps": 39000,
+        "linear_protocol": "linear-p",
+        "linear_best_epoch": 86.0,
+    }
+    published = {"published": {"linear": 86.18, "knn": None}, "difference": {"linear": -0.18}}
+    rows = [ROW | found | published, ROW | found | {"method": "clim", "steps": 39000}]
+    (tmp_path / "s.json").write_text(json.dumps({"rows": rows}))
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- drawn: reproduction s.json -->\n<!-- end -->\n")
+    assert results.main(["--readme", str(readme)]) == 0
+    text = readme.read_text()
+    assert "| moco | cifar10 | 10 of 39,000 | 30.00 |  |  | 31.00 | 86.00 | 86.18 | -0.18 | `linear-p` |" in text
+    assert "| clim | cifar10 | 39,000 | 30.00 |  |  | 31.00 | 86.00 |  |  | `linear-p` |" in text
+
+
 def test_seeds_are_drawn_as_mean_and_deviation(tmp_path, capsys):
     for seed, knn in enumerate((30.0, 31.0, 32.0)):
         budget = {"data": [1], "own_options": [], "options": ["--width", "8", "--seed", str(seed)]}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from models.networks.backbones import VIT_FACTS
 from models.storage.encoder import Encoder
 from pipelines import Dataset
 from tools.exporting.reference_models import missing_class, reference_code
@@ -41,6 +42,7 @@ def file_metadata(
         "width": architecture["width"],
         "stem": architecture["stem"],
         "image_size": architecture["image_size"],
+        **{name: architecture.get(name) for name in VIT_FACTS},
         "crop_ratio": encoder.crop_ratio,
         "mean": encoder.mean,
         "std": encoder.std,

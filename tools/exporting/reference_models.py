@@ -3,12 +3,13 @@
 The keys of a ResNet are the same in torchvision, in timm and in this project; those of the ViT are timm's. Neither
 library has the small-image stems, so the library's network gets this project's first convolution, and an identity in
 place of its max-pool if this project's stem has none. The classifier is removed, so that the network returns pooled
-features.
+features. What differs among ViTs of the same shapes (heads, biases, norms) is given to timm's constructor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -18,6 +19,7 @@ from tools.command_line import Failure
 LAYOUTS = ("torchvision", "timm")
 _RESNETS = ("resnet18", "resnet34", "resnet50")
 _VIT = "vit_small_patch16_224"
+_EPSILON = 1e-6  # of its layer norms
 
 
 def chosen_layout(given: str | None, backbone: str) -> str:
@@ -44,13 +46,15 @@ def reference_code(layout: str, architecture: Mapping[str, Any]) -> list[str]:
     """Return lines of Python that create `model`, the network that `reference_network` returns."""
     name, stem = architecture["name"], architecture["stem"]
     if name not in _RESNETS:
-        embed_dim = "" if architecture["width"] == 64 else f", embed_dim={6 * architecture['width']}"
-        size = architecture["image_size"]
-        return [
-            "import torch",
-            "import timm",
-            f'model = timm.create_model("{_VIT}", num_classes=0, img_size={size}{embed_dim})',
-        ]
+        arguments = [f"num_classes=0, img_size={architecture['image_size']}"]
+        arguments += [f"embed_dim={6 * architecture['width']}"] if architecture["width"] != 64 else []
+        arguments += [f"{name}={value}" for name, value in _unusual_vit(architecture).items()]
+        epsilon, lines = architecture.get("norm_epsilon", _EPSILON), ["import torch", "import timm"]
+        if epsilon != _EPSILON:
+            lines.insert(0, "from functools import partial")
+            arguments.append(f"norm_layer=partial(torch.nn.LayerNorm, eps={epsilon})")
+        lines.append(f'model = timm.create_model("{_VIT}", {", ".join(arguments)})')
+        return lines if architecture.get("final_norm", True) else [*lines, "model.norm = torch.nn.Identity()"]
     if layout == "timm":
         lines = ["import torch", "import timm", f'model = timm.create_model("{name}", num_classes=0)']
     else:
@@ -76,7 +80,9 @@ def reference_network(layout: str, architecture: Mapping[str, Any]) -> nn.Module
     model: Any
     if name not in _RESNETS:
         sizes = {"img_size": architecture["image_size"], "embed_dim": 6 * architecture["width"]}
-        model = library.create_model(_VIT, num_classes=0, **sizes)
+        norm = partial(nn.LayerNorm, eps=architecture.get("norm_epsilon", _EPSILON))
+        model = library.create_model(_VIT, num_classes=0, norm_layer=norm, **sizes, **_unusual_vit(architecture))
+        model.norm = model.norm if architecture.get("final_norm", True) else nn.Identity()
     elif layout == "timm":
         model = library.create_model(name, num_classes=0)
     else:
@@ -87,6 +93,13 @@ def reference_network(layout: str, architecture: Mapping[str, Any]) -> nn.Module
         model.maxpool = nn.Identity() if stem == "small" else model.maxpool
     network: nn.Module = model
     return network
+
+
+def _unusual_vit(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of timm's constructor in which a ViT differs from timm's."""
+    usual, given = {"num_heads": 6, "qkv_bias": True}, {"num_heads": "heads", "qkv_bias": "qkv_bias"}
+    values = {name: architecture.get(given[name], value) for name, value in usual.items()}
+    return {name: value for name, value in values.items() if value != usual[name]}
 
 
 def version(layout: str) -> str:

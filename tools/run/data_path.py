@@ -75,7 +75,8 @@ def open_data_path(
         "seed": options.seed,
     }
     micro_batch = training.batch_size // options.accumulate
-    loader = make_loader(dataset, method.views, micro_batch, compile=options.compile, **loading)
+    fill_to = training.batch_size if training.fill_last_batch else 0
+    loader = make_loader(dataset, method.views, micro_batch, compile=options.compile, fill_to=fill_to, **loading)
     resources.enter_context(loader)
     loading["on_batch"] = on_batch
     view = evaluation(training.image_size, training.crop_ratio)

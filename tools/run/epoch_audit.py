@@ -1,4 +1,6 @@
-"""Proves after each epoch that every image of its plan was trained on exactly once, at a cost low enough to stay on.
+"""Proves after each epoch that every image of its plan was trained on exactly as often as planned (usually once).
+
+The cost is low enough to leave it on.
 
 Each image number is hashed, and the hashes of all images that were trained on are summed modulo 2^64, on the device and
 without waiting for it. At the end of the epoch the sum over all processes must equal the sum over the plan. The order
@@ -74,7 +76,7 @@ class EpochCoverage:
     def complete(self) -> bool:
         """Return whether all processes together had each image of these batches exactly once."""
         size = self._plan.batch_size
-        start, stop = self._first * size, min((self._first + self._batches) * size, self._plan.size)
+        start, stop = self._first * size, min((self._first + self._batches) * size, self._plan.positions)
         return int(sum_over_processes(self._sum)) % _WRAP == self._expected(start, stop)
 
     def _expected(self, start: int, stop: int) -> int:
@@ -85,11 +87,14 @@ class EpochCoverage:
         """
         if 2 * (stop - start) <= self._plan.size:
             return self._sum_over([(start, stop)])
+        size = self._plan.size
+        if stop > size:  # the last batch is filled up with repeated images
+            return (self._expected(start, size) + self._sum_over([(size, stop)])) % _WRAP
         if self._sum_of_all is None:
             numbers = self._plan.subset
             pieces = _pieces([(0, self._plan.size)])
             self._sum_of_all = sum(_sum(piece if numbers is None else numbers[piece]) for piece in pieces) % _WRAP
-        return (self._sum_of_all - self._sum_over([(0, start), (stop, self._plan.size)])) % _WRAP
+        return (self._sum_of_all - self._sum_over([(0, start), (stop, size)])) % _WRAP
 
     def _sum_over(self, intervals: list[Interval]) -> int:
         return sum(_sum(self._plan.order(self._epoch, piece)) for piece in _pieces(intervals)) % _WRAP

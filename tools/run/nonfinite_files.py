@@ -20,11 +20,11 @@ import torch
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from models import build, resolve
+from models import build
 from models.distributed import world
 from models.method import Method
+from models.methods.recipes import recipe_of_run
 from models.storage import checkpoint
-from models.training.config import with_current_names
 from pipelines import Batch
 
 
@@ -86,9 +86,7 @@ def read_method(folder: Path, facts: Mapping[str, Any], config: Mapping[str, Any
         facts: what step.json holds.
         config: what config.json holds.
     """
-    recipe = with_current_names(config["recipe"])
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in recipe.items()}
-    method = build(config["method"], resolve(config["method"], config["recipe_name"], **values))
+    method = build(config["method"], recipe_of_run(config))
     method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub wants another argument
     saved = checkpoint.load(folder / "before" / f"step-{facts['step'] - 1:08d}")
     method.load_state_dict(saved.model)

@@ -54,7 +54,8 @@ class RunOptions:
     precision: str = option(
         "",
         "the number type of the network's passes: bf16, fp16, fp32. Usually bf16 where the device multiplies it "
-        "itself; fp16 needs a GPU. Similarities and losses are always computed in fp32",
+        "itself; fp16 needs a GPU. Similarities and losses are always computed in fp32; on a GPU, the convolutions of "
+        "fp32 use TF32",
         choices=tuple(DTYPES),
     )
     accumulate: int = option(

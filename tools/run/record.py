@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models import build, resolve
+from models import build
 from models.method import Method
+from models.methods.recipes import recipe_of_run
 from models.storage import checkpoint
 from models.storage.checkpoint import Checkpoint
 from models.storage.manifest import CorruptCheckpoint
@@ -133,8 +134,7 @@ def method_of(config: Mapping[str, Any]) -> Method:
     Raises:
         ValueError: the method is unknown, or refuses a value of the recipe.
     """
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in config["recipe"].items()}
-    return build(config["method"], resolve(config["method"], config["recipe_name"], **values))
+    return build(config["method"], recipe_of_run(config))
 
 
 def kept_checkpoints(run: Path) -> list[Checkpoint]:

@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
 
 from models.method import Method
+from models.methods.recipes import recipe_of_run
 from models.storage import checkpoint
 from pipelines.printable import printable
 from tools.command_line import Failure
 from tools.run.folder import RunFolder
+from tools.run.options import RunOptions
 from tools.run.state import RunState, check_state
+
+
+def started_with(options: RunOptions) -> dict[str, Any] | None:
+    """Return config.json of the run that is resumed, whose recipe counts instead of the tables.
+
+    Returns:
+        None if nothing is resumed, the file cannot be read, or it is of another method (which `resume` refuses).
+
+    Raises:
+        Failure: --recipe names another recipe.
+    """
+    if not options.resume:
+        return None
+    try:
+        config = json.loads((options.folder / "config.json").read_text())
+        name, method = config["recipe_name"], config["method"]
+        recipe_of_run(config)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    if options.recipe not in (None, name) and options.method == method:
+        raise Failure(f"the run was started with recipe {name}, not {options.recipe}; give that, or another --output")
+    return dict(config) if options.method == method else None
 
 
 def resume(

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from models.methods.recipes import as_json, defaults_of
+from models.methods.registry import REGISTRY
 from models.storage.manifest import CorruptCheckpoint
 from models.training.config import with_current_names
 from tools.command_line import Failure
@@ -73,7 +75,8 @@ class RunState:
             Failure: method, seed, number of micro-batches, a value of the recipe, the data or the held-out images
                 differ.
         """
-        was = {**saved, **with_current_names(saved["recipe"])}
+        unsaid = as_json(defaults_of(self.method)) if self.method in REGISTRY else {}  # fields of a later version
+        was = {**unsaid, **saved, **with_current_names(saved["recipe"])}
         fixed = {name: getattr(self, name) for name in ("method", "seed", "accumulate")}
         for name, value in (fixed | self.recipe).items():
             if was.get(name) != value:

@@ -37,6 +37,8 @@ class LinearProtocol(Protocol):
         drops: shares of the epochs; from each on, the rate is a tenth of what it was.
         augment: whether every epoch has new features, from random crops and flips.
         crop_scale: the smallest and largest share of an image that a random crop shows.
+        crop_size: the side of the random crops in pixels; 0 takes that of the evaluation views.
+        best_epoch: whether the result also holds the best epoch on the test set, under an id of its own.
         held_out: the share of each class's labels that choose among several rates.
         settings: the row of `published_linear.py` that these values are, as far as no option changed them.
     """
@@ -60,6 +62,14 @@ class LinearProtocol(Protocol):
     drops: tuple[float, ...] = ()
     augment: bool = option(False, "random crops and flips in every epoch")
     crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_size: int = option(
+        0,
+        "side of the random crops, in pixels; 0 for that of the test images' views (default: that of the settings)",
+        at_least=0,
+    )
+    best_epoch: bool = option(
+        False, "the best epoch on the test set, which papers print, beside the last one, under an id of its own"
+    )
     held_out: float = 0.1
     settings: str = option(
         "msvq",
@@ -80,7 +90,10 @@ class LinearProtocol(Protocol):
             name = published(pretraining["method"], pretraining["recipe"])
         if name not in LINEAR:
             raise ValueError(f"--settings is '{name}'; take published, or one of {', '.join(LINEAR)}")
-        return replace(LINEAR[name], **values)
+        protocol = replace(LINEAR[name], **values)
+        if protocol.best_epoch and len(protocol.lr) > 1:
+            raise ValueError("--best-epoch is of one learning rate; give one --lr, or leave out --best-epoch")
+        return protocol
 
     @property
     def id(self) -> str:
@@ -88,6 +101,8 @@ class LinearProtocol(Protocol):
         choice = f"-by-{self.held_out:.0%}-held-out" if len(self.lr) > 1 else ""
         settings = "" if self.settings == "msvq" else f"-{self.settings}"
         features = "augmented" if self.augment else "cached"
+        if self.augment and self.crop_size:
+            features += str(self.crop_size)
         training = f"{self.optimizer}-lr{rates}{choice}-b{self.batch_size}-e{self.epochs}{settings}"
         return f"linear-{features}-{training}-{self._suffix()}"
 
@@ -103,7 +118,10 @@ class LinearProtocol(Protocol):
 
     @classmethod
     def detail_table(cls, row: Mapping[str, Any]) -> DetailTable | None:
-        """Return every rate of a sweep, with a mark at the one that the held-out labels chose."""
+        """Return every rate of a sweep, with a mark at the one that the held-out labels chose, or the best epoch."""
+        if best := row.get("best_epoch"):
+            cells = (str(best["epoch"]), f"{best['top1']:.2f}", best["protocol"])
+            return DetailTable("the best epoch, chosen by the test set", ("epoch", "top-1 %", "protocol"), [cells])
         if "rates" not in row:
             return None
         rows = []

@@ -57,6 +57,34 @@ def test_cached_is_training_on_extracted_features(sets):
     assert result.facts == {"labelled_images": 48}
 
 
+@pytest.mark.parametrize(("augment", "lr"), [(False, 1.0), (True, 0.3)])
+def test_the_best_epoch_stands_beside_the_last_under_an_id_of_its_own(sets, augment, lr):
+    """With a constant rate, each epoch has the accuracy of a training that ends there; the result is the last one's."""
+    constant = {"lr": (lr,), "schedule": "drops", "drops": (), "augment": augment}
+    after = [
+        100 * float(probe(sets, replace(SWEEP, **constant, epochs=epochs)).result(0).values["top1"].mean())
+        for epochs in (1, 2, 3)
+    ]
+    assert len(set(after)) > 1
+    protocol = replace(SWEEP, **constant, best_epoch=True)
+    result = probe(sets, protocol).result(0)
+    assert 100 * float(result.values["top1"].mean()) == pytest.approx(after[-1])
+    best = result.facts["best_epoch"]
+    assert best["top1"] == pytest.approx(max(after), abs=1e-3) and best["epoch"] == after.index(max(after)) + 1
+    assert best["protocol"] == f"{protocol.id}-best-epoch" and "best-epoch" not in protocol.id
+
+
+def test_random_crops_may_be_smaller_than_the_test_images(sets):
+    """STL-10's published probe: crops of 64, tests at 96."""
+    protocol = replace(SWEEP, lr=(0.1,), augment=True, crop_size=8)
+    seen = []
+    made = probe(sets, protocol)
+    made._network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[-1]))
+    made.result(0)
+    assert set(seen) == {8} and made._test_MD.shape[1] == 32
+    assert protocol.id.startswith("linear-augmented8-sgd")
+
+
 @pytest.mark.parametrize("augment", [False, True])
 def test_every_rate_of_a_sweep_is_what_it_is_alone(sets, augment):
     protocol = replace(SWEEP, augment=augment)

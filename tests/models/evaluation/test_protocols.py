@@ -64,6 +64,13 @@ def test_published_settings_have_ids_of_their_own_and_every_recipe_has_some():
     for method in REGISTRY:
         for recipe in names(method):
             assert published(method, recipe) in LINEAR
+    assert [published(name, "cifar10") for name in ("msvq", "moco", "byol", "simclr", "nnclr")] == ["msvq"] * 2 + [
+        "mnn"
+    ] * 3
+    assert (LINEAR["mnn"].lr, LINEAR["mnn"].nesterov, LINEAR["mnn"].drops) == ((30.0,), True, (0.6, 0.8))
+    assert published("ressl", "imagenet") == "cgh" and (LINEAR["cgh"].lr, LINEAR["cgh"].nesterov) == ((0.3,), False)
+    assert {published(method, "stl10") for method in ("msvq", "moco", "byol")} == {"msvq-stl10"}
+    assert LINEAR["msvq-stl10"].crop_size == 64
     assert (published("mncl", "cifar10"), published("iccl", "imagenet_vit")) == ("mncl", "iccl-vit")
     assert (published("clim", "cifar10"), published("clim", "imagenet")) == ("msvq", "clim")
     assert (LINEAR["clim"].lr, LINEAR["clim"].drops) == ((30.0,), (0.6, 0.8))

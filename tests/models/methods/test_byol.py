@@ -10,13 +10,14 @@ from torch import nn
 from models import build
 from models.methods.byol import Settings
 from pipelines.batch import Batch
+from tests.support.small_methods import PAPER, unshuffled
 
 SMALL = {"width": 8, "crop_size": 16, "batch_size": 8, "hidden": 32, "dim": 16}
 
 
 def method_of(**overrides):
     torch.manual_seed(0)
-    return build("byol", "cifar10", **(SMALL | overrides))
+    return build("byol", "cifar10", **(SMALL | PAPER["byol"] | overrides))
 
 
 def batch_of(count=8, size=16):
@@ -63,7 +64,7 @@ def test_the_teacher_follows_after_the_step_with_a_rising_momentum():
 
 
 def test_heads_are_the_papers():
-    method = build("byol", "cifar10", width=8)
+    method = build("byol", "photos", width=8)
     for head, inputs in ((method.student.head, 64), (method.predictor, 256)):
         first, norm, relu, last = head
         assert (first.in_features, first.out_features, last.out_features) == (inputs, 4096, 256)
@@ -73,9 +74,36 @@ def test_heads_are_the_papers():
     assert (first.blur_p, second.blur_p, first.solarize_p, second.solarize_p) == (1.0, 0.1, 0.0, 0.2)
 
 
+def test_as_msvqs_authors_ran_it():
+    """Half the sum, a teacher with shuffled batches of 2 groups, last layers with biases, a momentum that stays."""
+    method, batch = (
+        method_of(bn_splits=2, ema=0.9, ema_rises=False, loss_scale=0.5, last_bias=True, shuffle=True),
+        batch_of(),
+    )
+    assert method.student.head[-1].bias is not None and method.predictor[-1].bias is not None
+    with torch.no_grad():
+        for parameter in method.teacher.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    reference = copy.deepcopy(method).double()
+    p = [reference.predictor(reference.student(view.double())) for view in batch.views]
+    q = [unshuffled(reference.teacher, view.double(), batch.seed, key) for key, view in enumerate(batch.views)]
+    expected = sum(
+        ((a / a.norm() - b / b.norm()) ** 2).sum() / 16
+        for own, other in ((p[0], q[1]), (p[1], q[0]))
+        for a, b in zip(own, other, strict=True)
+    )
+    assert method(batch).total.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert [method.schedule(step)["teacher_share"] for step in (0, 9)] == pytest.approx([0.1, 0.1])
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
-    [("ema", 1.5, "ema is 1.5"), ("hidden", 0, "hidden is 0"), ("blur", (0.1, 0.1, 0.1), "3 numbers for 2 views")],
+    [
+        ("ema", 1.5, "ema is 1.5"),
+        ("hidden", 0, "hidden is 0"),
+        ("loss_scale", 0.0, "loss-scale is 0.0"),
+        ("blur", (0.1, 0.1, 0.1), "3 numbers for 2 views"),
+    ],
 )
 def test_bad_settings_are_one_line(field, value, message):
     with pytest.raises(ValueError, match=message):

@@ -19,7 +19,7 @@ from models.networks.teacher import Teacher
 from models.training.optim import build_optimizer
 from pipelines.batch import Batch
 from pipelines.plan.views import View
-from tests.support.small_methods import batch_for, small, with_partners
+from tests.support.small_methods import PAPER, batch_for, small, with_partners
 
 STEPS = 20  # one epoch each, of the training that a method believes to be in
 EMA = 0.9
@@ -27,6 +27,7 @@ EMA = 0.9
 #: Each method at its first step; variants and the end of a schedule, where the graph is another one.
 CASES: dict[str, tuple[str, dict[str, object], int]] = {
     **{name: (name, {}, 0) for name in sorted(REGISTRY)},
+    "byol as in its paper": ("byol", PAPER["byol"], 0),
     "cgh late": ("cgh", {}, STEPS - 1),
     "cgh with crops": ("cgh", {"crops": (14, 12)}, STEPS - 1),
     "clim at three resolutions": ("clim", {"resolutions": (16, 14, 12)}, 0),
@@ -40,7 +41,7 @@ MIXED = ("clim", "clim at three resolutions")
 
 #: How fast each teacher follows in a step of number `at`, where that is not one teacher with momentum EMA.
 MOMENTA = {
-    "byol": lambda at: [rising(at)],
+    "byol as in its paper": lambda at: [rising(at)],
     "iccl": lambda at: [rising(at)],
     "iccl late": lambda at: [rising(at)],
     "iccl plain": lambda at: [],

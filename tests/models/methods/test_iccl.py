@@ -17,6 +17,7 @@ from torch import nn
 from models import build, resolve
 from models.methods.iccl import Settings
 from pipelines.batch import Batch
+from tests.support.small_methods import PAPER
 
 SMALL = {"width": 8, "crop_size": 16, "batch_size": 16, "hidden": 32, "dim": 24}
 PLAIN = {"variant": "plain", "adaptive": True, "pca": 24, "uniformity": 1.0}
@@ -104,7 +105,7 @@ def test_float32_equals_float64():
 
 def test_without_clustering_it_is_byol():
     batch, method = batch_of(), method_of()
-    byol = build("byol", "cifar10", width=8, crop_size=16, batch_size=16)
+    byol = build("byol", "cifar10", width=8, crop_size=16, batch_size=16, **PAPER["byol"])
     byol.student, byol.predictor, byol.teacher = (
         copy.deepcopy(getattr(method, n)) for n in ("student", "predictor", "teacher")
     )
@@ -173,6 +174,10 @@ def test_networks_are_those_of_the_configurations():
     assert isinstance(plain.student.head[-1], nn.BatchNorm1d) and not plain.student.head[-1].affine
     assert [layer.bias is not None for layer in plain.predictor if isinstance(layer, nn.Linear)] == [False, True]
     vit = build("iccl", "imagenet_vit", width=8)
+    blocks = vit.student.backbone.blocks
+    assert {block.attn.heads for block in blocks} == {12} and blocks[0].attn.qkv.bias is None
+    assert isinstance(vit.student.backbone.norm, nn.Identity) and {block.norm1.eps for block in blocks} == {1e-5}
+    assert vit.student.backbone.pos_embed.std().item() == pytest.approx(48**-0.5, rel=0.1)
     frozen = {name for name, p in vit.student.named_parameters() if not p.requires_grad}
     assert frozen == {"backbone.patch_embed.proj.weight", "backbone.patch_embed.proj.bias"}
 
@@ -183,7 +188,9 @@ def test_views_are_those_of_the_configurations():
     assert (first.blur_p, first.solarize_p, first.jitter_p) == (1.0, 0.0, 0.8)
     assert (second.blur_p, second.solarize_p, second.jitter_p) == (0.1, 0.2, 1.0)
     assert second.permute_p == 0.8 and second.grayscale_p == 0.2 and second.flip == 0.5
-    assert build("iccl", "cifar10", width=4).views[1].jitter_p == 0.8
+    small = build("iccl", "cifar10", width=4).views
+    assert small[1].jitter_p == 0.8
+    assert small[0].blur_sigma == pytest.approx((0.1 / 7, 2 / 7)) and first.blur_sigma == (0.1, 2.0)  # 224 = 7 x 32
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from torch.nn.functional import normalize
 from models import build, resolve
 from models.methods.nnclr import Settings
 from pipelines.batch import Batch
+from tests.support.small_methods import PAPER
 
 SMALL = {
     "width": 8, "crop_size": 16, "batch_size": 8, "hidden": 32, "dim": 16, "predictor_hidden": 32, "queue_size": 20,
@@ -17,7 +18,7 @@ SMALL = {
 
 def method_of(**overrides):
     torch.manual_seed(0)
-    return build("nnclr", "cifar10", **(SMALL | overrides))
+    return build("nnclr", "cifar10", **(SMALL | PAPER["nnclr"] | overrides))
 
 
 def batch_of(count=8, size=16, seed=0):
@@ -26,8 +27,10 @@ def batch_of(count=8, size=16, seed=0):
     return Batch(views, torch.arange(count), torch.arange(count), 0)
 
 
-def test_loss_and_gradient_equal_the_formula():
-    method, batch = method_of(), batch_of()
+@pytest.mark.parametrize("both", [False, True])
+def test_loss_and_gradient_equal_the_formula(both):
+    """With both directions, as MSVQ's authors ran it, each prediction must find its neighbour, too."""
+    method, batch = method_of(both_directions=both), batch_of()
     reference = copy.deepcopy(method).double()
     z = [reference.student(view.double()) for view in batch.views]
     p = [normalize(reference.predictor(rows)) for rows in z]
@@ -37,7 +40,10 @@ def test_loss_and_gradient_equal_the_formula():
     for neighbors, predictions in ((near[0], p[1]), (near[1], p[0])):
         for i in range(8):
             terms = [(neighbors[i] @ row / 0.1).exp() for row in predictions]
-            expected = expected - (terms[i] / sum(terms)).log() / 16
+            expected = expected - (terms[i] / sum(terms)).log() / (32 if both else 16)
+            if both:
+                terms = [(predictions[i] @ row / 0.1).exp() for row in normalize(neighbors)]
+                expected = expected - (terms[i] / sum(terms)).log() / 32
     value = method(batch).total
     assert value.item() == pytest.approx(expected.item(), rel=1e-5)
     value.backward()

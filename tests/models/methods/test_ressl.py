@@ -33,7 +33,7 @@ def test_the_weak_view_is_crop_and_flip_and_goes_to_the_teacher():
     method = small("ressl")
     strong, weak = method.views
     assert strong.jitter_p == 0.8 and strong.flip == 0.5
-    assert weak.jitter_p == weak.grayscale_p == weak.blur_p == 0 and weak.flip == 0.9
+    assert weak.jitter_p == weak.grayscale_p == weak.blur_p == 0 and weak.flip == 0.5
     seen = []
     method.student.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     batch = batch_for(method)

@@ -116,6 +116,60 @@ def test_vit_runs_at_other_sizes_and_attention_equals_the_formula() -> None:
     torch.testing.assert_close(attention(x_BTD), expected)
 
 
+#: What ICCL's ViT has where DeiT's has something else.
+ICCL = {"heads": 12, "qkv_bias": False, "final_norm": False, "norm_epsilon": 1e-5, "initialisation": "torch"}
+
+
+def test_heads_biases_norms_and_epsilon_of_a_vit_are_options() -> None:
+    network, usual = build_backbone("vit_small", width=4, **ICCL), build_backbone("vit_small", width=4)
+    lacking = {"norm.weight", "norm.bias", *(f"blocks.{n}.attn.qkv.bias" for n in range(12))}
+    assert set(usual.state_dict()) - set(network.state_dict()) == lacking
+    norms = [module.eps for module in network.modules() if isinstance(module, nn.LayerNorm)]
+    assert norms == [1e-5] * 24 and {m.eps for m in usual.modules() if isinstance(m, nn.LayerNorm)} == {1e-6}
+    images = torch.randn(2, 3, 224, 224)
+    attention = network.get_submodule("blocks.3.attn")
+    assert attention.heads == 12 and usual.get_submodule("blocks.3.attn").heads == 6
+    pooled = network(images).pooled
+    seen: list[torch.Tensor] = []
+    network.get_submodule("blocks.11").register_forward_hook(lambda module, inputs, output: seen.append(output))
+    assert torch.equal(network(images).pooled, pooled) and torch.equal(seen[0][:, 0], pooled)  # the raw class token
+
+
+def test_attention_of_many_heads_equals_the_formula() -> None:
+    attention = build_backbone("vit_small", width=8, **ICCL).get_submodule("blocks.0.attn")
+    x_BTD = torch.randn(2, 5, 48)
+    query, key, value = attention.qkv(x_BTD).reshape(2, 5, 3, 12, 4).permute(2, 0, 3, 1, 4).unbind(0)
+    weights = torch.softmax(query @ key.transpose(2, 3) / 4**0.5, -1)
+    torch.testing.assert_close(attention(x_BTD), attention.proj((weights @ value).transpose(1, 2).reshape(2, 5, 48)))
+
+
+def test_initial_values_of_a_vit() -> None:
+    torch.manual_seed(0)
+    usual, iccl = build_backbone("vit_small", width=32), build_backbone("vit_small", width=32, **ICCL)
+    assert usual.get_parameter("pos_embed").std().item() == pytest.approx(0.02, rel=0.05)
+    assert usual.get_parameter("blocks.0.mlp.fc1.weight").std().item() == pytest.approx(0.02, rel=0.05)
+    for name in ("pos_embed", "cls_token"):
+        assert iccl.get_parameter(name).std().item() == pytest.approx(192**-0.5, rel=0.15)
+    weight, bias = (iccl.get_parameter(f"blocks.0.mlp.fc1.{name}") for name in ("weight", "bias"))
+    bound = 192**-0.5  # torch's default: uniform within 1 / sqrt(inputs), weights and biases
+    assert 0.95 * bound < weight.abs().max() <= bound and 0.9 * bound < bias.abs().max() <= bound
+
+
+def test_heads_that_do_not_divide_the_width() -> None:
+    with pytest.raises(ValueError, match=r"a width of 384 does not divide into 7 heads; give --heads that divide it"):
+        build_backbone("vit_small", heads=7)
+    with pytest.raises(ValueError, match="initialisation is 'zeros'; take one of timm, torch"):
+        build_backbone("vit_small", initialisation="zeros")
+
+
+def test_a_first_convolution_with_torchs_default() -> None:
+    default = build_backbone("resnet18", stem="small", default_conv1=True)
+    bound = 27**-0.5  # uniform within 1 / sqrt(3 x 3 x 3)
+    assert 0.98 * bound < default.get_parameter("conv1.weight").abs().max() <= bound
+    he = build_backbone("resnet18", stem="small").get_parameter("conv1.weight")
+    assert he.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05)
+
+
 def test_frozen_patch_embedding() -> None:
     network = VisionTransformer(image_size=32, dim=24, depth=1, heads=3, freeze_patches=True)
     assert not any(parameter.requires_grad for parameter in network.patch_embed.parameters())
@@ -133,5 +187,5 @@ def test_bad_arguments_are_one_line(arguments: dict[str, object]) -> None:
 
 
 def test_vit_size_that_does_not_divide() -> None:
-    with pytest.raises(ValueError, match="30 px in patches of 16"):
+    with pytest.raises(ValueError, match="30 px do not divide into patches of 16 px; give a multiple of 16"):
         build_backbone("vit_small", image_size=30)

@@ -11,7 +11,10 @@ from models.training.config import Training
 
 METHODS = ("byol", "iccl", "mncl", "nnclr", "simclr", "simsiam")
 EVERYWHERE = {"cifar10", "cifar100", "stl10", "tiny_imagenet", "photos", "digits"}
-FURTHER = {"iccl": {"imagenet", "imagenet_vit", "imagenette"}, "mncl": {"cifar10_224"}}
+FURTHER = {name: {"imagenet"} for name in ("byol", "nnclr", "simclr", "simsiam")} | {
+    "iccl": {"imagenet", "imagenet_vit", "imagenette"},
+    "mncl": {"cifar10_224"},
+}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -29,3 +32,16 @@ def test_rows_that_only_a_name_picks():
     assert recipe_for("mncl", "cifar10", 32) == "cifar10"
     assert recipe_for("iccl", "imagenet", 400) == "imagenet"
     assert recipe_for("iccl", "tiny-imagenet-200", 64) == "tiny_imagenet"
+    assert recipe_for("byol", "ILSVRC/imagenet-1k", 400) == "imagenet"
+    assert recipe_for("moco", "imagenette2-160", 160) == "photos"  # it has no row for these ten classes
+    assert recipe_for("iccl", "imagenette2-160", 160) == "imagenette"
+
+
+@pytest.mark.parametrize("method", ["msvq", "mncl"])
+def test_imagenet_is_refused_where_nothing_is_published(method):
+    with pytest.raises(
+        ValueError, match=f"nothing is published for {method} on ImageNet; give --recipe photos"
+    ) as error:
+        recipe_for(method, "imagenet-1k", 400)
+    assert "\n" not in str(error.value)
+    assert recipe_for(method, "tiny-imagenet-200", 64) == "tiny_imagenet"

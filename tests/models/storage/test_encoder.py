@@ -66,6 +66,23 @@ def test_weights_file_by_its_metadata_and_vit(tmp_path: Path) -> None:
     assert from_weights(tmp_path / "v.safetensors").image_size == 32
 
 
+def test_what_shapes_do_not_tell_of_a_vit_is_in_its_metadata(tmp_path: Path) -> None:
+    """Heads and epsilon change the features and no shape; a file of an earlier version, without them, has the usual."""
+    own = {"heads": 12, "qkv_bias": False, "final_norm": False, "norm_epsilon": 1e-5}
+    vit = build_backbone("vit_small", width=2, image_size=32, **own).eval()  # type: ignore[arg-type]
+    facts = {"backbone": "vit_small", "width": 2, "stem": "imagenet", "image_size": 32, **own}
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
+    save_file(vit.state_dict(), tmp_path / "v.safetensors", metadata=texts)
+    encoder, images = from_weights(tmp_path / "v.safetensors"), torch.randn(2, 3, 32, 32)
+    assert torch.equal(encoder.backbone.eval()(images).pooled, vit(images).pooled)
+    assert {name: encoder.architecture[name] for name in own} == own
+    assert encoder.untrained().state_dict().keys() == vit.state_dict().keys()
+    usual = build_backbone("vit_small", width=2, image_size=32)
+    save_file(usual.state_dict(), tmp_path / "old.safetensors", metadata={n: texts[n] for n in texts if n not in own})
+    old = from_weights(tmp_path / "old.safetensors")
+    assert old.backbone.get_submodule("blocks.0.attn").heads == 6 and "heads" not in old.architecture
+
+
 @pytest.mark.parametrize(
     "claim",
     [
@@ -73,6 +90,8 @@ def test_weights_file_by_its_metadata_and_vit(tmp_path: Path) -> None:
         {"image_size": 0}, {"image_size": "big"}, {"crop_ratio": 2}, {"crop_ratio": "all"},
         {"crop_ratio": float("nan")}, {"mean": [1, 2]}, {"mean": "grey"}, {"std": [0.1, 0.0, 0.1]},
         {"std": [0.1, None, 0.1]}, {"stem": {"a": 1}},
+        {"heads": 0}, {"heads": 1.5}, {"qkv_bias": "yes"}, {"final_norm": 2},
+        {"norm_epsilon": 0}, {"norm_epsilon": "x"}, {"initialisation": "zeros"},
     ],
 )  # fmt: skip
 def test_a_file_that_claims_nonsense_is_one_line_and_takes_no_memory(tmp_path: Path, claim: dict[str, object]) -> None:

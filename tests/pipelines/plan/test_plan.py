@@ -131,6 +131,26 @@ def test_subset_and_short_last_batch():
     assert [part.source_S.tolist() for part in parts] == [[8], []]
 
 
+@pytest.mark.parametrize("world", [1, 2])
+def test_an_epoch_is_filled_up_with_its_first_samples_in_new_views(world):
+    """MNCL's epochs: 196 steps of 256 for 50,000 images; here 13 of 8 for 103."""
+    parts = [plan(fill_to=8, rank=rank, world=world) for rank in range(world)]
+    assert [part.steps for part in parts] == [13] * world
+    first, last = (
+        [np.stack([part.batch(2, step).source_S for part in parts], 1).ravel() for step in steps]
+        for steps in ((0,), range(13))
+    )
+    assert np.array_equal(np.concatenate(last), np.append(parts[0].order(2, np.arange(103)), first[0][:1]))
+    again, before = (
+        parts[-1].batch(2, 12),
+        parts[0].batch(2, 0),
+    )  # position 103, of the last process, is image 0's again
+    assert again.source_S[-1] == before.source_S[0]
+    assert not np.array_equal(again.crop_VS4[:, -1], before.crop_VS4[:, 0])
+    assert equal(plan(fill_to=8).batch(2, 3), plan().batch(2, 3))  # nothing else changes
+    assert plan(fill_to=16, batch_size=4).steps == 28  # micro-batches of steps of 16
+
+
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [

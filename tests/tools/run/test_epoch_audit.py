@@ -32,6 +32,15 @@ def test_the_plan_is_right(first, stop, subset):
     assert counted(of, first=min(first, of.steps - 1), stop=stop).complete()
 
 
+@pytest.mark.parametrize(("first", "stop"), [(0, None), (7, None), (0, 5), (30, 33), (32, 33)])
+def test_the_plan_of_a_filled_last_batch_is_right(first, stop):
+    of = plan(fill_to=40)
+    assert of.steps == 33 and counted(of, first=first, stop=stop).complete()
+    wrong = counted(of, first=first, stop=stop)
+    wrong._sum += 1
+    assert not wrong.complete()
+
+
 def doubled(index):
     return torch.where(torch.arange(len(index)) == 3, index[0], index)
 
