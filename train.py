@@ -119,6 +119,9 @@ class Trainer:
         )
         self.loader, self.full_pass, self.monitors = data.loader, data.full_pass, data.monitors
         total_steps = data.steps_per_epoch * self.training.epochs
+        held_out = self.monitors.held_out.dataset
+        state.held_out_checksum = held_out.checksum if held_out else None
+        check_agreement({"held-out images": str(state.held_out_checksum)})
         self.steps_per_epoch, self.last_step = data.steps_per_epoch, min(total_steps, options.max_steps or total_steps)
         self.schedule = Schedule.of(options, self.steps_per_epoch, self.last_step)
 
@@ -128,7 +131,8 @@ class Trainer:
 
         self.folder = RunFolder(options.folder, options.resume, self.is_main, options.force)
         resources.callback(self.folder.close)
-        self.config = run_config(options, recipe, dataset, self.accelerator) | ({"init": init} if init else {})
+        started = {"init": init} if init else {}
+        self.config = run_config(options, recipe, dataset, self.monitors.held_out, self.accelerator) | started
         self.writer = CheckpointWriter(self.folder.checkpoints, options.keep, self.is_main)
         resources.callback(self.writer.wait)
         notes = [*notes_of_init, self.loader.note, self.folder.note, *self.monitors.notes]

@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
 def _convert_or_merge(argv: list[str] | None) -> int:
     from tools.conversion.convert import convert, merge
     from tools.conversion.convert_source import BadFiles
-    from tools.conversion.summary import list_bad, list_written, progress_bar, summarise
+    from tools.conversion.summary import describe_source, list_bad, list_written, progress_bar, summarise
 
     arguments = parse(argv)
     out = printable(str(arguments.out or arguments.merge))
@@ -45,7 +45,7 @@ def _convert_or_merge(argv: list[str] | None) -> int:
                 print(f"merged in {time.perf_counter() - started:.1f} s:")
                 list_written(merged)
             return 0
-        source, written = convert(arguments, progress_bar)
+        source, written = convert(arguments, progress_bar, lambda source: describe_source(source, arguments.out))
     except BadFiles as error:
         print(
             "tools.convert: nothing was written; these files cannot be converted (leave them out with --skip-bad):",

@@ -53,7 +53,9 @@ def report(given: Sequence[str]) -> None:
     record = read_run(options.run)
     train = training_images(record, options.data)
     held_out = held_out_images(record, train, options.val_data)
-    files = draw_files(record, train, held_out, options)
+    for note in held_out.notes:
+        print(printable(note))
+    files = draw_files(record, train, held_out.dataset, options)
     publish(out, files)
     size = len(files[PAGE]) / 1e6
     print(f"{printable(str(out / PAGE))}: {size:.1f} MB, and {len(files) - 1} pictures beside it")

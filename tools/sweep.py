@@ -153,9 +153,11 @@ def train(
         Whether it was trained to its last step; otherwise its newest checkpoint was evaluated.
 
     Raises:
-        Failure: a program failed; it has printed why.
+        Failure: a program failed and has printed why, or the run of this name was trained on other images.
     """
     run, whole = options.out / method, True
+    checksums = {name: describe_data(getattr(options, name))["checksum"] for name in ("data", "val_data")}
+    refuse_other_images(run, checksums["data"])
     first_step = newest_state(run).get("step", 0)
     data = ["--data", options.data, "--val-data", options.val_data]
     if not (run / "summary.json").exists():
@@ -167,10 +169,22 @@ def train(
     step = newest_state(run).get("step")
     protocols = evaluations.PUBLISHED if options.published else evaluations.USUAL
     for name, given in protocols.items():
-        if not evaluations.is_done(run, name, options.published, step):
+        done = evaluations.is_done(run, name, options.published, step) and evaluations.is_of(run, name, checksums)
+        if not done:
             call(["eval.py", name, "--run", str(run), *data, *given])
     budget.evaluation = max(budget.evaluation, evaluations.seconds(run))
     return whole
+
+
+def refuse_other_images(run: Path, checksum: str) -> None:
+    """Refuse to go on with a run of the same name that was trained on images with another checksum.
+
+    Raises:
+        Failure: the run was trained on other images.
+    """
+    config = run / "config.json"
+    if config.exists() and json.loads(config.read_text())["data"].get("checksum") != checksum:
+        raise Failure(f"{run} was trained on other images than --data; give those, or another --out")
 
 
 if __name__ == "__main__":

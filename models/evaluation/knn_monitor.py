@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from models.evaluation.features import extract_local
 from models.evaluation.input_settings import input_settings
 from models.evaluation.knn import hits, predict_local
 from models.evaluation.protocols.knn import KnnProtocol
-from pipelines import Dataset, View, make_loader, open_dataset
+from pipelines import Dataset, View, make_loader
 
 
 class KnnMonitor:
@@ -83,14 +82,3 @@ class KnnMonitor:
         """Release both loaders."""
         for loader in self._loaders:
             loader.close()
-
-
-def held_out_beside(train: Dataset) -> Path | None:
-    """Return the validation or test split that was converted beside a training split, if it can be classified."""
-    for split in ("val", "test"):
-        path = train.path.with_name(f"{train.path.stem}-{split}{train.path.suffix}")
-        if path.exists() and (train.labels >= 0).any():
-            held_out = open_dataset(path)
-            if held_out.classes == train.classes and (held_out.labels >= 0).any():
-                return path
-    return None

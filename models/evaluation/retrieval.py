@@ -2,7 +2,10 @@
 
     recall@k = share of queries with an image of their class among the k nearest
     AP       = 1/R sum over the ranks i of the R images of the query's class of  (how many of them are in 1..i) / i
-    mAP      = mean of AP over the queries; a query whose class the bank lacks counts with 0
+    mAP      = mean of AP over the queries
+
+A query whose class has no other image in the bank cannot be answered: `rank` gives it 0, and `answerable` finds it, so
+that means are taken without it.
 
 The complete ranking is needed, so each chunk of queries is sorted against the whole bank. Images at the same distance
 keep the bank's order. Each process ranks its share of the queries against the whole bank.
@@ -22,6 +25,17 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 _PAIRS = 2**23  # (query, image) pairs of a chunk
+
+
+def answerable(label_M: Tensor, bank_label_N: Tensor, leave_one_out: bool) -> Tensor:
+    """Return for every query whether the bank has an image of its class, beside the query itself: [M] bool.
+
+    Args:
+        leave_one_out: whether every query is an image of the bank.
+    """
+    size = 1 + int(max(label_M.max(), bank_label_N.max()))
+    count_C = torch.bincount(bank_label_N, minlength=size)
+    return count_C[label_M] > int(leave_one_out)
 
 
 @torch.no_grad()

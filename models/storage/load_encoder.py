@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from models.storage.encoder import Encoder, EncoderError, from_run, from_weights
 from pipelines.decoding.image_file import open_image
+from pipelines.decoding.png_text import decoded
 from pipelines.decoding.rgb import orientation, to_rgb, upright
 from pipelines.decoding.value_range import ValueRange, value_range
 from pipelines.executors.resize_crops import padded, resize_crops
@@ -150,13 +151,17 @@ def _rgb(image: Image.Image | str | os.PathLike[str], scale: ValueRange | None) 
     """Return an image in mode RGB, upright."""
     name = f"an image of mode {image.mode}" if isinstance(image, Image.Image) else os.fspath(image)
     try:
-        opened = image if isinstance(image, Image.Image) else open_image(Path(image).read_bytes())
-        rgb = to_rgb(opened, scale)
-        return upright(rgb, orientation(opened))
+        if isinstance(image, Image.Image):
+            return _upright_rgb(image, scale)
+        return decoded(Path(image).read_bytes(), lambda data: _upright_rgb(open_image(data), scale))
     except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damaged files, and what we refuse
         raise EncoderError(
             f"{name} {error}" if type(error) is ValueError else f"{name} cannot be read: {error}"
         ) from None
+
+
+def _upright_rgb(image: Image.Image, scale: ValueRange | None) -> Image.Image:
+    return upright(to_rgb(image, scale), orientation(image))
 
 
 def _view(rgb: Image.Image, view: View) -> Tensor:

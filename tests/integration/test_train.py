@@ -49,6 +49,10 @@ def test_a_run_leaves_config_metrics_checkpoints_and_summary(whole, data):
     assert summary["knn_top1"] == pytest.approx(runs.rows(run, "knn_top1")[-1]["knn_top1"], abs=1e-4)
     assert summary["knn_protocol"] == "knn-k20-t0.1-cosine-student" and summary["seconds"] > 0
     assert {"torch", "accelerate", "ffcv"} <= summary["versions"].keys()
+    checksum = open_dataset(data.held_out).checksum
+    assert config["held_out"] == {"path": str(data.held_out), "source": "photos", "number": 12, "checksum": checksum}
+    assert summary["held_out"] == config["held_out"]
+    assert f"held-out images: {data.held_out}, 12 labelled, checksum {checksum}" in output
     assert runs.checkpoints(run) == ["step-00000055", "step-00000060"]
     assert "world size 1 (cpu, fp32, 1 threads)" in output and "48 images, 20 epochs of 3 steps" in output
     assert "step: plain" in output

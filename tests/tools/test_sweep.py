@@ -15,6 +15,7 @@ import eval as evaluation
 import train
 from tests.support import runs
 from tools import sweep
+from tools.command_line import Failure
 from tools.run.process_start import STOPPED, WATCHED
 from tools.sweeping import evaluations, programs, table
 from tools.sweeping.time_left import Budget, TimeLeft, as_text
@@ -199,11 +200,33 @@ def test_an_evaluation_without_baselines_is_made_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "call", lambda command, *_: called.append(command[:2]))
     run = tmp_path / "moco"
     run.mkdir()
+    monkeypatch.setattr(sweep, "describe_data", lambda path: {"checksum": f"{path}{path}"})
+    images = {"data": {"checksum": "aa"}, "val_data": {"checksum": "bb"}}
+    baselines = {"baselines": {"untrained network": {}, "raw pixels": {}}}
     (run / "summary.json").write_text("{}")
-    (run / "eval-knn.json").write_text('{"baselines": {"untrained network": {}, "raw pixels": {}}}')
-    (run / "eval-linear.json").write_text('{"top1": 1.0}')
+    (run / "config.json").write_text('{"data": {"checksum": "aa"}}')
+    (run / "eval-knn.json").write_text(json.dumps(images | baselines))
+    (run / "eval-linear.json").write_text(json.dumps(images))
     sweep.train("moco", Namespace(out=tmp_path, data="a", val_data="b", published=False), [], Budget())
     assert called == [["eval.py", "linear"]]
+
+
+def test_a_run_and_evaluations_of_other_images_are_not_taken_for_ours(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(sweep, "call", lambda command, *_: called.append(command[:2]))
+    monkeypatch.setattr(sweep, "describe_data", lambda path: {"checksum": f"{path}{path}"})
+    run = tmp_path / "moco"
+    run.mkdir()
+    (run / "summary.json").write_text("{}")
+    (run / "config.json").write_text('{"data": {"checksum": "aa"}}')
+    for name, queries in (("knn", "bb"), ("linear", "other")):
+        images = {"data": {"checksum": "aa"}, "val_data": {"checksum": queries}}
+        result = images | {"baselines": {"untrained network": {}, "raw pixels": {}}}
+        (run / f"eval-{name}.json").write_text(json.dumps(result))
+    sweep.train("moco", Namespace(out=tmp_path, data="a", val_data="b", published=False), [], Budget())
+    assert called == [["eval.py", "linear"]]
+    with pytest.raises(Failure, match="was trained on other images"):
+        sweep.train("moco", Namespace(out=tmp_path, data="c", val_data="b", published=False), [], Budget())
 
 
 @pytest.mark.parametrize(

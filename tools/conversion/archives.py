@@ -47,8 +47,7 @@ def _open(path: Path) -> IO[bytes]:
 def _clean(name: str, tree: SourceTree) -> str | None:
     """A member's name without "./" and the like; None for what is to be ignored."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    if not parts or any(part.startswith(".") and part != ".." for part in parts) or "__MACOSX" in parts:
-        tree.ignored += bool(parts)
+    if not parts or tree.ignores("/".join(parts)):
         return None
     if ".." in parts:
         tree.bad.append((name, "has a name that leads out of the archive"))
@@ -85,7 +84,8 @@ def _list_zip(archive: zipfile.ZipFile, file: IO[bytes], source: Path, tree: Sou
         start = _data_start(file, member)
         # Members that share bytes make a small zip unpack to any size.
         overlaps, end = member.header_offset < end, max(end, (start or member.header_offset) + member.compress_size)
-        name = None if member.filename.endswith("/") else _clean(member.filename, tree)
+        listed = _with_slashes(member)
+        name = None if listed.endswith("/") else _clean(listed, tree)
         if name is None:
             continue
         if overlaps:
@@ -101,6 +101,12 @@ def _list_zip(archive: zipfile.ZipFile, file: IO[bytes], source: Path, tree: Sou
         else:
             packing, crc = member.compress_type, member.CRC
             tree.files[name] = ByteRange(os.fspath(source), start, member.compress_size, packing, member.file_size, crc)
+
+
+def _with_slashes(member: zipfile.ZipInfo) -> str:
+    """Return a member's name with slashes; some programs of Windows wrote backslashes."""
+    from_windows = member.create_system == 0 and "/" not in member.filename
+    return member.filename.replace("\\", "/") if from_windows else member.filename
 
 
 def _data_start(file: IO[bytes], member: zipfile.ZipInfo) -> int | None:
@@ -173,18 +179,17 @@ _WILD = (ValueError, OverflowError, RecursionError)  # from numbers and chains o
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tarfile.TarFile]:
-    with (
-        _open(path) as file,
-        tarfile.open(None, "r:", file, encoding="utf-8", errors="surrogateescape", tarinfo=_Member) as archive,
-    ):
-        yield archive
+def _opened(path: Path, start: int = 0) -> Iterator[tarfile.TarFile]:
+    with _open(path) as file:
+        file.seek(start)
+        with tarfile.open(None, "r:", file, encoding="utf-8", errors="surrogateescape", tarinfo=_Member) as archive:
+            yield archive
 
 
-def is_tar(path: Path) -> bool:
-    """Whether a file begins as a tar that is not compressed."""
+def is_tar(path: Path, start: int = 0) -> bool:
+    """Whether a tar that is not compressed begins in a file at byte `start`."""
     try:
-        with _opened(path):
+        with _opened(path, start):
             return True
     except (tarfile.TarError, *_WILD):
         return False
@@ -193,17 +198,39 @@ def is_tar(path: Path) -> bool:
 def tar_tree(path: Path, name: str, source: Path) -> SourceTree:
     tree = SourceTree(name)
     if not is_tar(path):
-        raise SourceError(f"{printable(str(source))} is compressed but holds no tar; unpack it and give the result")
+        raise SourceError(
+            f"{printable(str(source))} is compressed but holds no tar; give the folder that it lies in, or unpack it"
+        )
     try:
         with _opened(path) as archive:
-            _list_tar(archive, path, tree)
+            _list_tar(archive, path, tree, path.stat().st_size)
     except _WILD as error:
         raise tarfile.ReadError(str(error) or type(error).__name__) from None
     return tree
 
 
-def _list_tar(archive: tarfile.TarFile, path: Path, tree: SourceTree) -> None:
-    length, before = path.stat().st_size, -1
+def inner_tar_tree(place: ByteRange, name: str) -> SourceTree:
+    """List a tar that is a member of another one, or a file of a source.
+
+    Raises:
+        SourceError: it is damaged.
+    """
+    path, tree = Path(place.path), SourceTree(name)
+    end = place.offset + place.size if place.size >= 0 else path.stat().st_size
+    try:
+        if place.size == 0 or not is_tar(path, place.offset):
+            raise tarfile.ReadError("it begins as no tar does")
+        with _opened(path, place.offset) as archive:
+            _list_tar(archive, path, tree, end)
+    except (OSError, tarfile.TarError, *_WILD) as error:
+        reason = str(error) or type(error).__name__
+        raise SourceError(f"the archive {printable(name)} in the source is damaged ({reason}); get it again") from None
+    return tree
+
+
+def _list_tar(archive: tarfile.TarFile, path: Path, tree: SourceTree, length: int) -> None:
+    """List the members up to byte `length` of the file."""
+    before = -1
     while True:
         member = archive.next()
         archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header

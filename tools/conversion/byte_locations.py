@@ -53,6 +53,20 @@ class Planes(NamedTuple):
     by_columns: bool
 
 
+class GreyPlane(NamedTuple):
+    """An uncompressed grey image.
+
+    Attributes:
+        height, width: of the rows of bytes as they are stored.
+        turned: each row of bytes is a column of the image (EMNIST).
+    """
+
+    place: ByteRange
+    height: int
+    width: int
+    turned: bool
+
+
 class Kept(NamedTuple):
     """An image of a data set that was converted before.
 
@@ -67,18 +81,27 @@ class Kept(NamedTuple):
     width: int
 
 
+class ParquetCell(NamedTuple):
+    """An encoded image in a parquet file: a row of a group, counted from the group's first row."""
+
+    path: str
+    group: int
+    row: int
+    column: str
+
+
 class Item(NamedTuple):
     """One image of a source.
 
     Attributes:
         name: its path in the source, for messages; undecodable bytes are surrogate escapes.
         label: number of its class, -1 = unlabelled.
-        content: where its bytes are, or the pixels [H, W, 3] themselves.
+        content: where its bytes are, or the pixels themselves: [H, W, 3], or [H, W] of a grey image.
     """
 
     name: str
     label: int
-    content: ByteRange | Planes | Kept | Image
+    content: ByteRange | Planes | GreyPlane | ParquetCell | Kept | Image
 
 
 def fetch(place: ByteRange) -> bytes:
@@ -111,8 +134,11 @@ def fetch(place: ByteRange) -> bytes:
     return data
 
 
-def pixels(planes: Planes) -> Image:
-    """The image [side, side, 3] at a place of raw planes."""
+def pixels(planes: Planes | GreyPlane) -> Image:
+    """The image at a place of raw planes: [side, side, 3], or [H, W] of a grey one."""
+    if isinstance(planes, GreyPlane):
+        plane = np.frombuffer(fetch(planes.place), dtype=np.uint8).reshape(planes.height, planes.width)
+        return plane.T if planes.turned else plane
     side = planes.side
     data = fetch(planes.place)
     cube = np.frombuffer(data, dtype=np.uint8).reshape(3, side, side)

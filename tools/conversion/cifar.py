@@ -62,7 +62,10 @@ def cifar(tree: SourceTree) -> Source | None:
             trains = sorted(trains, key=lambda name: (len(name), name)) if several else [train_name]
             splits = {TRAIN: trains} | ({"test": [test_name]} if test_name in files else {})
             source = layout(tree.name, files, meta_name, splits)
-            source.ignored = tree.ignored + len(tree.files) - 1 - sum(map(len, splits.values()))
+            used = {
+                posixpath.join(folder, name) for name in (meta_name, *(n for names in splits.values() for n in names))
+            }
+            source.ignored = tree.ignored | (tree.files.keys() - used)
             if several and len(trains) != 5:
                 source.notes.append(f"found {len(trains)} training batches; CIFAR-10 has 5")
             return source

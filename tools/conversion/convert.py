@@ -11,13 +11,13 @@ from pathlib import Path
 
 from pipelines.formats.registry import FORMATS
 from pipelines.printable import printable
-from tools.conversion.convert_source import Written, check_targets, convert_source, target
+from tools.conversion.convert_source import Written, check_targets, convert_source, left_beside, target
 from tools.conversion.encode import Settings
 from tools.conversion.options import AUTO
 from tools.conversion.pixel_values import range_of_all
 from tools.conversion.recognise import check_exists, find_source
 from tools.conversion.shard_merge import merge_parts
-from tools.conversion.source import TRAIN, Source
+from tools.conversion.source import TRAIN, Request, Source
 from tools.conversion.tree import SourceError
 from tools.conversion.write_split import Options, Progress
 from tools.staging import Staging
@@ -30,7 +30,9 @@ def no_progress(total: int) -> Iterator[Progress]:
 
 
 def convert(
-    arguments: argparse.Namespace, progress: Callable[[int], AbstractContextManager[Progress]] = no_progress
+    arguments: argparse.Namespace,
+    progress: Callable[[int], AbstractContextManager[Progress]] = no_progress,
+    understood: Callable[[Source], None] = lambda source: None,
 ) -> tuple[Source, list[Written]]:
     """Convert the source that a parsed command line names; all of its splits are written, or none.
 
@@ -38,6 +40,7 @@ def convert(
         arguments: from `options.parse`.
         progress: given the number of images, returns a context manager; its value is called with the number of images
             that were just done.
+        understood: given the source before anything of it is written.
 
     Raises:
         BadFiles, SourceError, TargetError, WorkerError, OSError: nothing was written.
@@ -48,8 +51,9 @@ def convert(
     scale = None if arguments.range == AUTO else arguments.range
     settings = Settings(arguments.max_size, arguments.quality, arguments.max_pixels, scale)
     options = Options(form, settings, arguments.workers, arguments.skip_bad, arguments.shard_size << 20, part)
+    request = Request(arguments.follow_links, arguments.folder, arguments.layout, arguments.classes, arguments.labels)
     with _staging(target(out, TRAIN, part)) as staging:
-        source = find_source(arguments.source, staging.folder, arguments.follow_links)
+        source = find_source(arguments.source, staging.folder, request)
         check_targets(out, list(source.splits), arguments.force, form, part)
         if arguments.range and source.card is not None:
             raise SourceError(
@@ -58,6 +62,8 @@ def convert(
             )
         if arguments.range == AUTO:
             options = _with_range_of_all(source, options)
+        source.notes += left_beside(out, source) if part is None else []
+        understood(source)
         counts = [len(items) for items in source.splits.values()]
         with progress(sum(counts) if part is None else sum(len(part.range(images)) for images in counts)) as advance:
             return source, convert_source(source, out, staging, options, advance)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.formats.card import part_path, skipped_path
+from pipelines.formats.card import DatasetError, part_path, read_card, skipped_path, write_card
+from pipelines.formats.conversion_mark import KEY, marks, split_path
 from pipelines.formats.format import Format
 from pipelines.formats.registry import format_of
 from pipelines.printable import printable
 from tools.conversion.shard_parts import Part
 from tools.conversion.source import TRAIN, Source
+from tools.conversion.split_names import SPLITS
 from tools.conversion.write_split import Options, Progress, convert_split
 from tools.staging import Staging, TargetError
 
@@ -34,7 +37,7 @@ class Written:
 
 def target(out: Path, suffix: str, part: Part | None = None) -> Path:
     """Return where a split goes: photos.beton, and for the split "test" photos-test.beton."""
-    path = out if suffix == TRAIN else out.with_name(f"{out.stem}-{suffix}{out.suffix}")
+    path = split_path(out, suffix)
     return path if part is None else part.path(path)
 
 
@@ -66,6 +69,22 @@ def check_targets(out: Path, suffixes: list[str], force: bool, form: Format, par
                 )
 
 
+def left_beside(out: Path, source: Source) -> list[str]:
+    """Return a line for each split of an earlier conversion that lies beside OUT and is not replaced by this one."""
+    lines = []
+    for split in sorted(set(SPLITS.values()) - source.splits.keys()):
+        path = target(out, split)
+        if split == TRAIN or format_of(path) is None:
+            continue
+        with contextlib.suppress(DatasetError):
+            name = printable(str(read_card(path).get("source")))
+            lines.append(
+                f"{printable(str(path))} stays; it is from another conversion (source {name}), and training takes it "
+                "only if it is named with --val-data"
+            )
+    return lines
+
+
 def _replaceable(folder: Path) -> bool:
     """Whether it is a folder that conversion may have made, or an empty one."""
     return folder.is_dir() and (
@@ -92,6 +111,8 @@ def convert_source(source: Source, out: Path, staging: Staging, options: Options
     if bad and (not options.skip_bad or empty):
         raise BadFiles(bad)
     made = [staging.folder / written.path.name for written in done]
+    if options.part is None:
+        write_cards(dict(zip(source.splits, done, strict=True)), made, source.conversion)
     if bad:
         write_skipped(made[0], bad)
     moves = [
@@ -102,6 +123,22 @@ def convert_source(source: Source, out: Path, staging: Staging, options: Options
     obsolete = [b for a, b in moves if not a.exists()]  # of an earlier conversion
     staging.commit([(a, b) for a, b in moves if a.exists()], remove=obsolete)
     return done
+
+
+def write_cards(done: dict[str, Written], made: list[Path], inherited: dict[str, Any] | None) -> None:
+    """Write the cards of all splits, with the mark by which they know each other.
+
+    Args:
+        done: split -> what was written.
+        made: where the files of each split are now.
+        inherited: what the card of a converted source says of its conversion; None for other sources.
+    """
+    said = marks({split: written.card["checksum"] for split, written in done.items()})
+    for (split, written), path in zip(done.items(), made, strict=True):
+        conversion = said[split] if inherited is None else inherited
+        if conversion:
+            written.card[KEY] = conversion
+        write_card(path, written.card)
 
 
 def write_skipped(path: Path, bad: list[tuple[str, str]]) -> None:

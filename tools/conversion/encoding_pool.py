@@ -8,9 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import UnidentifiedImageError
 
-from tools.conversion.byte_locations import ByteRange, Item, Kept, Planes, fetch, pixels
+from pipelines.decoding.png_text import decoded
+from tools.conversion.byte_locations import ByteRange, GreyPlane, Image, Item, Kept, ParquetCell, Planes, fetch, pixels
 from tools.conversion.encode import Encoded, Settings, encode_again, encode_array, encode_bytes
+from tools.conversion.file_kinds import foreign, foreign_kind
+from tools.conversion.library_warnings import c_lines_as_warnings, collected
+from tools.conversion.parquet_rows import fetch_cell
 from tools.conversion.process_pool import in_order
 
 CHUNK = 128  # images a task: enough to make the transport cheap, few enough to keep all workers busy
@@ -35,12 +40,14 @@ class Chunk(NamedTuple):
         moments: [good images, 6] mean and mean square of red, green and blue, 0 to 1; 0 of images that were taken over
             without decoding them.
         extremes: uint8 [decoded images, 2] the smallest and largest value of each image that was decoded.
+        warned: (name of an image, what a library said while it was decoded).
     """
 
     images: list[Stored | str]
     digests: bytes
     moments: NDArray[np.float64]
     extremes: NDArray[np.uint8]
+    warned: list[tuple[str, str]]
 
 
 def _encode(item: Item, settings: Settings) -> Encoded:
@@ -48,8 +55,27 @@ def _encode(item: Item, settings: Settings) -> Encoded:
         place, mode, height, width = item.content
         return encode_again(fetch(place), mode, height, width, settings)
     if isinstance(item.content, ByteRange):
-        return encode_bytes(fetch(item.content), settings)
-    return encode_array(pixels(item.content) if isinstance(item.content, Planes) else item.content, settings)
+        return _encode_file(fetch(item.content), settings)
+    if isinstance(item.content, ParquetCell):
+        return _encode_file(fetch_cell(item.content), settings)
+    array = pixels(item.content) if isinstance(item.content, Planes | GreyPlane) else item.content
+    return encode_array(in_colour(array), settings)
+
+
+def in_colour(array: Image) -> Image:
+    """Pixels [H, W, 3] of an image [H, W] or [H, W, 3]."""
+    return array if array.ndim == 3 else np.repeat(array[:, :, None], 3, axis=2)
+
+
+def _encode_file(data: bytes, settings: Settings) -> Encoded:
+    """Encode the bytes of an image file, whatever texts it carries; name a kind of picture that is not decoded here."""
+    try:
+        with c_lines_as_warnings(data):
+            return decoded(data, lambda kept: encode_bytes(kept, settings))
+    except UnidentifiedImageError:
+        if kind := foreign_kind(data):
+            raise ValueError(foreign(kind)) from None
+        raise
 
 
 def _reason(error: Exception) -> str:
@@ -65,13 +91,16 @@ def encode_chunk(task: tuple[list[Item], Settings]) -> Chunk:
     """Encodes some images; a bad one is a reason among the results, never an exception."""
     items, settings = task
     images: list[Stored | str] = []
+    warned: list[tuple[str, str]] = []
     digests, moments, extremes = [], [], []
     for item in items:
         try:
-            made = _encode(item, settings)
+            with collected() as said:
+                made = _encode(item, settings)
         except Exception as error:  # hostile bytes make decoders raise anything
             images.append(_reason(error))
             continue
+        warned += [(item.name, line) for line in said]
         images.append(Stored(made.mode, made.height, made.width, made.kind, made.data))
         digests.append(hashlib.blake2b(made.data, digest_size=16).digest())
         count = made.height * made.width
@@ -79,7 +108,7 @@ def encode_chunk(task: tuple[list[Item], Settings]) -> Chunk:
         if made.extremes is not None:
             extremes.append(made.extremes)
     extremes_N2 = np.array(extremes, dtype=np.uint8).reshape(-1, 2)
-    return Chunk(images, b"".join(digests), np.array(moments).reshape(-1, 6), extremes_N2)
+    return Chunk(images, b"".join(digests), np.array(moments).reshape(-1, 6), extremes_N2, warned)
 
 
 def encode_all(items: list[Item], settings: Settings, workers: int) -> Iterator[Chunk]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.formats.card import DatasetError, card_path
+from pipelines.formats.conversion_mark import KEY
 from pipelines.formats.dataset import image_names
 from pipelines.formats.opening import open_dataset
 from pipelines.formats.registry import format_of
@@ -58,5 +59,6 @@ def converted(path: Path) -> Source | None:
             f"the card {printable(str(card_path(path)))} lacks what conversion writes; convert its own source"
         )
     layout = str(card.get("layout", dataset.format))
-    classes = tuple(card["classes"])
-    return Source(card["source"], layout, classes, {TRAIN: items}, scale=dataset.value_range, card=card)
+    classes, conversion = tuple(card["classes"]), dict(card.get(KEY, {}))
+    scale = dataset.value_range
+    return Source(card["source"], layout, classes, {TRAIN: items}, scale=scale, card=card, conversion=conversion)

@@ -1,94 +1,55 @@
-"""Image folders: which folder is a split, which is a class, and what is only a companion of the images.
-
-cat/1.jpg dog/2.jpg                      class sub-folders, one split (deeper folders belong to their class)
-1.jpg 2.jpg                              flat: unlabelled
-train/cat/1.jpg test/cat/2.jpg           splits: where every folder is named as one, and there is a train
-photos/train/...                         any of these below one folder, as archives have it
-train/<id>/images/1.JPEG val/images/...  Tiny-ImageNet, the labels of val in val_annotations.txt
-"""
+"""Folders of image files: their classes and splits (see `folder_layout.py`), and the files that lie beside images."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections import defaultdict
+from pathlib import Path as FilePath
 
-from pipelines.decoding.image_file import SUFFIXES
 from pipelines.printable import printable
 from tools.conversion.byte_locations import ByteRange, Item
-from tools.conversion.source import TRAIN, Source, byte_order
-from tools.conversion.tree import SourceError, SourceTree, read_member
-
-SPLITS = {
-    "train": TRAIN,
-    "training": TRAIN,
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-    "unlabeled": "unlabeled",
-    "unlabelled": "unlabeled",
-}
-UNLABELLED_SPLITS = ("unlabeled",)
-ANNOTATIONS = "val_annotations.txt"
-# Companions of images wherever they lie; other files that are no images are refused inside a class folder.
-COMPANION = re.compile(
-    r"(readme|licen[cs]e|source|copying|notice|authors|citation|changelog)\b.*|thumbs\.db|desktop\.ini|.*\.md|.*_boxes\.txt",
-    re.IGNORECASE,
-)
-_TEXTS = ".txt .json .jsonl .csv .tsv .xml .html .yaml .yml .pdf .md .log .sh .py .mat .npy .npz .pkl"
-TEXTS = frozenset(_TEXTS.split(" "))
-
-Paths = dict[tuple[str, ...], ByteRange]
+from tools.conversion.file_kinds import FOREIGN, IMAGE_ENDINGS, ending, is_companion, is_image, is_text, no_image
+from tools.conversion.folder_layout import Layout, Path, folder_layout
+from tools.conversion.label_list import LabelList
+from tools.conversion.nested_tars import packed_archive
+from tools.conversion.source import TRAIN, Request, Source, byte_order
+from tools.conversion.split_classes import joined_classes
+from tools.conversion.split_names import split_name
+from tools.conversion.tree import SourceError, SourceTree
 
 
-def is_image(name: str) -> bool:
-    """By its ending, in any case of letters."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES
-
-
-def image_folder(tree: SourceTree) -> Source:
-    """Reads the layout of a tree of image files.
+def image_folder(tree: SourceTree, request: Request) -> Source:
+    """Read a tree of image files.
 
     Raises:
-        SourceError: no images, or splits that do not fit together.
+        SourceError: no images, folders that could mean several things, or splits that do not fit together.
     """
-    paths: Paths = {tuple(name.split("/")): place for name, place in tree.files.items()}
+    paths: dict[Path, ByteRange] = {tuple(name.split("/")): place for name, place in tree.files.items()}
     images = [path for path in paths if is_image(path[-1])]
     if not images:
-        endings = ", ".join(sorted(SUFFIXES))
-        raise SourceError(f"nothing to convert: {printable(tree.name)} holds no images ({endings})")
-    depth = 1 if len({path[0] for path in images}) == 1 and min(map(len, images)) >= 3 else 0
-    above = [path for path in paths if len(path) <= depth]  # beside the one wrapping folder
-    source = Source(tree.name, "image folder", (), {}, list(tree.bad), tree.ignored + len(above))
+        raise SourceError(_nothing(tree))
+    layout = folder_layout(images, request.layout)
+    kind = "image folder with splits" if len(layout.splits) > 1 else "image folder"
+    source = Source(tree.name, kind, (), {}, list(tree.bad), root="/".join(layout.root))
+    source.bad += [("/".join(path), reason) for path, reason in layout.odd]
+    ignored, bad = _others(paths, images, layout)
+    source.bad += bad
+    source.notes += [*layout.notes, *_unused_lists(ignored, layout)]
+    if request.labels is None:
+        source.notes += _unused_tables(ignored, layout)
+    source.ignored = tree.ignored | {"/".join(path) for path in (*ignored, *layout.left_out)}
 
-    tops = {path[depth] for path in images if len(path) > depth + 1}
-    parts: dict[str, dict[tuple[str, ...], tuple[str, ...]]] = defaultdict(dict)  # split -> path below it -> path
-    if _has_splits(tops):
-        source.kind = "image folder with splits"
-        for path in paths:
-            rest = path[depth:]
-            if len(rest) > 1 and rest[0].lower() in SPLITS:
-                parts[SPLITS[rest[0].lower()]][rest[1:]] = path
-            elif len(rest) == 1 and is_image(rest[0]):
-                source.bad.append(("/".join(path), "lies beside the splits' folders, so it belongs to none"))
-            elif rest:
-                source.ignored += 1
-    else:
-        parts[TRAIN] = {path[depth:]: path for path in paths if len(path) > depth}
-
-    labels = _tiny_imagenet(parts, paths)
-    if labels:
-        source.kind = "Tiny-ImageNet"
-    named = {suffix: _split(suffix, part, source, labels) for suffix, part in parts.items()}
-    source.classes = _classes(named)
+    named = {split: dict(part) for split, part in layout.splits.items()}
+    if request.labels is not None:
+        _label(named, request.labels, source)
+    numeric = request.labels is not None
+    source.classes = joined_classes({split: set(part.values()) for split, part in named.items()}, request, numeric)
     number = {name: label for label, name in enumerate(source.classes)}
-    for suffix in sorted(named):  # TRAIN, the empty suffix, comes first
-        entries = sorted(named[suffix], key=lambda entry: (byte_order(entry[0] or ""), byte_order("/".join(entry[1]))))
-        items = [Item("/".join(path), -1 if name is None else number[name], paths[path]) for name, path in entries]
+    for split in sorted(named):  # TRAIN, the empty suffix, comes first
+        entries = sorted(
+            named[split].items(), key=lambda entry: (byte_order(entry[1] or ""), byte_order("/".join(entry[0])))
+        )
+        items = [Item("/".join(path), -1 if name is None else number[name], paths[path]) for path, name in entries]
         if items:
-            source.splits[suffix] = items
+            source.splits[split] = items
     if TRAIN not in source.splits:
         raise SourceError(
             f"nothing to convert: the training split of {printable(tree.name)} holds no images that can be used"
@@ -96,83 +57,86 @@ def image_folder(tree: SourceTree) -> Source:
     return source
 
 
-def _has_splits(tops: set[str]) -> bool:
-    known = {top for top in tops if top.lower() in SPLITS}
-    trains = {top for top in known if SPLITS[top.lower()] == TRAIN}
-    if len(known) < 2 and known != tops:
-        return False  # a class may well be called "train"
-    if known != tops and trains:
-        odd = sorted(tops - known, key=byte_order)[0]
-        raise SourceError(
-            f"the folders {', '.join(sorted(known))} look like splits but {printable(odd)!r} is none; "
-            "move it away, or give the folder of one split"
+def _label(named: dict[str, dict[Path, str | None]], file: FilePath, source: Source) -> None:
+    """Give the images without a class, or if all have one, all images, the labels of a list."""
+    images = {"/".join(path): split for split, part in named.items() for path, name in part.items() if name is None}
+    images = images or {"/".join(path): split for split, part in named.items() for path in part}
+    listed = LabelList(file, images)
+    source.notes += listed.notes
+    source.kind += f", labels from {file.name}"
+    about = {images[image] for image in listed.labels}  # a list may be about one split
+    for image, split in images.items():
+        path = tuple(image.split("/"))
+        if image in listed.labels:
+            named[split][path] = listed.labels[image]
+        elif split in about:
+            del named[split][path]
+            source.bad.append((image, f"has no line in {file.name}"))
+
+
+def _nothing(tree: SourceTree) -> str:
+    """Say why no image was found: links that were not followed, pictures of foreign kinds, or nothing at all."""
+    message = f"nothing to convert: {printable(tree.name)} holds no images ({IMAGE_ENDINGS})"
+    packed = packed_archive(tree)
+    if packed:
+        return (
+            f"{message}; {printable(packed)} is a compressed archive inside it, which is not opened: give it as SOURCE"
         )
-    if known != tops or not known:
-        return False
-    if not trains:
-        raise SourceError(f"found the splits {', '.join(sorted(known))} but no train; give the folder of one of them")
-    doubled = len(known) != len({SPLITS[top.lower()] for top in known})
-    if doubled:
-        raise SourceError(f"two of the folders {', '.join(sorted(known))} mean the same split; keep one of them")
-    return True
+    foreign = [name for name in tree.files if ending(name) in FOREIGN]
+    if foreign:
+        return f"{message}; {printable(foreign[0])} {no_image(foreign[0])}"
+    if tree.bad:
+        name, reason = tree.bad[0]
+        more = f", and {len(tree.bad) - 1} more entries cannot be used" if len(tree.bad) > 1 else ""
+        return f"{message}; {printable(name)} {reason}{more}"
+    return message
 
 
-def _tiny_imagenet(parts: dict[str, dict[tuple[str, ...], tuple[str, ...]]], paths: Paths) -> dict[str, str]:
-    """Class of each validation image, if this is Tiny-ImageNet as it comes; else nothing."""
-    val = parts.get("val", {})
-    notes = val.get((ANNOTATIONS,))
-    if notes is None or not any(path[0] == "images" for path in val):
-        return {}
-    text = read_member("/".join(notes), paths[notes])
-    try:
-        rows = [line.split("\t") for line in text.decode("utf-8").splitlines() if line]
-        return {row[0]: row[1] for row in rows}
-    except (ValueError, IndexError) as error:
-        raise SourceError(
-            f"{printable('/'.join(notes))} cannot be read ({error}); unpack Tiny-ImageNet again"
-        ) from None
+def _unused_lists(ignored: list[Path], layout: Layout) -> list[str]:
+    """Say that texts named as splits, such as train.txt and test.txt, are not used."""
+    found = {}
+    for path in ignored:
+        known = split_name(path[-1].rpartition(".")[0])
+        if is_text(path[-1]) and known and len(layout.splits) == 1:
+            found[known.split] = "/".join(path)
+    if len(found) < 2:
+        return []
+    named = " and ".join(sorted(found.values()))
+    return [f"{named} look like lists of splits; they are not used, and all images are one split"]
 
 
-def _split(
-    suffix: str, part: dict[tuple[str, ...], tuple[str, ...]], source: Source, labels: dict[str, str]
-) -> list[tuple[str | None, tuple[str, ...]]]:
-    """(class or None, path) of each image of a split; the rest is counted or listed in `source`."""
-    flat = all(len(rest) == 1 for rest in part if is_image(rest[-1]))
-    entries: list[tuple[str | None, tuple[str, ...]]] = []
-    for rest, path in part.items():
-        name = rest[-1]
-        if not is_image(name):
-            text = os.path.splitext(name)[1].lower() in TEXTS
-            if labels or COMPANION.fullmatch(name) or (len(rest) == 1 and (text or not flat)):
-                source.ignored += 1
-            else:
-                ending = os.path.splitext(name)[1]
-                source.bad.append(
-                    ("/".join(path), f"is not an image (ends in {ending})" if ending else "is not an image")
-                )
-        elif flat or suffix in UNLABELLED_SPLITS or (labels and suffix == "test"):
-            entries.append((None, path))
-        elif labels and suffix == "val":
-            if name in labels:
-                entries.append((labels[name], path))
-            else:
-                source.bad.append(("/".join(path), f"has no line in {ANNOTATIONS}"))
-        elif len(rest) == 1:
-            source.bad.append(("/".join(path), "lies beside the class folders, so it has no class"))
+def _unused_tables(ignored: list[Path], layout: Layout) -> list[str]:
+    """Say that tables lie beside images without labels."""
+    unlabelled = [split for split, part in layout.splits.items() if all(name is None for name in part.values())]
+    tables = sorted("/".join(path) for path in ignored if ending(path[-1]) in (".csv", ".tsv"))
+    if not unlabelled or not tables:
+        return []
+    return [f"{tables[0]} lies beside images without labels; if it lists them, take --labels FILE"]
+
+
+def _others(
+    paths: dict[Path, ByteRange], images: list[Path], layout: Layout
+) -> tuple[list[Path], list[tuple[str, str]]]:
+    """Divide the files that are no images into those to ignore, and (name, reason) of those that should be images."""
+    folders = {path[:-1] for path in images}
+    above = {folder[:depth] for folder in folders for depth in range(len(folder))}
+    flat = {path[:-1] for part in layout.splits.values() for path, name in part.items() if name is None}
+    ignored: list[Path] = []
+    bad: list[tuple[str, str]] = []
+    for path in paths:
+        name, folder = path[-1], path[:-1]
+        if is_image(name):
+            continue
+        if ending(name) in FOREIGN:
+            fine = False
+        elif is_companion(name):
+            fine = True
+        elif folder in folders:  # beside images: a text may describe unlabelled ones
+            fine = folder in flat and is_text(name)
         else:
-            entries.append((rest[0], path))
-    return entries
-
-
-def _classes(named: dict[str, list[tuple[str | None, tuple[str, ...]]]]) -> tuple[str, ...]:
-    """One sorted list for all splits: that of the training split, or if that is unlabelled, that of the others."""
-    found = {suffix: {name for name, _ in entries if name is not None} for suffix, entries in named.items()}
-    classes = found.get(TRAIN) or set().union(*found.values())
-    for suffix, names in found.items():
-        extra = sorted(names - classes, key=byte_order)
-        if extra:
-            raise SourceError(
-                f"class {printable(extra[0])!r} is in the split {suffix} but not in train ({len(extra)} such); "
-                "the splits must share their classes"
-            )
-    return tuple(sorted(classes, key=byte_order))
+            fine = folder in above or is_text(name)
+        if fine:
+            ignored.append(path)
+        else:
+            bad.append(("/".join(path), no_image(name)))
+    return ignored, bad

@@ -16,6 +16,8 @@ from tools.conversion import archives
 from tools.conversion.byte_locations import ByteRange
 from tools.conversion.tree import SourceError, SourceTree
 
+SINGLE_FILES = (".csv", ".tsv", ".txt", ".lst", ".parquet")  # which can be a source alone
+
 
 def open_tree(source: Path, scratch: Path, follow_links: bool = False) -> SourceTree:
     """Lists a source.
@@ -49,6 +51,8 @@ def open_tree(source: Path, scratch: Path, follow_links: bool = False) -> Source
             return archives.tar_tree(source, source.name, source)
     except (zipfile.BadZipFile, tarfile.TarError) as error:
         raise SourceError(f"the archive {printable(str(source))} is damaged ({error}); get it again") from None
+    if source.suffix.lower() in SINGLE_FILES:
+        return SourceTree(source.name, {source.name: ByteRange(os.fspath(source))})
     raise SourceError(f"{printable(str(source))} is neither a folder nor a zip or tar (gz, xz, bz2) archive")
 
 
@@ -74,8 +78,7 @@ def _folder(source: Path, follow_links: bool) -> SourceTree:
             continue
         for entry in entries:
             name = prefix + entry.name
-            if entry.name.startswith("."):
-                tree.ignored += 1
+            if tree.ignores(name):
                 continue
             link = entry.is_symlink()
             try:
@@ -83,8 +86,11 @@ def _folder(source: Path, follow_links: bool) -> SourceTree:
             except OSError as error:  # a link to itself
                 tree.bad.append((name, f"is a link that leads nowhere: {error.strerror}"))
                 continue
+            if link and not os.path.exists(entry.path):
+                tree.bad.append((name, "is a link that leads nowhere: No such file or directory"))
+                continue
             leads = os.path.realpath(entry.path) if link and not follow_links else root
-            if not _inside(leads, root) and os.path.exists(leads):
+            if not _inside(leads, root):
                 tree.bad.append((name, "is a link out of the source; take such links with --follow-links"))
             elif is_folder and link and linked:
                 tree.bad.append((f"{name}/", "is a link inside a folder that a link led to"))

@@ -28,6 +28,7 @@ from pipelines.printable import printable
 from pipelines.threads import usable_cores
 from tools.command_line import Failure, OneLineParser
 from tools.conversion.encode import DEFAULT_QUALITY, RAW_LIMIT
+from tools.conversion.folder_layout import LAYOUTS
 from tools.conversion.shard_parts import Part
 
 AUTO = "auto"
@@ -87,8 +88,10 @@ def _parser() -> OneLineParser:
         "source",
         metavar="SOURCE",
         nargs="?",
-        help="an image folder (class sub-folders, or flat = unlabelled), a zip or tar of one, CIFAR-10/100 batches, "
-        "STL-10 binaries, Tiny-ImageNet, a .beton, a folder of shards, or digits (scikit-learn's, no download)",
+        help="an image folder (class folders, or flat = unlabelled; with or without splits), a zip or tar of one, "
+        "WebDataset tars or a pattern such as web-{000000..000127}.tar, tars of classes, parquet files, a table of "
+        "paths and labels, MNIST's idx files, CIFAR-10/100 batches, STL-10 binaries, Tiny-ImageNet, a .beton, a folder "
+        "of shards, or digits (scikit-learn's, no download); tools/conversion/README.md shows all",
     )
     made.add_argument(
         "out",
@@ -144,6 +147,33 @@ def _parser() -> OneLineParser:
     made.add_argument("--force", action="store_true", help="replace files that exist")
     made.add_argument(
         "--follow-links", action="store_true", help="take links that lead out of a source folder (default: bad files)"
+    )
+    made.add_argument(
+        "--folder",
+        default="",
+        metavar="PATH",
+        help="one folder inside SOURCE, also inside an archive, to convert alone, such as one split",
+    )
+    readings = "; ".join(f"{name}: {meaning}" for name, meaning in LAYOUTS.items())
+    made.add_argument(
+        "--layout",
+        choices=list(LAYOUTS),
+        default="auto",
+        help=f"meaning of the folders of an image folder; {readings} (default: %(default)s)",
+    )
+    made.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="list of the labels of images that lie in no class folder: CSV of name,label with or without a header, "
+        "lines of name and label, or one number a line in the order of the images' names",
+    )
+    made.add_argument(
+        "--classes",
+        choices=("train", "union"),
+        default="train",
+        help="classes of all splits: those of the training split, which must have every class of the others, or the "
+        "union of all (default: %(default)s)",
     )
     made.add_argument(
         "--max-pixels",

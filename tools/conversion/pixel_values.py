@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.decoding.image_file import open_image
+from pipelines.decoding.png_text import decoded
 from pipelines.decoding.rgb import extremes
 from pipelines.decoding.value_range import ValueRange, in_words
-from tools.conversion.byte_locations import ByteRange, Item, Kept, Planes, fetch, pixels
+from tools.conversion.byte_locations import GreyPlane, Item, Kept, ParquetCell, Planes, fetch, pixels
+from tools.conversion.parquet_rows import fetch_cell
 from tools.conversion.process_pool import in_order
 from tools.conversion.tree import SourceError
 
@@ -76,17 +78,18 @@ def _extremes_of(items: list[Item]) -> list[ValueRange]:
 
 
 def _extremes(item: Item) -> Iterator[ValueRange]:
-    if isinstance(item.content, Planes | np.ndarray):
-        array = pixels(item.content) if isinstance(item.content, Planes) else item.content
+    content = item.content
+    if isinstance(content, Planes | GreyPlane | np.ndarray):
+        array = content if isinstance(content, np.ndarray) else pixels(content)
         yield ValueRange(int(array.min()), int(array.max()))
         return
-    assert not isinstance(item.content, Kept)
+    assert not isinstance(content, Kept)
     try:
-        yield _of_file(item.content)
+        yield decoded(fetch_cell(content) if isinstance(content, ParquetCell) else fetch(content), _of_file)
     except Exception:  # hostile bytes make decoders raise anything; the conversion reports these files
         return
 
 
-def _of_file(place: ByteRange) -> ValueRange:
-    with open_image(fetch(place)) as image:
+def _of_file(data: bytes) -> ValueRange:
+    with open_image(data) as image:
         return extremes(image)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.formats.card import DatasetError, names_path, part_path, write_card
+from pipelines.formats.card import DatasetError, names_path, part_path
 from pipelines.formats.digests import content_checksum, hexadecimal
 from pipelines.formats.opening import open_dataset, read_digests
 from pipelines.formats.regular_file import content
@@ -31,15 +31,15 @@ from pipelines.formats.shard_format import (
     shard_name,
 )
 from pipelines.printable import printable
-from tools.conversion.convert_source import Written, check_targets, target, write_skipped
-from tools.conversion.shard_parts import JOB, MOMENTS, PART_FORMAT, Part, found_parts
+from tools.conversion.convert_source import Written, check_targets, target, write_cards, write_skipped
+from tools.conversion.shard_parts import JOB, MOMENTS, OF_A_SPLIT, PART_FORMAT, Part, found_parts
 from tools.conversion.source import TRAIN
 from tools.conversion.split_statistics import describe
 from tools.conversion.tree import SourceError
 from tools.conversion.write_split import check_copy
 from tools.staging import Staging
 
-_LONG = ("images", "card", "classes")  # what a message does not quote
+_LONG = ("images", "card", "classes", "conversion", "all_images")  # what a message does not quote
 
 
 def merge_parts(out: Path, staging: Staging, force: bool) -> list[Written]:
@@ -54,15 +54,22 @@ def merge_parts(out: Path, staging: Staging, force: bool) -> list[Written]:
     check_targets(out, splits, force, SHARDS)
     done: list[Written] = []
     remove: list[Path] = []
+    parts: dict[str, dict[Part, tuple[Path, dict[str, Any]]]] = {}
     for suffix in splits:
         path = target(out, suffix)
         cards = first if suffix == TRAIN else _cards(path)
-        if suffix != TRAIN and list(cards) != list(first):
+        if suffix != TRAIN and (list(cards) != list(first) or _job(cards) != _job(first)):
             raise SourceError(
                 f"the parts of {printable(path.name)} are not those of {printable(out.name)}; convert them again"
             )
+        parts[suffix] = cards
         done.append(Written(path, _merge_split(staging.folder / path.name, cards)))
         remove += [folder for folder, _ in cards.values()]
+    made = [staging.folder / written.path.name for written in done]
+    inherited = next(iter(first.values()))[1]["job"]["conversion"]
+    write_cards(dict(zip(splits, done, strict=True)), made, inherited)
+    for path, cards in zip(made, parts.values(), strict=True):
+        _check_images(path, cards)
     skipped = [(name, reason) for written in done for name, reason in written.card["settings"]["skipped"]]
     if skipped:
         write_skipped(staging.folder / out.name, skipped)
@@ -110,6 +117,12 @@ def _cards(path: Path) -> dict[Part, tuple[Path, dict[str, Any]]]:
     return cards
 
 
+def _job(cards: dict[Part, tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
+    """What the parts of one split say of the conversion, without what differs between its splits."""
+    job = next(iter(cards.values()))[1]["job"]
+    return {key: job[key] for key in JOB if key not in OF_A_SPLIT}
+
+
 def _said(card: dict[str, Any], key: str) -> str:
     return printable(str(card["job"].get(key)))
 
@@ -141,20 +154,20 @@ def _read_part(folder: Path, part: Part) -> dict[str, Any]:
 
 
 def _merge_split(made: Path, cards: dict[Part, tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
-    """Make the folder of one split; return its card."""
+    """Make the folder of one split, without its card, which is returned."""
     made.mkdir()
     records, moments = [], []
-    origin: list[Path] = []  # the part of each shard
+    count = 0  # shards so far
     with open(names_path(made), "xb") as names:
         for folder, _ in cards.values():
             of_part, shards = read_index(folder / INDEX)
             of_part = of_part.copy()
-            of_part["shard"] += len(origin)
+            of_part["shard"] += count
             records.append(of_part)
             moments.append(np.load(io.BytesIO(content(folder / MOMENTS)), allow_pickle=False))
             for number in range(shards):
-                _link(folder / shard_name(number), made / shard_name(len(origin)))
-                origin.append(folder)
+                _link(folder / shard_name(number), made / shard_name(count))
+                count += 1
             names.write(content(names_path(folder)))
         names.flush()
         os.fsync(names.fileno())
@@ -162,13 +175,11 @@ def _merge_split(made: Path, cards: dict[Part, tuple[Path, dict[str, Any]]]) -> 
     if not len(joined):
         raise SourceError(f"all {len(cards)} parts of {printable(made.name)} are empty; there is nothing to merge")
     with open(made / INDEX, "xb") as file:
-        file.write(index_bytes(joined, len(origin)))
+        file.write(index_bytes(joined, count))
         file.flush()
         os.fsync(file.fileno())
     card = _card([card for _, card in cards.values()], joined, np.concatenate(moments))
     card["file"] = file_facts(made)
-    write_card(made, card)
-    _check_images(made, joined, origin)
     return card
 
 
@@ -195,8 +206,10 @@ def _card(parts: list[dict[str, Any]], records: NDArray[Any], moments: NDArray[n
     return card | {"settings": settings}
 
 
-def _check_images(made: Path, records: NDArray[Any], origin: list[Path]) -> None:
+def _check_images(made: Path, cards: dict[Part, tuple[Path, dict[str, Any]]]) -> None:
     """Read every image once, because a tar with the right length may still have been copied badly."""
+    records, _ = read_index(made / INDEX)
+    origin = [folder for folder, _ in cards.values() for _ in range(read_index(folder / INDEX)[1])]  # of each shard
     try:
         dataset = open_dataset(made, check="none")  # the next line reads all
         found = np.frombuffer(read_digests(dataset), dtype=records["digest"].dtype)

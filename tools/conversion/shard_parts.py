@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tools.conversion.byte_locations import ByteRange, Item, Kept, Planes
+from tools.conversion.byte_locations import ByteRange, GreyPlane, Item, Kept, Planes
 from tools.conversion.encode import Settings
 from tools.conversion.source import Source, byte_order
 from tools.conversion.split_statistics import created_by
@@ -35,7 +35,10 @@ JOB = {
     "created_by": "version of the program",
     "ignored": "number of files ignored",
     "card": "source",
+    "conversion": "source",
+    "all_images": "list of images of all splits",
 }
+OF_A_SPLIT = ("number", "images", "card")  # may differ between the splits of one conversion
 
 
 class Part(NamedTuple):
@@ -74,8 +77,10 @@ def job(source: Source, items: list[Item], settings: Settings, skip_bad: bool) -
         "range": None if settings.scale is None else list(settings.scale),
         "skip_bad": skip_bad,
         "created_by": created_by(),
-        "ignored": source.ignored,
+        "ignored": len(source.ignored),
         "card": source.card,
+        "conversion": source.conversion,
+        "all_images": [_fingerprint(items) for items in source.splits.values()],
     }
 
 
@@ -83,7 +88,7 @@ def _fingerprint(items: list[Item]) -> str:
     """Return a checksum of the images' names and labels and, in an archive, of their byte ranges."""
     digest = hashlib.blake2b(digest_size=16)
     for item in items:
-        content = item.content.place if isinstance(item.content, Planes | Kept) else item.content
+        content = item.content.place if isinstance(item.content, Planes | GreyPlane | Kept) else item.content
         where = content[1:] if isinstance(content, ByteRange) else ()  # without the path
         digest.update(byte_order(f"{item.name}\0{item.label}\0{where}\n"))
     return digest.hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pipelines.formats.card import card_path, skipped_path
 from pipelines.formats.channels import uniform_channels
 from pipelines.printable import printable
-from tools.conversion.convert_source import Written
+from tools.conversion.convert_source import Written, target
 from tools.conversion.source import Source
+from tools.conversion.system_files import summary as kinds_of
 from tools.conversion.write_split import Progress as Advance
 
 LISTED = 20  # bad files that are named; the others are counted
@@ -47,8 +49,45 @@ def progress_bar(total: int) -> Iterator[Advance]:
         yield advance
 
 
+def describe_source(source: Source, out: Path) -> None:
+    """Print the tree that was understood: the splits, their files, their classes, and what is ignored."""
+    below = f", below {printable(source.root)}" if source.root else ""
+    print(f"{printable(source.name)} ({printable(source.kind)}{below}):")
+    for split, items in source.splits.items():
+        counts = Counter(item.label for item in items)
+        unlabelled = counts.pop(-1, 0)
+        words = _classes([(source.classes[label], counts[label]) for label in sorted(counts)])
+        if unlabelled:
+            words.append(f"{unlabelled:,} unlabelled" if counts else "unlabelled")
+        name = printable(target(out, split).name)
+        print(f"  {split or 'train'} -> {name}: {len(items):,} images, {', '.join(words)}")
+    if source.ignored:
+        print(f"  ignored: {printable(kinds_of(source.ignored))}")
+    print_notes(source)
+
+
+def print_notes(source: Source) -> None:
+    """Print the notes that were not printed yet."""
+    for note in source.notes:
+        print(f"note: {printable(note)}", file=sys.stderr)
+    source.notes.clear()
+
+
+def _classes(counts: list[tuple[str, int]], most: int = 6) -> list[str]:
+    """Name every class with its images, or of many classes the first ones and the range of their sizes."""
+    if not counts:
+        return []
+    named = ", ".join(f"{printable(name)} {count:,}" for name, count in counts[:most])
+    if len(counts) <= most:
+        return [f"{len(counts)} class{'es' if len(counts) > 1 else ''}: {named}"]
+    numbers = [count for _, count in counts]
+    low, high = min(numbers), max(numbers)
+    sizes = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return [f"{len(counts):,} classes of {sizes} images: {named} ..."]
+
+
 def list_bad(bad: list[tuple[str, str]], full_list: Path | None) -> None:
-    """Print (name, reason) of bad files, and where all of them are listed."""
+    """Print (name, reason) of some files, and where all of them are listed."""
     for name, reason in bad[:LISTED]:
         print(f"  {printable(name)}: {printable(reason)}", file=sys.stderr)
     if len(bad) > LISTED:
@@ -57,13 +96,15 @@ def list_bad(bad: list[tuple[str, str]], full_list: Path | None) -> None:
 
 
 def summarise(source: Source, written: list[Written], seconds: float) -> None:
-    """Print what was converted, and how fast."""
-    for note in source.notes:
-        print(f"note: {note}", file=sys.stderr)
+    """Print what was converted, how fast, and what image libraries said of which file."""
+    print_notes(source)
+    if source.warned:
+        print(f"warnings of image libraries, of {len({name for name, _ in source.warned}):,} images:", file=sys.stderr)
+        list_bad(source.warned, None)
     number = sum(split.card["number"] for split in written)
     print(
         f"{printable(source.kind)}: {number:,} images, {len(source.classes)} classes, "
-        f"{seconds:.1f} s ({number / max(seconds, 1e-9):,.0f} images/s); {source.ignored} other files ignored"
+        f"{seconds:.1f} s ({number / max(seconds, 1e-9):,.0f} images/s); {len(source.ignored)} other files ignored"
     )
     list_written(written)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipelines.printable import printable
 from tools.conversion.byte_locations import ByteRange, fetch
+from tools.conversion.system_files import ignored_prefix
 
 
 class SourceError(ValueError):
-    """The source cannot be converted; the message is one line with what, where and how to mend it."""
+    """The source cannot be converted; the message is one line with what, where and how to fix it."""
 
 
 @dataclass
@@ -21,15 +22,41 @@ class SourceTree:
         name: of the source, for the card.
         files: relative path with "/" -> place.
         bad: (name, reason) of what is listed but cannot be read.
-        ignored: hidden files and folders, and what an operating system leaves in archives.
+        ignored: paths of what systems leave beside pictures (`system_files.py`); a folder counts once.
+        tars: folders that stand for tars inside the source.
         temporary: file to delete after the conversion.
     """
 
     name: str
     files: dict[str, ByteRange] = field(default_factory=dict)
     bad: list[tuple[str, str]] = field(default_factory=list)
-    ignored: int = 0
+    ignored: set[str] = field(default_factory=set)
+    tars: list[str] = field(default_factory=list)
     temporary: Path | None = None
+
+    def ignores(self, name: str) -> bool:
+        """Return whether a path is of what systems leave; such a path is remembered in `ignored`."""
+        prefix = ignored_prefix(name.split("/"))
+        if prefix is not None:
+            self.ignored.add(prefix)
+        return prefix is not None
+
+    def inside(self, folder: str) -> SourceTree:
+        """Return the tree below one of its folders, under the same names.
+
+        Raises:
+            SourceError: there is no such folder.
+        """
+        start = folder.strip("/").removeprefix("./") + "/"
+        files = {name: place for name, place in self.files.items() if name.startswith(start)}
+        bad = [entry for entry in self.bad if entry[0].startswith(start)]
+        if not files and not bad:
+            tops = sorted({name.partition("/")[0] for name in self.files if "/" in name})
+            hint = f"; it holds {', '.join(map(printable, tops[:5]))}" if tops else ""
+            raise SourceError(f"{printable(self.name)} holds no files in a folder {printable(folder)}{hint}")
+        ignored = {name for name in self.ignored if name.startswith(start)}
+        tars = [name for name in self.tars if f"{name}/".startswith(start)]
+        return replace(self, files=files, bad=bad, ignored=ignored, tars=tars)
 
     def close(self) -> None:
         if self.temporary is not None:

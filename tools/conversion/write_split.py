@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.decoding.image_file import MAX_PIXELS
-from pipelines.formats.card import names_path, part_path, write_card, write_json, write_names
+from pipelines.formats.card import names_path, part_path, write_json, write_names
 from pipelines.formats.digests import DIGEST_SIZE, content_checksum, hexadecimal
 from pipelines.formats.format import Format, Sample, SampleError, Writer, WriterOptions
 from pipelines.formats.registry import WRITERS
@@ -62,6 +62,7 @@ class _Content:
         moments: [N, 6], as in `encoding_pool.Chunk`.
         extremes: uint8 [M, 2] of the M images that were decoded, as there.
         stored: number of images of each of `encode.KINDS`.
+        warned: (name, what an image library said), as in `encoding_pool.Chunk`.
     """
 
     names: list[str]
@@ -72,6 +73,7 @@ class _Content:
     moments: NDArray[np.float64]
     extremes: NDArray[np.uint8]
     stored: dict[str, int]
+    warned: list[tuple[str, str]]
 
 
 def _largest(items: list[Item]) -> int:
@@ -91,7 +93,7 @@ def _largest(items: list[Item]) -> int:
 def convert_split(
     source: Source, suffix: str, path: Path, options: Options, bad: list[tuple[str, str]], progress: Progress
 ) -> dict[str, Any]:
-    """Write one split and its companions to `path`, which does not exist yet; return the card.
+    """Write one split and its companions, all but the card, to `path`, which does not exist yet; return the card.
 
     Args:
         suffix: the split's key in `source.splits`.
@@ -109,12 +111,13 @@ def convert_split(
     writer_options = WriterOptions(len(items), _largest(items), options.shard_size)
     with WRITERS[options.format.name](path, writer_options) as writer:
         content = _fill(writer, items, numbers.start, options, bad, progress)
+    source.warned += content.warned
     settings = {
         "max_size": options.settings.max_size,
         "quality": options.settings.quality,
         "range": _range(source, options),
         "stored": content.stored,
-        "ignored": source.ignored,
+        "ignored": len(source.ignored),
         "skipped": [[name, reason] for name, reason in bad[reported_before:]],
     }
     if part is not None:
@@ -123,7 +126,6 @@ def convert_split(
         return {"number": 0}
     write_names(path, content.names)
     card = _card(source, content, settings) | {"file": options.format.file_facts(path)}
-    write_card(path, card)
     if source.card is None:
         source.notes += value_notes(printable(path.name), card, content.extremes, options.settings.scale)
     return card
@@ -140,6 +142,7 @@ def _fill(
 ) -> _Content:
     """Encode the items, the first of which is number `first` of the source, and add them in their order."""
     names: list[str] = []
+    warned: list[tuple[str, str]] = []
     facts = np.zeros((len(items), 3), dtype=np.int64)
     digests: list[bytes] = []
     moments: list[NDArray[np.float64]] = [np.zeros((0, 6))]
@@ -169,6 +172,7 @@ def _fill(
             good += 1
         moments.append(chunk.moments[kept])
         extremes.append(chunk.extremes)
+        warned += chunk.warned
         progress(len(chunk.images))
     heights, widths, labels = facts[: len(names)].T
     stored = {name: kinds[kind] for kind, name in enumerate(KINDS)}
@@ -181,6 +185,7 @@ def _fill(
         np.concatenate(moments),
         np.concatenate(extremes),
         stored,
+        warned,
     )
 
 

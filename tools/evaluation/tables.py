@@ -19,7 +19,8 @@ def show(rows: Mapping[str, Mapping[str, Any]], protocol: Protocol, queries: Dat
     first = next(iter(rows.values()))
     titles = metric_titles(first, type(protocol))
     main, main_title = next(iter(titles.items()))
-    number = int((queries.labels >= 0).sum())
+    left_out = first.get("queries_left_out", 0)
+    number = int((queries.labels >= 0).sum()) - left_out
     table = Table(title=f"{protocol.id}, {number:,} images of {len(queries.classes)} classes")
     table.add_column("encoder")
     for title in (*titles.values(), f"{main_title} within"):
@@ -30,6 +31,8 @@ def show(rows: Mapping[str, Mapping[str, Any]], protocol: Protocol, queries: Dat
         table.add_row(name, *(f"{row[metric]:.2f}" for metric in titles), f"{spread}{low:.2f} to {high:.2f}")
     console.print(table)
     console.print(f"within: {first['interval']['kind']}", markup=False)
+    if left_out:
+        console.print(f"left out: {left_out:,} queries whose class has no other image in the bank", markup=False)
     if detail := protocol.detail_table(first):
         table = Table(title=detail.title)
         for column in detail.columns:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.evaluation.features import extract
-from models.evaluation.knn_monitor import held_out_beside
+from models.evaluation.held_out import HeldOut, find_held_out
 from models.storage.encoder import Encoder, EncoderError, from_run
 from pipelines import Dataset, make_loader, open_dataset
 from pipelines.formats.card import DatasetError
@@ -72,33 +72,38 @@ def training_images(record: RunRecord, data: str | None) -> Dataset:
     return dataset
 
 
-def held_out_images(record: RunRecord, train: Dataset, val_data: str | None) -> Dataset | None:
-    """Open held-out images: the given ones, else those of the run, else a split beside the training images.
+def held_out_images(record: RunRecord, train: Dataset, val_data: str | None) -> HeldOut:
+    """Open held-out images: the given ones, else those of the run, else the split converted with the training images.
 
     Args:
         val_data: the path of a data set, or None.
 
     Returns:
-        The images; None if `val_data` is None and none are found.
+        The images, and how they were found; without a data set if `val_data` is None and none are found.
 
     Raises:
         DatasetError: `val_data` cannot be opened.
-        Failure: the held-out images have other classes than the training images.
+        Failure: the held-out images have other classes than the training images, or are no longer those of the run.
     """
     path = val_data or record.config["options"].get("val_data")
-    if path is None or (val_data is None and not Path(path).exists()):
-        path = held_out_beside(train)
-    if path is None:
-        return None
+    if val_data is None and path is not None and not Path(path).exists():
+        path = None
     try:
-        dataset = open_dataset(path)
-    except DatasetError:
+        found = find_held_out(train, path)
+    except DatasetError as error:
         if val_data:
             raise
-        return None
+        return HeldOut(None, (str(error),))
+    dataset = found.dataset
+    if dataset is None:
+        return found
+    path = dataset.path
+    known = (record.config.get("held_out") or {}).get("checksum")
+    if val_data is None and known not in (None, dataset.checksum):
+        raise Failure(f"{path} no longer holds the held-out images of the run; give them with --val-data FILE")
     if train.classes and dataset.classes and dataset.classes != train.classes:
         raise Failure(f"{path} has other classes than the run's images; give --val-data with the same classes")
-    return dataset
+    return found
 
 
 def extract_features(

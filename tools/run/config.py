@@ -7,13 +7,16 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from models.evaluation.held_out import HeldOut
 from models.methods.recipes import Recipe
 from pipelines import Dataset
 from tools.run.environment import commit, machine, versions
 from tools.run.options import RunOptions
 
 
-def run_config(options: RunOptions, recipe: Recipe, dataset: Dataset, accelerator: Accelerator) -> dict[str, Any]:
+def run_config(
+    options: RunOptions, recipe: Recipe, dataset: Dataset, held_out: HeldOut, accelerator: Accelerator
+) -> dict[str, Any]:
     """Return what config.json holds."""
     return {
         "method": recipe.method,
@@ -30,6 +33,7 @@ def run_config(options: RunOptions, recipe: Recipe, dataset: Dataset, accelerato
             "checksum": dataset.checksum,
             "value_range": list(dataset.value_range) if dataset.value_range else None,
         },
+        "held_out": held_out.facts,
         "world_size": accelerator.num_processes,
         "device": str(accelerator.device),
         "versions": versions(),

@@ -40,6 +40,7 @@ _PER_MACHINE = (
 #: How to fix a difference in each of the facts that are compared.
 _REMEDIES = {
     "data": "give every machine the same converted file",
+    "held-out images": "give every machine the same --val-data, or the same files beside --data",
     "options": "start every process with the same options",
     "code": "install the same version of the project on every machine",
     "torch": "install the same version of torch on every machine",

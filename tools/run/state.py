@@ -30,6 +30,7 @@ class RunState:
         loss: the last loss logged.
         knn_top1, knn_step: the newest kNN accuracy in percent, and the step of the newest evaluation.
         best_top1: the highest kNN accuracy so far, without that of the untrained network.
+        held_out_checksum: of the images that kNN was measured on; accuracies on other images are not compared.
         shown_step: the step at which the tracker last got pictures.
         recent_losses, in_spike: the memory of the loss-spike alarm.
         skipped_steps: the number of updates that fp16's gradient scaler skipped.
@@ -50,6 +51,7 @@ class RunState:
     knn_top1: float | None = None
     knn_step: int | None = None
     best_top1: float | None = None
+    held_out_checksum: str | None = None
     shown_step: int | None = 0
     recent_losses: list[float] = field(default_factory=list)
     in_spike: bool = False
@@ -72,7 +74,8 @@ class RunState:
         """Compare this run with the run of a checkpoint.
 
         Raises:
-            Failure: method, seed, number of micro-batches, a value of the recipe or the data differ.
+            Failure: method, seed, number of micro-batches, a value of the recipe, the data or the held-out images
+                differ.
         """
         unsaid = as_json(defaults_of(self.method)) if self.method in REGISTRY else {}  # fields of a later version
         was = {**unsaid, **saved, **with_current_names(saved["recipe"])}
@@ -85,6 +88,10 @@ class RunState:
                 )
         if saved["data_checksum"] != self.data_checksum:
             raise Failure("the run was trained on other data than --data; give that, or another --output")
+        if saved.get("held_out_checksum") not in (None, self.held_out_checksum):
+            raise Failure(
+                "the run's kNN was measured on other held-out images; give those with --val-data, or another --output"
+            )
 
     def summary(self, config: Mapping[str, Any], knn_protocol: str | None) -> dict[str, Any]:
         """Return what summary.json holds.
@@ -98,6 +105,7 @@ class RunState:
             "final_loss": self.loss,
             "knn_top1": self.knn_top1,
             "knn_protocol": knn_protocol,
+            "held_out": config.get("held_out"),
             "step": self.step,
             "samples_seen": self.samples_seen,
             "seconds": round(self.seconds, 2),
@@ -161,6 +169,7 @@ _FURTHER: dict[str, Callable[[Any], bool]] = {
     "best_top1": _or_none(_is_number),
     "knn_step": _or_none(_is_count),
     "shown_step": _or_none(_is_count),
+    "held_out_checksum": _or_none(_is(str)),
     "skipped_steps": _is_count,
     "recent_losses": lambda value: isinstance(value, list) and all(map(_is_number, value)),
     "in_spike": _is(bool),

@@ -8,6 +8,7 @@ crops, of which the last epoch is the result and the best epoch on the test set 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,16 @@ def is_done(run: Path, name: str, published: bool, step: int | None) -> bool:
     if published:
         return name == "knn" or "best_epoch" in found
     return len(found.get("baselines", {})) == 2
+
+
+def is_of(run: Path, name: str, checksums: Mapping[str, str]) -> bool:
+    """Return whether a result is of these images.
+
+    Args:
+        checksums: of "data" and "val_data".
+    """
+    found = read(run, name) or {}
+    return all(found.get(images, {}).get("checksum") == checksum for images, checksum in checksums.items())
 
 
 def seconds(run: Path) -> float:

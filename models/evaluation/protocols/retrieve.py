@@ -12,7 +12,7 @@ from torch import nn
 from models.evaluation.protocol import Protocol
 from models.evaluation.protocols.knn import check_k
 from models.evaluation.result import EvaluationResult
-from models.evaluation.retrieval import rank
+from models.evaluation.retrieval import answerable, rank
 from models.evaluation.task import LabelledImages, Task
 from models.options import option
 from models.search.sharded_features import all_gather_rows
@@ -25,7 +25,8 @@ class RetrieveProtocol(Protocol):
     """Images of the query's class among the nearest of the bank, by the cosine of their features.
 
     recall@k is the share of queries with an image of their class among the k nearest; mAP is the mean over queries of
-    the average precision of the whole ranking. Queries whose class the bank lacks count with 0.
+    the average precision of the whole ranking. Queries whose class has no other image in the bank are left out, and
+    counted.
 
     Attributes:
         k: the values of k in recall@k.
@@ -42,6 +43,7 @@ class RetrieveProtocol(Protocol):
     k: tuple[int, ...] = option((1, 5, 10), "values of k in recall@k", above=0)
     distance: str = "cosine"
     ranking: str = "whole bank"
+    queries: str = "those whose class has another image in the bank"
     bank: str = _GIVEN
     images: str = "whole shorter side, centred"
     source: str = "recall@k as in metric learning (Jegou et al., PAMI 2011); average precision as in scikit-learn"
@@ -57,7 +59,11 @@ class RetrieveProtocol(Protocol):
         return f"retrieve-r{','.join(map(str, self.k))}-map-{self.distance}{alone}-{self._suffix()}"
 
     def measure(self, network: nn.Module, task: Task, seeds: Sequence[int]) -> list[EvaluationResult]:
-        """Each process ranks the whole bank for its share of the queries; every seed has the same result."""
+        """Each process ranks the whole bank for its share of the queries; every seed has the same result.
+
+        Raises:
+            ValueError: no query has another image of its class in the bank.
+        """
         queries, images = task.query_features(network), task.images
         own_M = None
         if self.bank == _LEAVE_ONE_OUT:
@@ -73,5 +79,10 @@ class RetrieveProtocol(Protocol):
         number_Q, values_QV = all_gather_rows(queries.number_M, values_MV)
         names = [*(f"recall@{k}" for k in self.k), "map"]
         values = {name: values_QV[:, column].cpu() for column, name in enumerate(names)}
-        result = EvaluationResult(task.query_labels()[number_Q.cpu()], values, {"bank_images": len(bank_ND)})
-        return [result] * len(seeds)
+        label_Q = task.query_labels()[number_Q.cpu()]
+        kept_Q = answerable(label_Q, bank_label_N.cpu(), self.bank == _LEAVE_ONE_OUT)
+        if not kept_Q.any():
+            raise ValueError("no query's class has another image in the bank, so that nothing can be found")
+        values = {name: value_Q[kept_Q] for name, value_Q in values.items()}
+        facts = {"bank_images": len(bank_ND), "queries_left_out": int((~kept_Q).sum())}
+        return [EvaluationResult(label_Q[kept_Q], values, facts)] * len(seeds)

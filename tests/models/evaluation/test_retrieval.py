@@ -1,10 +1,13 @@
 """Retrieval against loops and against scikit-learn's average precision."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from models.evaluation.retrieval import rank
+from models.evaluation.protocols.retrieve import RetrieveProtocol
+from models.evaluation.retrieval import answerable, rank
 
 
 def data(number, seed, classes=5):
@@ -75,3 +78,38 @@ def test_errors_are_one_line():
             rank(bank, labels, *arguments)
     with pytest.raises(ValueError, match="cannot rank"):
         rank(bank[:1], labels[:1], bank[:1], labels[:1], (1,), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("leave_one_out", [False, True])
+def test_queries_whose_class_has_no_other_image(leave_one_out):
+    bank = torch.tensor([0, 0, 1, 3, 3, 3])
+    query = bank if leave_one_out else torch.tensor([0, 1, 2, 3, 9])
+    expected = []
+    for i, label in enumerate(query.tolist()):
+        others = [other for j, other in enumerate(bank.tolist()) if not (leave_one_out and j == i)]
+        expected.append(label in others)
+    assert answerable(query, bank, leave_one_out).tolist() == expected
+    assert sum(expected) == (5 if leave_one_out else 3)
+
+
+def test_the_protocol_leaves_out_and_counts_queries_that_nothing_can_answer():
+    """Five classes of one image and two of five: the means are over the ten images that have another of their class."""
+    labels = torch.tensor([0] * 5 + [1] * 5 + [2, 3, 4, 5, 6])
+    features = torch.nn.functional.one_hot(labels, 7).float() + 0.01 * torch.randn(15, 7)
+    number = torch.arange(15)
+    task = SimpleNamespace(
+        query_features=lambda network: SimpleNamespace(number_M=number, features_MD=features),
+        images=None,
+        bank_labels=lambda: labels,
+        query_labels=lambda: labels,
+        device=torch.device("cpu"),
+    )
+    protocol = RetrieveProtocol(bank="leave-one-out", k=(1, 4))
+    result = protocol.measure(torch.nn.Identity(), task, (0,))[0]
+    assert {name: float(value.mean()) for name, value in result.values.items()} == {
+        "recall@1": 1.0, "recall@4": 1.0, "map": 1.0,
+    }  # fmt: skip
+    assert len(result.labels_N) == 10 and result.facts == {"bank_images": 15, "queries_left_out": 5}
+    labels[:10] = torch.arange(7, 17)
+    with pytest.raises(ValueError, match="no query's class has another image"):
+        protocol.measure(torch.nn.Identity(), task, (0,))

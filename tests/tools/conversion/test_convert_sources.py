@@ -92,12 +92,16 @@ def test_archives_equal_their_folder(tmp_path: Path, ending: str) -> None:
 
 
 def test_archives_of_flat_images_and_of_one_class(tmp_path: Path) -> None:
+    """A folder that is alone is no class, whether an archive put it there or somebody else."""
     flat = tmp_path / "flat"
     write(flat / "0.jpg", encoded(smooth(10, 10)))
-    assert convert(pack(flat, tmp_path / "f.zip"), tmp_path / "f.beton").classes == ("flat",)
+    assert convert(pack(flat, tmp_path / "f.zip"), tmp_path / "f.beton").classes == ()
     with zipfile.ZipFile(tmp_path / "g.zip", "w") as archive:
         archive.write(flat / "0.jpg", "0.jpg")
     assert convert(tmp_path / "g.zip", tmp_path / "g.beton").classes == ()
+    write(tmp_path / "one" / "cat" / "0.jpg", encoded(smooth(10, 10)))
+    assert convert(tmp_path / "one", tmp_path / "one.beton").classes == ()
+    assert convert(tmp_path / "one", tmp_path / "two.beton", "--layout", "classes").classes == ("cat",)
 
 
 def test_hard_links_in_a_tar(tmp_path: Path) -> None:
@@ -280,4 +284,7 @@ def test_zip_with_extra_header_fields(tmp_path: Path) -> None:
         info = zipfile.ZipInfo("a/0.png")
         info.extra = b"\x99\x99\x04\x00abcd"
         archive.writestr(info, encoded(smooth(5, 5), "PNG"))
-    assert convert(write(tmp_path / "x.zip", buffer.getvalue()), tmp_path / "p.beton").classes == ("a",)
+        archive.writestr("b/0.png", encoded(smooth(5, 5, 1), "PNG"))
+    dataset = convert(write(tmp_path / "x.zip", buffer.getvalue()), tmp_path / "p.beton")
+    assert dataset.classes == ("a", "b")
+    assert (stored(dataset.path)[0] == smooth(5, 5)).all()

@@ -222,3 +222,13 @@ def test_another_network_is_one_line(sound, tmp_path):
         resume(folder, method, optimizer, None, run_state(), 1)
     assert "\n" not in str(refusal.value)
     folder.close()
+
+
+def test_accuracies_of_other_held_out_images_are_not_compared():
+    saved = run_state().as_dict()
+    now = run_state()
+    now.held_out_checksum = "bb"
+    now.refuse_another_run(saved)  # of a version that did not say
+    with pytest.raises(Failure, match="kNN was measured on other held-out images; give those with --val-data"):
+        now.refuse_another_run(saved | {"held_out_checksum": "aa"})
+    now.refuse_another_run(saved | {"held_out_checksum": "bb"})

@@ -1,0 +1,75 @@
+"""Parquet files as Hugging Face publishes them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.formats.opening import open_dataset
+from tests.support.conversion import images_of, one_line, refused
+from tests.support.images import encoded, smooth, write
+from tools.conversion.parquet import _label, _splits
+from tools.conversion.tree import SourceError
+from tools.convert import main
+
+PICTURES = [encoded(smooth(12, 12 + i, i)) for i in range(6)]
+
+
+def table(path: Path, pictures: list[bytes], labels: list[object], names: list[str] | None = None) -> Path:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    from pyarrow import parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"image": [{"bytes": data, "path": None} for data in pictures], "label": labels}
+    made = pyarrow.table(content)
+    if names is not None:
+        features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
+        made = made.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    parquet.write_table(made, path, row_group_size=2)
+    return path
+
+
+def test_splits_classes_and_bytes(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    names = ["owl", "cat", "never"]
+    table(folder / "data" / "train-00000-of-00002.parquet", PICTURES[:3], [1, 0, 1], names)
+    table(folder / "data" / "train-00001-of-00002.parquet", PICTURES[3:4], [0], names)
+    table(folder / "data" / "test-00000-of-00001.parquet", PICTURES[4:], [1, -1], names)
+    write(folder / "README.md", b"x")
+    assert main([str(folder), str(tmp_path / "p.beton"), "--workers", "2"]) == 0
+    train, test = open_dataset(tmp_path / "p.beton"), open_dataset(tmp_path / "p-test.beton")
+    assert train.classes == test.classes == ("owl", "cat", "never")  # in their order
+    assert train.labels.tolist() == [1, 0, 1, 0] and test.labels.tolist() == [1, -1]
+    assert images_of(train) == PICTURES[:4] and images_of(test) == PICTURES[4:]
+
+
+def test_one_file_with_names_as_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = table(tmp_path / "all.parquet", PICTURES[:3], ["b", "a", None])
+    assert main([str(path), str(tmp_path / "p.beton"), "--workers", "1"]) == 0
+    assert open_dataset(tmp_path / "p.beton").labels.tolist() == [1, 0, -1]
+    path.write_bytes(path.read_bytes()[:-30])
+    capsys.readouterr()
+    assert "all.parquet cannot be read" in one_line(refused(capsys, path, tmp_path / "q.beton"))
+
+
+def test_without_pyarrow_the_line_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, name, None)
+    source = write(tmp_path / "train-00000-of-00001.parquet", b"PAR1")
+    text = one_line(refused(capsys, source, tmp_path / "p.beton"))
+    assert "parquet files need pyarrow; install it with: pip install 'likeness[parquet]'" in text
+
+
+def test_splits_and_labels_by_name() -> None:
+    assert _splits(["a/train-0.parquet", "a/test-0.parquet"])[1] == ("test", "a/test-0.parquet")
+    assert _splits(["train/0.parquet", "val/0.parquet"]) == [("", "train/0.parquet"), ("val", "val/0.parquet")]
+    assert _splits(["test-0.parquet"]) == [("", "test-0.parquet")]
+    for mixed in (["train-0.parquet", "more.parquet"], ["val.parquet", "test.parquet"]):
+        with pytest.raises(SourceError, match="cannot be told"):
+            _splits(mixed)
+    assert [_label(value, ["a", "b"]) for value in (1, -1, None, 7, "x")] == ["b", None, None, "7", "x"]
