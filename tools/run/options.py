@@ -48,7 +48,9 @@ class RunOptions:
         metavar="PATH",
     )
     init_network: str | None = option(
-        None, "the name of the network in --init that holds several, such as teacher", metavar="NAME"
+        None,
+        "the name of the network in --init that holds several, such as teacher (none: the one its authors evaluate)",
+        metavar="NAME",
     )
     resume: bool = option(False, "continue the run in the output folder from its newest valid checkpoint")
     extend: float | None = option(
