@@ -27,7 +27,7 @@ def pytest_configure(config):
     sys.addaudithook(started.watch)
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     import torch
 
     for item in items:
@@ -36,6 +36,9 @@ def pytest_collection_modifyitems(items):
     if "PYTEST_XDIST_WORKER" in os.environ:  # files with long tests come first, so that all processes end together
         long = {item.path for item in items if left_out(item)}
         items.sort(key=lambda item: item.path not in long)
+    for item in items:
+        if item.get_closest_marker("learning") and "learning" not in config.option.markexpr:
+            item.add_marker(pytest.mark.skip(reason="takes minutes; run it with -m learning"))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("cuda"):
