@@ -25,7 +25,7 @@ from tests.support import runs
 from tests.support.datasets import converted
 
 ARCHIVE = Path(__file__).parents[4] / "shared" / "data" / "cifar10.tar.xz"
-pytestmark = pytest.mark.shared_data
+pytestmark = [pytest.mark.shared_data, pytest.mark.whole_run]
 
 
 @pytest.fixture(scope="module")
