@@ -55,7 +55,8 @@ class RunOptions:
     resume: bool = option(False, "continue the run in the output folder from its newest valid checkpoint")
     extend: float | None = option(
         None,
-        "the learning rate from which the epochs that --resume --epochs N adds to a run fall to 0 along half a cosine (none: a finished run is not extended)",
+        "the learning rate from which the epochs that --resume --epochs N adds to a run fall to 0 along half a cosine "
+        "(none: a finished run is not extended)",
         above=0,
     )
     force: bool = option(False, "move a run that is in the output folder aside and start a new one")
