@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.printable import printable
 from tools.conversion.byte_locations import STORED, Item, ParquetCell
 from tools.conversion.file_kinds import is_image
-from tools.conversion.parquet_rows import open_parquet
+from tools.conversion.parquet_rows import forget, open_parquet
 from tools.conversion.source import TRAIN, Request, Source, byte_order
 from tools.conversion.split_classes import joined_classes
 from tools.conversion.split_names import split_name
@@ -40,6 +40,7 @@ def parquet(tree: SourceTree, request: Request) -> Source | None:
     names = sorted((name for name in tree.files if name.lower().endswith(".parquet")), key=byte_order)
     if not names or any(map(is_image, tree.files)):  # beside image files it only describes them
         return None
+    forget()
     source = Source(tree.name, "parquet files", (), {}, list(tree.bad))
     parts: dict[str, list[tuple[str, str | None, ParquetCell]]] = defaultdict(list)
     for split, name in _splits(names):

@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
 
-@lru_cache(maxsize=2)
 def open_parquet(path: str) -> ParquetFile:
-    """Open a parquet file.
+    """Open a parquet file as it is now.
 
     Raises:
         ModuleNotFoundError: pyarrow is not installed.
@@ -26,9 +25,18 @@ def open_parquet(path: str) -> ParquetFile:
     return ParquetFile(path)
 
 
+_kept_open = lru_cache(maxsize=2)(open_parquet)
+
+
 @lru_cache(maxsize=1)
 def _group(path: str, group: int, column: str) -> Any:
-    return open_parquet(path).read_row_group(group, columns=[column]).column(column)
+    return _kept_open(path).read_row_group(group, columns=[column]).column(column)
+
+
+def forget() -> None:
+    """Close the files that are kept open; call it before files are listed, which may have changed."""
+    _group.cache_clear()
+    _kept_open.cache_clear()
 
 
 def fetch_cell(cell: ParquetCell) -> bytes:
