@@ -61,7 +61,8 @@ def _loaded(
     if path.is_dir():
         encoder = from_run(path)
     else:
-        encoder = from_weights(path, options.init_network, usual | {"image_size": training.image_size})
+        views = {"image_size": training.image_size}
+        encoder = from_weights(path, options.init_network, usual | views, resize=training.resize)
     _refuse_another_network(path, encoder, usual)
     state = encoder.backbone.state_dict()
     lines = [f"starts from {encoder.source}: {note}" for note in encoder.notes or ("took the encoder alone",)]
