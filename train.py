@@ -9,7 +9,6 @@ SIGTERM, SIGINT or SIGUSR1 ends it with a checkpoint and exit code 143; --resume
 
 from __future__ import annotations
 
-from models.training.precision import DTYPES
 from tools.run.process_start import start
 
 if __name__ == "__main__":
@@ -30,6 +29,7 @@ from models.distributed import mean_over_processes
 from models.evaluation.features import extract_local
 from models.method import Losses
 from models.methods.recipes import Recipe, recipe_for, recipe_of_run
+from models.training.precision import DTYPES
 from pipelines import Batch, Dataset, open_dataset
 from pipelines.memory import release_memory
 from pipelines.plan.pairing import same_class_rates
@@ -192,12 +192,13 @@ class Trainer:
     def prepare(self) -> None:
         """Compile and record every kind of step that the run will make, before a thread of the loader starts."""
         line = "preparing the step took too long; training starts again without recording it (--no-record)"
-        with time_limit(PREPARE_SECONDS, lambda: restart(f"train.py: {line}", ["--no-record"])):
+        limit = PREPARE_SECONDS if self.step.recorded else None  # without a recording nothing would change
+        with time_limit(limit, lambda: restart(f"train.py: {line}", ["--no-record"])):
             began = time.perf_counter()
             self.step.prepare(DTYPES[self.options.precision], self.state.step)
-            seconds = time.perf_counter() - began
-        if seconds > 1:
-            self.display.note(f"prepared every kind of step in {seconds:.1f} s")
+            took = time.perf_counter() - began
+        if took > 1:
+            self.display.note(f"prepared every kind of step in {took:.1f} s")
 
     def run_epoch(self, epoch: int) -> None:
         """Train the rest of an epoch, and save the checkpoint that may be due at its end before any evaluation."""
@@ -289,10 +290,7 @@ class Trainer:
     def log_step(self, total: Tensor, terms: dict[str, Tensor]) -> None:
         """Log a row of metrics of this step. Only here does the loop wait for the device."""
         loss = self.state.loss = float(mean_over_processes(total))
-        row: dict[str, Any] = {
-            "loss": loss,
-            "lr": self.learning_rate(self.state.step - 1),
-        }
+        row: dict[str, Any] = {"loss": loss, "lr": self.learning_rate(self.state.step - 1)}
         row |= {name: float(mean_over_processes(value)) for name, value in terms.items()}
         if self.accelerator.scaler is not None:
             row["skipped_steps"] = self.state.skipped_steps

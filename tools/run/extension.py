@@ -13,9 +13,10 @@ from typing import Any
 
 from models.method import Method
 from models.training.config import Training
+from models.training.optim import cosine_schedule
 from pipelines.printable import printable
 from tools.command_line import Failure
-from tools.run.optimizer import cosine_rate, learning_rate
+from tools.run.optimizer import learning_rate
 
 
 def extensions_of(saved: Mapping[str, Any], epochs: int, rate: float | None, folder: Path) -> list[dict[str, Any]]:
@@ -74,7 +75,8 @@ def rate_at(training: Training, steps_per_epoch: int, step: int, extensions: Seq
         return learning_rate(training, steps_per_epoch, step, epochs=ends[0])
     start = ends[number - 1]
     within, length = step - start * steps_per_epoch, ends[number] - start
-    return cosine_rate(extensions[number - 1]["lr"], within, steps_per_epoch, length, training.lr_per_epoch)
+    share = cosine_schedule(within, steps_per_epoch, length, per_epoch=training.lr_per_epoch)
+    return float(extensions[number - 1]["lr"]) * share
 
 
 def recorded(extensions: Sequence[Mapping[str, Any]], epochs: int) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ in the backbones of student and teachers. Heads, queues and the optimizer start 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from pipelines import Dataset
 from tools.command_line import Failure
 from tools.run.options import RunOptions
 from tools.run.process_group import check_agreement
+from tools.run.resume import started_with
 
 
 def start_from_weights(
@@ -131,12 +131,7 @@ def _comparable(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse_random_weights(options: RunOptions) -> None:
     """Refuse to start a run again from random weights that was started from others."""
-    if not options.resume:
-        return
-    try:
-        recorded = json.loads((options.folder / "config.json").read_text()).get("init")
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return
+    recorded = (started_with(options) or {}).get("init")
     if isinstance(recorded, dict):
         raise Failure(
             f"the run starts from {recorded.get('path')} and has no checkpoint yet; give --init with it again"

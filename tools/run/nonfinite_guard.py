@@ -12,9 +12,8 @@ the forward pass (queues, running statistics); they are restored from their copy
 
 On a GPU, reading the result at once would make the host wait for the device in every step, and a recorded step cannot
 be left in its middle. So the result is copied to the host in the background and read one step later (`late`), when it
-has long arrived. By then the bad update has been made and
-the next step has begun. So the whole state (weights, buffers, optimizer) is copied, into two copies by turns, and the
-copy from before the bad step is restored.
+has long arrived. By then the bad update has been made and the next step has begun. So the whole state (weights,
+buffers, optimizer) is copied, into two copies by turns, and the copy from before the bad step is restored.
 
 fp16's gradient scaler skips a step whose gradient overflows, which is normal now and then. With fp16 only the loss is
 tested, and the scale: below 1 it has been halved so often that the gradient itself must be bad (`skipped`).

@@ -34,8 +34,3 @@ def learning_rate(training: Training, steps_per_epoch: int, step: int, epochs: i
     return training.lr * cosine_schedule(
         step, steps_per_epoch, epochs or training.epochs, training.warmup_epochs, training.lr_per_epoch
     )
-
-
-def cosine_rate(peak: float, step: int, steps_per_epoch: int, epochs: int, per_epoch: bool) -> float:
-    """Return the learning rate at `step` of half a cosine from `peak` to 0 over so many epochs, without warm-up."""
-    return peak * cosine_schedule(step, steps_per_epoch, epochs, per_epoch=per_epoch)

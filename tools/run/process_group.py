@@ -29,14 +29,8 @@ from tools.run.state import RunState
 
 LOST = 75  # exit code after losing a process: EX_TEMPFAIL, "temporary failure", which a scheduler may take as "retry"
 _ROOT = Path(__file__).resolve().parents[2]
-_PER_MACHINE = (
-    "data",
-    "val_data",
-    "output",
-    "threads",
-    "loader",
-    "init",
-)  # options whose values may differ between machines
+#: Options whose values may differ between machines.
+_PER_MACHINE = ("data", "val_data", "output", "threads", "loader", "init")
 #: How to fix a difference in each of the facts that are compared.
 _REMEDIES = {
     "data": "give every machine the same converted file",

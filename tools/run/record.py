@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ class RunRecord:
         try:
             extended = self.config.get("extended")
             epochs = extended[-1]["to_epoch"] if extended else recipe["epochs"]
-            all_epochs = int(self.config["data"]["number"] // recipe["batch_size"] * epochs)
+            batches = self.config["data"]["number"] / recipe["batch_size"]
+            all_epochs = int((ceil(batches) if recipe.get("fill_last_batch") else floor(batches)) * epochs)
         except (KeyError, TypeError, ZeroDivisionError):
             return max_steps or None
         return min(all_epochs, max_steps or all_epochs)

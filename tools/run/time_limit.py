@@ -13,8 +13,11 @@ from tools.run.process_start import tell
 
 
 @contextmanager
-def time_limit(seconds: float, on_expiry: Callable[[], object]) -> Iterator[None]:
-    """Calls `on_expiry` from another thread if the block has not ended after so many seconds."""
+def time_limit(seconds: float | None, on_expiry: Callable[[], object]) -> Iterator[None]:
+    """Calls `on_expiry` from another thread if the block has not ended after so many seconds; None sets no limit."""
+    if seconds is None:
+        yield
+        return
     timer = threading.Timer(seconds, on_expiry)
     timer.daemon = True
     timer.start()

@@ -1,5 +1,6 @@
 """The first moments of a program: signals before there is a run, a launcher that is gone, words that nobody reads."""
 
+import ast
 import os
 import platform
 import select
@@ -21,6 +22,15 @@ start(); print(os.getpid(), flush=True); time.sleep(60)
 
 def started(words, **more):
     return subprocess.Popen(words, cwd=runs.ROOT, env=runs.environment(), stdout=subprocess.PIPE, text=True, **more)
+
+
+def test_train_py_starts_before_anything_heavy_is_imported():
+    body = ast.parse((runs.ROOT / "train.py").read_text()).body
+    first = next(number for number, node in enumerate(body) if isinstance(node, ast.If))
+    assert ast.unparse(body[first].body[0]) == "start()"
+    before = [node.module for node in body[:first] if isinstance(node, ast.ImportFrom)]
+    assert before == ["__future__", "tools.run.process_start"]
+    assert not any(isinstance(node, ast.Import) for node in body[:first])
 
 
 @pytest.mark.processes

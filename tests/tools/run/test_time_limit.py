@@ -29,6 +29,9 @@ def test_a_block_in_time_is_left_alone():
     with time_limit(0.05, lambda: late.append(1)):
         time.sleep(0.2)
     assert late == [1]
+    with time_limit(None, lambda: late.append(2)):
+        pass
+    assert late == [1]
 
 
 @pytest.mark.processes
