@@ -62,7 +62,10 @@ class Prefetch(Generic[T]):
 
     @contextmanager
     def parked(self) -> Iterator[None]:
-        """A context in which the thread makes nothing: it ends the item that it is at, and waits."""
+        """A context in which the thread makes nothing: it ends the item that it is at, and waits.
+
+        `close` must not be called in it: it would wait for the thread, which waits for the context to end.
+        """
         with self._working:
             yield
 

@@ -44,8 +44,9 @@ from tools.command_line import Failure, OneLineParser, own_and_passed_on
 from tools.diagnosis.bottleneck import InUse, Verdict, verdict
 from tools.diagnosis.installation import Check, channels, checks, file_cache
 from tools.diagnosis.stage_speeds import Speeds, measure_stages
-from tools.run.accelerator import use_threads
+from tools.run.accelerator import use_threads, why_not_recorded
 from tools.run.options import parse
+from tools.run.recordings import CudaGraphs
 
 _COLOURS = {"ok": "green", "slow": "yellow", "missing": "red"}
 
@@ -118,6 +119,7 @@ def examine(data: Path, train_options: Sequence[str], seconds: float) -> tuple[S
     threads = use_threads(options.threads)
     compile_hot_path(options.compile)
     method = build(recipe.method, recipe)
+    recorder = None if why_not_recorded(options, device, 1) else CudaGraphs()
     speeds, note = measure_stages(
         method,
         recipe,
@@ -125,6 +127,8 @@ def examine(data: Path, train_options: Sequence[str], seconds: float) -> tuple[S
         seconds,
         device,
         options.precision,
+        options.compile and device.type == "cuda",
+        recorder,
         loader=options.loader,
         threads=threads,
     )

@@ -22,14 +22,15 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from pipelines.formats.card import write_json
 from pipelines.printable import printable
 from tools.command_line import Failure, OneLineParser, guarded_main
+from tools.diagnosis.checkout import ROOT
 from tools.gpu_stages import result_file
 from tools.gpu_stages.registry import STAGES, Stage
 from tools.gpu_stages.result_file import DONE, FAILED, NOT_RUN
 from tools.gpu_stages.supervisor import Ending, supervise
 
-ROOT = Path(__file__).resolve().parents[1]
 LIMIT = {"cuda": 120, "cpu": 300}  # seconds of a stage; a rehearsal may be on a small, busy machine
 FAILURE, TOO_SHORT = 1, 3  # exit codes
 _REPEATS = {"cuda": 3, "cpu": 1}
@@ -58,7 +59,7 @@ def check(arguments: Sequence[str] | None) -> int:
             else:
                 say(f"{stage.name}: not run, {max(0.0, left):.0f} s are left and it takes about {stage.seconds} s")
                 endings[stage.name] = Ending(NOT_RUN, 0.0)
-            result_file.write(options.out / "gpu-check.json", summary(device, endings, options.stages))
+            write_json(options.out / "gpu-check.json", summary(device, endings, options.stages))
     return report(endings, options.out)
 
 
@@ -121,7 +122,7 @@ def run(stage: Stage, out: Path, scratch: Path, device: str, limit: float) -> En
     )
     say(f"{stage.name}: {ending.state} after {ending.seconds:.0f} s")
     found = result_file.read(path) or {"stage": stage.name, "rehearsal": device == "cpu"}
-    result_file.write(path, found | entry(ending) | {"limit_s": round(limit, 1)})
+    write_json(path, found | entry(ending) | {"limit_s": round(limit, 1)})
     return ending
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -201,7 +202,7 @@ def fused(
     _, _, height, width = images.shape
     x_CNP = _planes(images)
     if operations.jitter:
-        order_NS = torch.tensor(JITTER_ORDERS, device=images.device)[numbers[:, ORDER].long()]
+        order_NS = _table(JITTER_ORDERS, images.device)[numbers[:, ORDER].long()]
         for slot in range(4):
             # A sample for which no candidate is selected has an operation of strength zero in this slot.
             changed = x_CNP
@@ -230,4 +231,10 @@ def _planes(images: Tensor) -> Tensor:
 
 def _channel_order(numbers: Tensor) -> Tensor:
     """Return the input channel of each output channel: int64 [3, N]."""
-    return torch.tensor(CHANNEL_ORDERS, device=numbers.device)[numbers[:, PERMUTE].long()].T
+    return _table(CHANNEL_ORDERS, numbers.device)[numbers[:, PERMUTE].long()].T
+
+
+@cache
+def _table(rows: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
+    """Return a table on the device, where it stays: to send it there each time would wait for the device."""
+    return torch.tensor(rows, device=device)

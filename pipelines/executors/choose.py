@@ -3,7 +3,7 @@
 ffcv      decodes on the CPU; the fastest executor there that decodes
 dali      decodes on a GPU, or on the CPU without one
 resident  decodes the data set once and keeps it in the device's memory; on a CPU its pixels equal those of `ffcv`
-          bit for bit, on a GPU to within one level
+          bit for bit, on a GPU too but for the area filter (to within one level)
 auto      the choice of `choose`: `resident` where the decoded set is small, else the fastest one that decodes
 """
 

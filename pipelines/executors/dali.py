@@ -165,7 +165,11 @@ class DaliExecutor:
         return self._cutter.start(images, plan)()[0]
 
     def _outputs(self) -> Any:
-        """Return the outputs of DALI's oldest run, in the order of the current stream."""
+        """Return the outputs of DALI's oldest run, in the order of the current stream.
+
+        They are released before they are copied, which is right in DALI's default model of execution alone: there the
+        memory of an output is used again only in the order of the stream that has got it.
+        """
         stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
         outputs = self._graph.share_outputs(cuda_stream=stream)
         self._graph.release_outputs()

@@ -142,7 +142,7 @@ def decoded_images(dataset: Dataset, device: torch.device, threads: int) -> Deco
 
 
 class ResidentExecutor:
-    """Cuts the views of batches out of decoded images, with torch on their device.
+    """Cuts the views of batches out of decoded images, on their device: by Triton on a GPU that has it, else by torch.
 
     Args:
         dataset: an opened data set.

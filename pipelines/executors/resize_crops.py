@@ -27,7 +27,7 @@ PAD = 32  # box sides are rounded up to a multiple of it
 
 def padded(box_S4: NDArray[np.integer]) -> tuple[int, int]:
     """Return a height and a width that hold every box [S, 4] of a batch, computed on the host without a device sync."""
-    height, width = (int(side) for side in box_S4[:, 2:].max(axis=0))
+    height, width = (int(side) for side in box_S4[:, 2:].max(axis=0, initial=1))
     return -(-height // PAD) * PAD, -(-width // PAD) * PAD
 
 
@@ -74,7 +74,7 @@ def resize_crops(
     box_SHWC = pixels_P3[index_SHW]
 
     samples = len(first_S)
-    box_SHCW = box_SHWC.transpose(2, 3).to(columns_SDW.dtype)
+    box_SHCW = box_SHWC.transpose(2, 3).to(columns_SDW.dtype, memory_format=torch.contiguous_format)
     if resize == "area":
         half_SDCW = torch.bmm(rows_SDH, box_SHCW.reshape(samples, high, 3 * wide))
         view_SDCD = torch.bmm(half_SDCW.view(samples, size * 3, wide), columns_SDW.transpose(1, 2))

@@ -122,15 +122,16 @@ class Plan:
         stop = min(start + self.batch_size, self.positions)
         position_B = np.arange(start + self.rank, stop, self.world, dtype=np.int64)
         anchor_B = self.order(epoch, position_B)
-        # A sample that fills up the last batch gets other views than at the start of the epoch.
-        source_S, salt_S, box_B4 = anchor_B, np.where(position_B < self.size, 0, len(self.heights) + 1), None
+        # A sample that fills up the last batch gets other views than those it had before in the epoch.
+        again_B = position_B // self.size * (len(self.heights) + 1)
+        source_S, salt_S, box_B4 = anchor_B, again_B, None
         mix = None if pairing is None else self._mix_box(epoch, step, pairing)
         if pairing is not None and mix is not None:
             partner_B, alone_B = self._partners(epoch, anchor_B, pairing)
             box_B4 = np.where(alone_B[:, None], np.float32(0), mix)
             source_S = np.concatenate([anchor_B, partner_B])
             # A partner gets other views for each anchor: its key holds the anchor's index as well.
-            salt_S = np.concatenate([salt_S, anchor_B + 1])
+            salt_S = np.concatenate([again_B, again_B + anchor_B + 1])
         height_S, width_S = self.heights[source_S], self.widths[source_S]
         crop, flip, photometric = [], [], []
         sample_S = key(self.seed, _VIEW, epoch, source_S, salt_S)

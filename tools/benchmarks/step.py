@@ -14,6 +14,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,10 @@ def against_plain_code(dataset: Dataset, sizes: Sizes, settings: Settings) -> Ca
     data = PillowViews(pictures_of(dataset, decoded=True), views, dataset.mean, dataset.std)
     pillow = iter_forever(pillow_loader(data, sizes.batch_size, sizes.steps, settings.threads))
     for _ in range(sizes.steps):  # workers must be forked before threads start; after an epoch they are idle
-        first = next(pillow)
+        last = next(pillow)
     plain = PaperMsvq(sizes.width)
     plain.to(settings.device)
-    plain.step([view.to(settings.device) for view in first])
+    plain.step([view.to(settings.device) for view in last])
     train = prepared(recipe, settings)
     alone = forward_and_backward(train.method, settings.device)
     with open_loader(dataset, views, sizes.batch_size, settings) as loader:
@@ -104,7 +105,7 @@ def against_plain_code(dataset: Dataset, sizes: Sizes, settings: Settings) -> Ca
                 "plain float32, Pillow in a DataLoader": rate(
                     lambda views: plain.step([v.to(settings.device) for v in views]), pillow
                 ),
-                "forward and backward alone": rate(alone, iter(lambda: ready, None)),
+                "forward and backward alone": rate(alone, repeat(ready)),
             },
             settings.repeats,
         )

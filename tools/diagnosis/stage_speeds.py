@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import islice, repeat
 from statistics import median
 from typing import Any
 
@@ -27,7 +27,7 @@ from models.training.precision import DTYPES
 from pipelines import Batch, Dataset, make_loader
 from tools.benchmarks.measure import synchronize, take_turns
 from tools.benchmarks.training import endless
-from tools.run.recordings import CudaGraphs
+from tools.run.recordings import Recorder
 from tools.run.standalone_step import StandaloneStep
 
 POSSIBLE = 1.05  # together / trained up to which a measurement is believed
@@ -89,6 +89,8 @@ def measure_stages(
     seconds: float,
     device: torch.device,
     precision: str,
+    compiled: bool,
+    recorder: Recorder | None,
     **loading: Any,
 ) -> tuple[Speeds, str]:
     """Measure every stage of the training of a recipe, three times and each time for at least one batch.
@@ -97,14 +99,13 @@ def measure_stages(
         recipe: of the method.
         seconds: the duration of all stages together, if batches are short enough.
         precision: of its passes.
+        compiled, recorder: whether backbones are compiled, and what records steps, as in `StandaloneStep`.
         loading: further keywords of `make_loader`: loader, threads.
 
     Returns:
         The speeds, and the loader's note, which says what it chose.
     """
-    on_gpu = device.type == "cuda"
-    recorder = CudaGraphs() if on_gpu else None
-    train = StandaloneStep(method, recipe, device, precision, compiled=on_gpu, recorder=recorder)
+    train = StandaloneStep(method, recipe, device, precision, compiled, recorder)
     train.prepare()
     batch_size, loading = recipe.training.batch_size, loading | {"dtype": DTYPES[precision]}
     with ExitStack() as stack:
@@ -127,7 +128,7 @@ def measure_stages(
         def trained(seconds: float) -> float:
             with crops_only.parked(), complete.parked():
                 train(ready)  # while a decoder ends what it had begun
-                return _speed(iter(lambda: ready, None), train, seconds, device)
+                return _speed(repeat(ready), train, seconds, device)
 
         def together(seconds: float) -> float:
             """Train from a loader whose queue is as full before as after: empty if the loader limits, else full."""

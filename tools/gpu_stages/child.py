@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from pipelines.formats.card import write_json
 from pipelines.threads import usable_cores
 from tools.benchmarks.measure import Settings, load_average
 from tools.benchmarks.table import show
 from tools.command_line import guarded_main
-from tools.gpu_stages import result_file
 from tools.gpu_stages.context import Context
 from tools.gpu_stages.registry import STAGES
 from tools.run.environment import commit, machine, versions
@@ -51,11 +51,11 @@ def run(name: str, path: Path, context: Context) -> None:
         "load_average": load_average(),
         "benchmarks": {name: rows},
     }
-    result_file.write(path, result)
+    write_json(path, result)
     console = Console(width=100)
     for row in import_module(f"tools.gpu_stages.{stage.module}").rows(context, *stage.arguments):
         rows.append(row)
-        result_file.write(path, result)
+        write_json(path, result)
         show(name, row, console)
         sys.stdout.flush()
 

@@ -11,9 +11,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 from tools.command_line import Failure
+from tools.diagnosis.checkout import ROOT
 from tools.gpu_stages.context import Context
 
-ROOT = Path(__file__).resolve().parents[2]
 _PROCESSES = (
     4  # of pytest, if its extension xdist is installed: each of these tests leaves the GPU idle most of the time
 )

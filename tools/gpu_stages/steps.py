@@ -36,12 +36,7 @@ def rows(context: Context, name: str) -> Iterator[dict[str, Any]]:
     with open_loader(dataset, views, batch_size, context.settings) as loader:
         batches = endless(loader, random_partners(dataset.number) if recorded.method.mixes else None)
         ready = next(batches)
-        contenders = {
-            "data included": lambda: recorded.speed_from(batches),
-            "batch already there": lambda: recorded.speed_on(ready),
-            "loader alone": lambda: recorded.speed_of_loader(batches),
-        }
-        values = take_turns(contenders, repeats)
+        values = _with_data(recorded, batches, ready, repeats)
         yield Case(f"{name}: with data", "samples/s", values, facts={"batch": batch_size, "loader": loader.note}).row()
         forms = {"recorded": recorded}
         for form in ("compiled", "plain"):
@@ -49,15 +44,26 @@ def rows(context: Context, name: str) -> Iterator[dict[str, Any]]:
                 forms[form] = TimedStep(recipe, context, compiled=form == "compiled", recorded=False)
             yield _first(f"{name}: first step, cached", form, forms[form])
         yield _beside(name, forms, ready, context)
-    forms.clear()  # their memory is needed
+    was_recorded = recorded.recorded
+    del recorded, forms  # their memory is needed
     torch.compiler.reset()
     yield _first(f"{name}: first step, cached", "recorded", TimedStep(recipe, context))
-    if not recorded.recorded:
+    if not was_recorded:
         raise Failure(f"the step of {name} was not recorded; a line above says why")
 
 
 def _first(title: str, form: str, step: TimedStep) -> dict[str, Any]:
     return Case(title, "seconds", {form: [step.first_seconds]}).row()
+
+
+def _with_data(step: TimedStep, batches: Iterator[Batch], ready: Batch, repeats: int) -> dict[str, list[float]]:
+    """Measure a step with a loader and without, and the loader alone, in turns."""
+    contenders = {
+        "data included": lambda: step.speed_from(batches),
+        "batch already there": lambda: step.speed_on(ready),
+        "loader alone": lambda: step.speed_of_loader(batches),
+    }
+    return take_turns(contenders, repeats)
 
 
 def _beside(name: str, forms: dict[str, TimedStep], ready: Batch, context: Context) -> dict[str, Any]:
@@ -72,5 +78,5 @@ def _beside(name: str, forms: dict[str, TimedStep], ready: Batch, context: Conte
         "recorded": forms["recorded"].recorded,
     }
     if torch.cuda.is_available():
-        facts["peak GiB"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        facts["peak GiB of all forms"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
     return Case(f"{name}: {', '.join(forms)}", "samples/s", values, facts=facts).row()

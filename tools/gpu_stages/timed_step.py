@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, repeat
 
 import torch
 
@@ -66,7 +66,7 @@ class TimedStep:
 
     def speed_on(self, batch: Batch) -> float:
         """Return the samples per second of a turn on one batch, which lies on the device."""
-        return self.speed(iter(lambda: batch, None))
+        return self.speed(repeat(batch))
 
     def speed_from(self, batches: Iterator[Batch]) -> float:
         """Return the samples per second of a turn from a loader, whose queue is as full before it as after it."""

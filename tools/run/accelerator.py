@@ -78,19 +78,19 @@ def use_compiler(enabled: bool, method: Method, accelerator: Accelerator) -> Non
 
 def recorder_for(options: RunOptions, accelerator: Accelerator) -> Recorder | None:
     """Return what records steps here: CUDA graphs for one process on a GPU, otherwise nothing."""
-    return None if why_not_recorded(options, accelerator) else CudaGraphs()
+    return None if why_not_recorded(options, accelerator.device, accelerator.num_processes) else CudaGraphs()
 
 
-def why_not_recorded(options: RunOptions, accelerator: Accelerator) -> str:
-    """Return the reason for which steps are not recorded here; an empty text if they are."""
-    if accelerator.device.type != "cuda":
+def why_not_recorded(options: RunOptions, device: torch.device, processes: int) -> str:
+    """Return the reason for which steps are not recorded on a device; an empty text if they are."""
+    if device.type != "cuda":
         return "no GPU"
     if not options.compile:
         return "--no-compile"
     if not options.record:
         return "--no-record"
-    if accelerator.num_processes > 1:
-        return f"{accelerator.num_processes} processes, whose collectives are not recorded"
+    if processes > 1:
+        return f"{processes} processes, whose collectives are not recorded"
     if options.precision == "fp16":
         return "fp16, whose scaler reads the device each step"
     return ""

@@ -46,7 +46,7 @@ def banner(
 
 def step_form(options: RunOptions, accelerator: Accelerator) -> str:
     """Return in which form steps run here, and why not in a faster one (`train_step.py` defines the forms)."""
-    reason = why_not_recorded(options, accelerator)
+    reason = why_not_recorded(options, accelerator.device, accelerator.num_processes)
     if not reason:
         return "recorded, one CUDA graph for each kind of step"
     if not options.compile:

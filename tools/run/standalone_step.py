@@ -30,7 +30,7 @@ class StandaloneStep:
     Args:
         method: on the CPU or on `device`; it is moved there.
         recipe: its recipe, which names the optimizer.
-        precision: bf16 or fp32.
+        precision: bf16, fp16 or fp32.
         compiled: compile the backbones, as `--compile` does on a GPU.
         recorder: records the step, as `CudaGraphs` does on a GPU; None runs it as it is.
         tuning: how kernels are chosen, from now on in this process.
@@ -62,7 +62,8 @@ class StandaloneStep:
         self._state = RunState(recipe.method, 0, 1, "", {})
         late = device.type == "cuda" or recorder is not None
         config = {"options": {"precision": precision}}
-        guard = StepGuard(method, self.optimizer, late, Path(tempfile.gettempdir()), config, self._state)
+        gradients = accelerator.scaler is None
+        guard = StepGuard(method, self.optimizer, late, Path(tempfile.gettempdir()), config, self._state, gradients)
         self._dtype = DTYPES[precision]
         self._step = TrainStep(
             accelerator, model, method, prepared, recipe.training, guard, recorder, compiles=compiled

@@ -7,8 +7,10 @@ from PIL import Image
 
 pytest.importorskip("cv2", reason="OpenCV, which FFCV brings, is not installed")
 
+from pipelines.executors.device_cutter import cut_views
 from pipelines.executors.resize_crops import padded, resize_crops
-from pipelines.plan.views import RESIZE
+from pipelines.plan.plan import Plan
+from pipelines.plan.views import RESIZE, View
 from tests.support.reference_resize import resized
 
 SIZES = [1, 16, 24, 32, 48, 60, 96, 224]
@@ -45,3 +47,12 @@ def test_it_equals_opencv_and_pillow(size, resize, device):
     assert found.is_contiguous(memory_format=torch.channels_last) or size == 1
     gap = np.abs(found.permute(0, 2, 3, 1).cpu().numpy().astype(int) - np.stack(expected))
     assert gap.max() <= (1 if resize == "area" else 0) and gap.mean() < 0.2
+
+
+@pytest.mark.parametrize("resize", RESIZE)
+def test_a_process_without_a_share_of_the_last_batch_gets_views_of_no_sample(resize):
+    sides = np.full(3, 20)
+    plan = Plan(sides, sides, (View(16, resize=resize),), 2, drop_last=False, rank=1, world=2).batch(0, 1)
+    nothing = np.zeros(0, dtype=np.int64)
+    (view,) = cut_views(torch.zeros(1200, 3, dtype=torch.uint8), nothing, nothing, plan, (View(16, resize=resize),))
+    assert view.shape == (0, 3, 16, 16) and view.dtype == torch.uint8

@@ -141,14 +141,21 @@ def test_an_epoch_is_filled_up_with_its_first_samples_in_new_views(world):
         for steps in ((0,), range(13))
     )
     assert np.array_equal(np.concatenate(last), np.append(parts[0].order(2, np.arange(103)), first[0][:1]))
-    again, before = (
-        parts[-1].batch(2, 12),
-        parts[0].batch(2, 0),
-    )  # position 103, of the last process, is image 0's again
+    again, before = parts[-1].batch(2, 12), parts[0].batch(2, 0)  # the last process's last sample is image 0 again
     assert again.source_S[-1] == before.source_S[0]
     assert not np.array_equal(again.crop_VS4[:, -1], before.crop_VS4[:, 0])
     assert equal(plan(fill_to=8).batch(2, 3), plan().batch(2, 3))  # nothing else changes
     assert plan(fill_to=16, batch_size=4).steps == 28  # micro-batches of steps of 16
+
+
+def test_every_time_that_a_sample_fills_up_it_has_new_views_and_so_has_its_partner():
+    """100 images of one candidate each, in a batch of 256: image 0 is at the positions 0, 100 and 200."""
+    filled = Plan(np.full(100, 40), np.full(100, 40), (View(16),), 256, shuffle=False, drop_last=False, fill_to=256)
+    ring = Pairing(np.roll(np.arange(100, dtype=np.int32), -1), np.arange(100), np.ones(100, np.int32), 1.0, 1.0)
+    mixed = filled.batch(0, 0, ring)
+    assert mixed.source_S[[0, 100, 200, 256, 356, 456]].tolist() == [0, 0, 0, 1, 1, 1]
+    crops = mixed.crop_VS4[0, [0, 100, 200, 1, 256, 356, 456]]
+    assert len(np.unique(crops, axis=0)) == 7
 
 
 @pytest.mark.parametrize(
