@@ -48,35 +48,31 @@ def to_rgb(image: Image.Image, scale: ValueRange | None = None) -> Image.Image:
     image, kind = load(image)
     if image.mode == "RGB" and kind.key is None and kind.lower is None and scale is None:
         return image
-    deep = image.mode.startswith(("I", "F"))
-    if not deep and kind.lower is None:
-        _check_bytes(kind, scale)
-    elif deep:
+    if image.mode.startswith(("I", "F")):
         scale = _scale(image, kind, scale)
+    elif kind.lower is not None:
+        scale = scale or WORDS
+    else:
+        _check_bytes(kind, scale)
     # Where two images are held already, the result replaces one of them.
     rgb = Image.new("RGB", image.size) if kind.lower is None else image
-    for box in _strips(image, STRIP if kind.lower is None else STRIP // 4):
-        lower = kind.lower and kind.lower.crop(box)
-        rgb.paste(_strip_to_rgb(image.crop(box), lower, kind, scale).convert(rgb.mode), box)
+    for box in _strips(image, kind):
+        strip = _over_white(*_values(image, kind, box), kind.white_is_zero, scale)
+        rgb.paste(strip.convert(rgb.mode), box)
     del kind  # and with it one of two images
     return rgb if rgb.mode == "RGB" else rgb.convert("RGB")
 
 
 def extremes(image: Image.Image) -> ValueRange:
-    """Return the smallest and the largest value of an image, in the units of its file, without transparency.
+    """Return the smallest and the largest value of an image's visible pixels, in the units of its file.
 
     Raises:
-        as `to_rgb`; ValueError, too, where fewer bits can be read than the file has.
+        as `to_rgb`; ValueError, too, where fewer bits can be read than the file has, or where no pixel is visible.
     """
     image, kind = load(image)
-    if image.mode.startswith(("I", "F")):
-        return ValueRange(*_extremes(image, kind))
-    if kind.lower is not None:
-        found = [_words(image.crop(box), kind.lower.crop(box), kind.packed)[..., :3] for box in _strips(image)]
-        return ValueRange(min(int(words.min()) for words in found), max(int(words.max()) for words in found))
-    _check_bytes(kind, BYTES)
-    strips = [np.asarray(image.crop(box).convert("RGB")) for box in _strips(image)]
-    return ValueRange(min(int(strip.min()) for strip in strips), max(int(strip.max()) for strip in strips))
+    if kind.lower is None and not image.mode.startswith(("I", "F")):
+        _check_bytes(kind, BYTES)
+    return _extremes(image, kind)
 
 
 def orientation(image: Image.Image) -> int:
@@ -95,8 +91,8 @@ def upright(image: Image.Image, value: int) -> Image.Image:
 
 def levels(values: NDArray[np.generic], scale: ValueRange) -> NDArray[np.uint8]:
     """Return values on the scale 0 to 255, rounded, with those outside of the range at its ends."""
-    if values.dtype == np.uint16:  # a table, since this is fast and takes little memory
-        table: NDArray[np.uint8] = levels(np.arange(65536, dtype=np.float64), scale)
+    if values.dtype in (np.uint8, np.uint16):  # a table, since this is fast and takes little memory
+        table: NDArray[np.uint8] = levels(np.arange(256**values.dtype.itemsize, dtype=np.float64), scale)
         found: NDArray[np.uint8] = table[values]
         return found
     scaled = (values.astype(np.float64) - scale.low) * (255 / (scale.high - scale.low))
@@ -104,10 +100,10 @@ def levels(values: NDArray[np.generic], scale: ValueRange) -> NDArray[np.uint8]:
     return bytes_
 
 
-def _strips(image: Image.Image, pixels: int | None = None) -> Iterator[tuple[int, int, int, int]]:
-    """Return the boxes of strips of at most so many pixels, or of one row."""
+def _strips(image: Image.Image, kind: Kind) -> Iterator[tuple[int, int, int, int]]:
+    """Return the boxes of strips of at most `STRIP` pixels, a quarter of it with a second decode, or of one row."""
     width, height = image.size
-    rows = max(1, (pixels or STRIP) // width)
+    rows = max(1, (STRIP if kind.lower is None else STRIP // 4) // width)
     return ((0, top, width, min(top + rows, height)) for top in range(0, height, rows))
 
 
@@ -120,20 +116,20 @@ def _check_bytes(kind: Kind, scale: ValueRange | None) -> None:
         raise ValueError(f"has 8 bits in each channel, and the range of values {scale} is for pictures with more")
 
 
-def _extremes(image: Image.Image, kind: Kind) -> tuple[float, float]:
-    """Return the smallest and largest of integers or floats, in units of the file."""
-    found = [_values(image.crop(box), kind) for box in _strips(image)]
-    low, high = min(float(values.min()) for values in found), max(float(values.max()) for values in found)
+def _extremes(image: Image.Image, kind: Kind) -> ValueRange:
+    """Return the smallest and largest value that is visible, in units of the file."""
+    low, high = np.inf, -np.inf
+    for box in _strips(image, kind):
+        values, opacity = _values(image, kind, box)
+        visible = values if opacity is None else values[opacity > 0]
+        if visible.size:
+            # In this order, a minimum or maximum that is not a number stays so.
+            low, high = float(np.minimum(visible.min(), low)), float(np.maximum(visible.max(), high))
+    if low == np.inf and high == -np.inf:
+        raise ValueError("has no pixel that is visible, and so no values")
     if not np.isfinite((low, high)).all():
         raise ValueError("has pixels that are not finite numbers")
-    return low * kind.unit, high * kind.unit
-
-
-def _values(strip: Image.Image, kind: Kind) -> NDArray[np.generic]:
-    values: NDArray[np.generic] = np.asarray(strip)
-    if kind.unsigned:
-        return values.view(np.uint32)
-    return values.astype(np.uint16, copy=False) if strip.mode.startswith("I;16") else values
+    return ValueRange(low * kind.unit, high * kind.unit)
 
 
 def _scale(image: Image.Image, kind: Kind, given: ValueRange | None) -> ValueRange:
@@ -150,21 +146,23 @@ def _scale(image: Image.Image, kind: Kind, given: ValueRange | None) -> ValueRan
     return ValueRange(scale.low / kind.unit, scale.high / kind.unit)
 
 
-def _strip_to_rgb(strip: Image.Image, lower: Image.Image | None, kind: Kind, scale: ValueRange | None) -> Image.Image:
-    """Turn a copy of some rows into RGB, over white; `scale` is in Pillow's units."""
+def _values(
+    image: Image.Image, kind: Kind, box: tuple[int, int, int, int]
+) -> tuple[NDArray[np.generic], NDArray[np.uint8] | None]:
+    """Return the pixels of some rows before they are scaled, and how opaque they are.
+
+    Returns:
+        values: [H, W] of grey or [H, W, 3] of colours; of 16 bits with a second decode, else in Pillow's units.
+        opacity: [H, W], 0 to 255; None = all pixels are opaque.
+    """
+    strip = image.crop(box)
+    if kind.lower is not None:
+        return _words(strip, kind.lower.crop(box), kind)
+    if strip.mode.startswith(("I", "F")):
+        grey = _integers_or_floats(strip, kind)
+        return grey, None if kind.key is None else _opaque(grey != kind.key)
     if kind.palette is not None:
         strip.putpalette(kind.palette)
-    if lower is not None:
-        return _over_white(_from_words(_words(strip, lower, kind.packed), kind, scale or WORDS))
-    if strip.mode.startswith(("I", "F")):
-        assert scale is not None
-        values = _values(strip, kind)
-        grey = levels(values, scale)
-        if kind.white_is_zero:
-            grey = 255 - grey
-        if kind.key is not None:
-            grey[values == kind.key] = 255  # transparent, so white
-        return Image.fromarray(grey).convert("RGB")
     if kind.key is not None:
         strip.info["transparency"] = kind.key
     if strip.mode == "1":
@@ -172,37 +170,44 @@ def _strip_to_rgb(strip: Image.Image, lower: Image.Image | None, kind: Kind, sca
     if strip.mode == "La":  # grey, multiplied by its transparency
         grey_a, clear = (Image.fromarray(np.ascontiguousarray(np.asarray(strip)[..., band])) for band in (0, 1))
         strip = Image.merge("RGBa", (grey_a, grey_a, grey_a, clear))
-    strip = strip.convert("RGBA" if strip.has_transparency_data else "RGB")
-    if scale is not None:
-        table = levels(np.arange(256), scale).tolist() * 3
-        strip = strip.point(table + (list(range(256)) if strip.mode == "RGBA" else []))
-    return _over_white(strip)
+    if not strip.has_transparency_data:
+        return np.asarray(strip.convert("RGB")), None
+    colours = np.asarray(strip.convert("RGBA"))
+    return colours[..., :3], colours[..., 3]
 
 
-def _words(upper: Image.Image, lower: Image.Image, packed: bool) -> NDArray[np.uint16]:
-    """Return values of 16 bits [H, W, 3 or 4]."""
-    if packed:
+def _integers_or_floats(strip: Image.Image, kind: Kind) -> NDArray[np.generic]:
+    values: NDArray[np.generic] = np.asarray(strip)
+    if kind.unsigned:
+        return values.view(np.uint32)
+    return values.astype(np.uint16, copy=False) if strip.mode.startswith("I;16") else values
+
+
+def _words(upper: Image.Image, lower: Image.Image, kind: Kind) -> tuple[NDArray[np.uint16], NDArray[np.uint8] | None]:
+    """Return values of 16 bits [H, W, 3], and how opaque they are, as `_values`."""
+    if kind.packed:
         grey_and_clear = np.asarray(upper).view(">u2").astype(np.uint16)
-        return grey_and_clear[..., [0, 0, 0, 1]]
+        return grey_and_clear[..., [0, 0, 0]], levels(grey_and_clear[..., 1], WORDS)
     words: NDArray[np.uint16] = np.asarray(upper).astype(np.uint16)
     words <<= 8
     words |= np.asarray(lower)
-    return words
-
-
-def _from_words(words: NDArray[np.uint16], kind: Kind, scale: ValueRange) -> Image.Image:
-    """Values of 16 bits [H, W, 3 or 4] to RGB or, with transparency, RGBA."""
-    colours = levels(words[..., :3], scale)
     if words.shape[2] == 4:
-        return Image.fromarray(np.concatenate((colours, levels(words[..., 3:], WORDS)), axis=2))
-    if kind.key is None:
-        return Image.fromarray(colours)
-    opaque = (words != np.array(kind.key, dtype=np.uint16)).any(axis=2)
-    return Image.fromarray(np.dstack((colours, np.where(opaque, 255, 0).astype(np.uint8))))
+        return words[..., :3], levels(words[..., 3], WORDS)
+    return words, None if kind.key is None else _opaque((words != np.array(kind.key, dtype=np.uint16)).any(axis=2))
 
 
-def _over_white(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, image).convert("RGB")
+def _opaque(visible: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    return np.where(visible, np.uint8(255), np.uint8(0))
+
+
+def _over_white(
+    values: NDArray[np.generic], opacity: NDArray[np.uint8] | None, white_is_zero: bool, scale: ValueRange | None
+) -> Image.Image:
+    """Scale what `_values` returns, and lay it over white; `scale` is in its units, None for bytes as they are."""
+    pixels = values if scale is None else levels(values, scale)
+    colours = Image.fromarray(255 - pixels if white_is_zero else pixels).convert("RGB")
+    if opacity is None:
+        return colours
+    colours.putalpha(Image.fromarray(opacity))
+    white = Image.new("RGBA", colours.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, colours).convert("RGB")

@@ -257,6 +257,42 @@ def test_palettes_of_eight_bits_in_a_tiff() -> None:
         assert (pixels(data) == palette[BYTES]).all()
 
 
+def test_extremes_of_a_palette_of_eight_bits_in_a_tiff() -> None:
+    colours = np.linspace(40, 200, 3 * 256).astype(int)
+    data = tiff(BYTES, 3, tags={320: (3, colours.tolist())})
+    assert extremes(open_image(data)) == (pixels(data).min(), pixels(data).max()) == (40, 200)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_transparent_pixels_have_no_extremes(bits: int, channels: int) -> None:
+    """What lies below an opacity of 0 is not seen: to_rgb lays it over white."""
+    unit = 257 if bits == 16 else 1
+    values = np.full((4, 5, channels), 100 * unit)
+    values[..., -1] = 255 * unit
+    values[0, 0], values[1, 1, 0] = 7, 50 * unit
+    values[0, 0, -1], values[1, 1, -1] = 0, unit  # the latter is hardly seen
+    assert extremes(open_image(png(values.astype(f"u{bits // 8}"), bits))) == (50 * unit, 100 * unit)
+    values[..., -1] = 0
+    with pytest.raises(ValueError, match="no pixel that is visible"):
+        extremes(open_image(png(values.astype(f"u{bits // 8}"), bits)))
+
+
+@pytest.mark.parametrize(("bits", "channels"), [(4, 1), (8, 1), (8, 3), (16, 1), (16, 3)])
+def test_a_transparent_value_has_no_extremes(bits: int, channels: int) -> None:
+    values = np.full((4, 6, channels) if channels > 1 else (4, 6), 9, dtype=np.uint16 if bits == 16 else np.uint8)
+    values[0, 0], values[1] = 3, 12
+    unit = 17 if bits == 4 else 1  # Pillow enlarges grey of few bits
+    assert extremes(open_image(png(values, bits))) == (3 * unit, 12 * unit)
+    assert extremes(open_image(png(values, bits, [3] * channels))) == (9 * unit, 12 * unit)
+
+
+def test_extremes_of_grey_multiplied_by_its_transparency() -> None:
+    image = Image.fromarray(np.dstack([BYTES // 2 + 20, np.full_like(BYTES, 255)])).convert("La")
+    assert image.mode == "La"
+    assert extremes(image) == (20, 147)
+
+
 def test_orientation_of_a_tiff() -> None:
     for value in range(1, 9):
         data = tiff(COLOURS, 2, tags={274: (3, [value])})
