@@ -171,9 +171,9 @@ def _values(
         grey_a, clear = (Image.fromarray(np.ascontiguousarray(np.asarray(strip)[..., band])) for band in (0, 1))
         strip = Image.merge("RGBa", (grey_a, grey_a, grey_a, clear))
     if not strip.has_transparency_data:
-        return np.asarray(strip.convert("RGB")), None
-    colours = np.asarray(strip.convert("RGBA"))
-    return colours[..., :3], colours[..., 3]
+        return np.asarray(strip if strip.mode == "L" else strip.convert("RGB")), None
+    strip = strip.convert("RGBA")
+    return np.asarray(strip.convert("RGB")), np.asarray(strip.getchannel("A"))
 
 
 def _integers_or_floats(strip: Image.Image, kind: Kind) -> NDArray[np.generic]:

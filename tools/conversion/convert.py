@@ -60,17 +60,18 @@ def convert(
                 f"--range is for values as files have them, and {printable(arguments.source)} holds 8 bits; "
                 "convert the files that it was made of"
             )
-        if arguments.range == AUTO:
-            options = _with_range_of_all(source, options)
         source.notes += left_beside(out, source) if part is None else []
         understood(source)
+        if arguments.range == AUTO:
+            options = _with_range_of_all(source, options)
         counts = [len(items) for items in source.splits.values()]
         with progress(sum(counts) if part is None else sum(len(part.range(images)) for images in counts)) as advance:
             return source, convert_source(source, out, staging, options, advance)
 
 
 def _with_range_of_all(source: Source, options: Options) -> Options:
-    scale = range_of_all([item for items in source.splits.values() for item in items], options.workers)
+    items = [item for items in source.splits.values() for item in items]
+    scale = range_of_all(items, options.settings.max_pixels, options.workers)
     source.notes.append(f"--range auto took the values {scale.low:g} to {scale.high:g}")
     return replace(options, settings=replace(options.settings, scale=scale))
 

@@ -153,7 +153,7 @@ def _encoded_jpeg(image: Image.Image, data: bytes, settings: Settings) -> Encode
             quality = settings.quality or DEFAULT_QUALITY
             reduced = reduce_jpeg(data, size, turn, quality, quality >= FULL_COLOUR_FROM)
             if reduced is not None:
-                small = reduced.pixels
+                small = Image.fromarray(reduced.pixels)
                 return Encoded(JPEG, small.height, small.width, reduced.data, REENCODED, *_statistics(small))
     pixels = decode(data, height, width)
     if pixels is None:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
 from pipelines.decoding.png_text import decoded
-from tools.conversion.byte_locations import ByteRange, GreyPlane, Image, Item, Kept, ParquetCell, Planes, fetch, pixels
+from tools.conversion.byte_locations import Image, Item, Kept, fetch
 from tools.conversion.encode import Encoded, Settings, encode_again, encode_array, encode_bytes
 from tools.conversion.file_kinds import foreign, foreign_kind
+from tools.conversion.item_content import fetch_content
 from tools.conversion.library_warnings import c_lines_as_warnings, collected
-from tools.conversion.parquet_rows import fetch_cell
 from tools.conversion.process_pool import in_order
 
 CHUNK = 128  # images a task: enough to make the transport cheap, few enough to keep all workers busy
@@ -54,12 +54,8 @@ def _encode(item: Item, settings: Settings) -> Encoded:
     if isinstance(item.content, Kept):
         place, mode, height, width = item.content
         return encode_again(fetch(place), mode, height, width, settings)
-    if isinstance(item.content, ByteRange):
-        return _encode_file(fetch(item.content), settings)
-    if isinstance(item.content, ParquetCell):
-        return _encode_file(fetch_cell(item.content), settings)
-    array = pixels(item.content) if isinstance(item.content, Planes | GreyPlane) else item.content
-    return encode_array(in_colour(array), settings)
+    content = fetch_content(item.content)
+    return _encode_file(content, settings) if isinstance(content, bytes) else encode_array(in_colour(content), settings)
 
 
 def in_colour(array: Image) -> Image:

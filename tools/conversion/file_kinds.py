@@ -26,7 +26,10 @@ _FOREIGN = {
     "DICOM": ".dcm",
 }
 FOREIGN = {ending: name for name, endings in _FOREIGN.items() for ending in endings.split()}
-
+# Brands in the first box of a file. "mif1" and "msf1" say only that pictures follow, and an AVIF may say so, too.
+_HEIC = {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"}
+_AVIF = {b"avif", b"avis"}
+_LONGEST_BOX = 1024  # bytes; ten brands are many
 
 IMAGE_ENDINGS = ", ".join(sorted(SUFFIXES))  # for messages
 
@@ -59,8 +62,11 @@ def no_image(name: str) -> str:
 
 def foreign_kind(data: bytes) -> str | None:
     """Return the name of a kind of picture that is not decoded here, by its first bytes; None for other bytes."""
-    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
-        return "HEIC"
+    if data[4:8] == b"ftyp":  # a box: its size, this name, the major brand, a version, the compatible brands
+        end = min(int.from_bytes(data[:4], "big"), len(data), _LONGEST_BOX)
+        brands = {data[at : at + 4] for at in (8, *range(16, end, 4))}
+        if brands & _HEIC and not brands & _AVIF:
+            return "HEIC"
     starts = {b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cJXL ": "JPEG XL", b"8BPS": "Photoshop", b"%!PS": "PostScript"}
     starts |= {b"v/1\x01": "OpenEXR", b"#?RADIANCE": "Radiance HDR", b"<svg": "SVG"}
     return next((kind for start, kind in starts.items() if data.startswith(start)), None)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.decoding.rgb import upright
+from tools.conversion.jpeg_decode import decode
 from tools.conversion.reduce import FILTER
 from tools.conversion.turbojpeg import (
     ACCURATE,
@@ -25,7 +26,6 @@ from tools.conversion.turbojpeg import (
     NO_COLOUR,
     NO_REALLOC,
     QUARTER_COLOUR,
-    RGB,
     YCBCR,
     compressor,
     decompressor,
@@ -37,10 +37,10 @@ SPARE = 1.5  # pixels along a side that are decoded for each that is kept, so th
 
 
 class Reduced(NamedTuple):
-    """A smaller JPEG: its bytes, and its pixels before they were encoded, in mode RGB."""
+    """A smaller JPEG: its bytes, and the pixels [H, W, 3] that they are decoded to."""
 
     data: bytes
-    pixels: Image.Image
+    pixels: NDArray[np.uint8]
 
 
 def halvings(side: int, target: int) -> int:
@@ -81,7 +81,9 @@ def reduce_jpeg(data: bytes, size: tuple[int, int], turn: int, quality: int, ful
         reduced += [upright(Image.new("L", small, 128), turn)] * 2
     sampling, turned = FULL_COLOUR if full_colour else QUARTER_COLOUR, reduced[0].size
     arrays = [_padded(image, plane, turned, sampling) for plane, image in enumerate(reduced)]
-    return Reduced(_encode(arrays, turned, sampling, quality), Image.fromarray(_rgb(arrays, turned, sampling)))
+    made = _encode(arrays, turned, sampling, quality)
+    pixels = decode(made, turned[1], turned[0])
+    return None if pixels is None else Reduced(made, pixels)
 
 
 def _planes(data: bytes, width: int, height: int, sampling: int) -> list[NDArray[np.uint8]] | None:
@@ -109,16 +111,6 @@ def _padded(image: Image.Image, plane: int, size: tuple[int, int], sampling: int
         functions().tjPlaneHeight(plane, size[1], sampling),
     )
     return np.ascontiguousarray(_extended(np.asarray(image), rows, columns))
-
-
-def _rgb(planes: list[NDArray[np.uint8]], size: tuple[int, int], sampling: int) -> NDArray[np.uint8]:
-    """Return three planes as pixels [H, W, 3], with the colours enlarged as every decoder of the JPEG will do it."""
-    width, height = size
-    pixels = np.empty((height, width, 3), dtype=np.uint8)
-    target = pixels.ctypes.data, width, 0, height, RGB, ACCURATE
-    if functions().tjDecodeYUVPlanes(decompressor(), _pointers(planes), None, sampling, *target) != 0:
-        raise ValueError("cannot be turned into RGB")
-    return pixels
 
 
 def _encode(planes: list[NDArray[np.uint8]], size: tuple[int, int], sampling: int, quality: int) -> bytes:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+from pipelines.decoding.image_file import TIFF
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def collected() -> Iterator[list[str]]:
 @contextmanager
 def c_lines_as_warnings(data: bytes) -> Iterator[None]:
     """Turn the lines that C code writes while it decodes a TIFF into Python's warnings; do nothing for other bytes."""
-    if not data.startswith(_TIFF):
+    if not data.startswith(TIFF):
         yield
         return
     sys.stderr.flush()

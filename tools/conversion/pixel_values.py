@@ -5,7 +5,6 @@ Also the range that `--range auto` takes: the smallest and the largest value in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,9 @@ from pipelines.decoding.image_file import open_image
 from pipelines.decoding.png_text import decoded
 from pipelines.decoding.rgb import extremes
 from pipelines.decoding.value_range import ValueRange, in_words
-from tools.conversion.byte_locations import GreyPlane, Item, Kept, ParquetCell, Planes, fetch, pixels
-from tools.conversion.parquet_rows import fetch_cell
+from tools.conversion.byte_locations import Item, Kept
+from tools.conversion.item_content import fetch_content
+from tools.conversion.library_warnings import c_lines_as_warnings, collected
 from tools.conversion.process_pool import in_order
 from tools.conversion.tree import SourceError
 
@@ -56,14 +56,17 @@ def _usual(extremes_N2: NDArray[np.uint8]) -> tuple[int, int]:
     return int(low_N[few]), int(high_N[-1 - few])
 
 
-def range_of_all(items: list[Item], workers: int) -> ValueRange:
+def range_of_all(items: list[Item], max_pixels: int, workers: int) -> ValueRange:
     """Return the smallest and the largest value in the files of these images; files that cannot be read do not count.
+
+    Args:
+        max_pixels: of an image that is decoded at all; fewer of a `COSTLY` format.
 
     Raises:
         SourceError: there is no range to take.
         WorkerError: a worker was killed.
     """
-    tasks = (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
+    tasks = ((items[start : start + CHUNK], max_pixels) for start in range(0, len(items), CHUNK))
     found = [pair for chunk in in_order(_extremes_of, tasks, workers) for pair in chunk]
     if not found:
         raise SourceError("--range auto found no image that can be read; give --range LO,HI")
@@ -73,23 +76,24 @@ def range_of_all(items: list[Item], workers: int) -> ValueRange:
     return ValueRange(low, high)
 
 
-def _extremes_of(items: list[Item]) -> list[ValueRange]:
-    return [found for item in items for found in _extremes(item)]
+def _extremes_of(task: tuple[list[Item], int]) -> list[ValueRange]:
+    items, max_pixels = task
+    return [found for item in items if (found := _extremes(item, max_pixels)) is not None]
 
 
-def _extremes(item: Item) -> Iterator[ValueRange]:
-    content = item.content
-    if isinstance(content, Planes | GreyPlane | np.ndarray):
-        array = content if isinstance(content, np.ndarray) else pixels(content)
-        yield ValueRange(int(array.min()), int(array.max()))
-        return
-    assert not isinstance(content, Kept)
+def _extremes(item: Item, max_pixels: int) -> ValueRange | None:
+    """Return the range of an image that can be read; its conversion reports what libraries warn of."""
+    assert not isinstance(item.content, Kept)
+
+    def of_file(data: bytes) -> ValueRange:
+        with open_image(data, max_pixels) as image:
+            return extremes(image)
+
     try:
-        yield decoded(fetch_cell(content) if isinstance(content, ParquetCell) else fetch(content), _of_file)
+        content = fetch_content(item.content)
+        if isinstance(content, bytes):
+            with collected(), c_lines_as_warnings(content):
+                return decoded(content, of_file)
+        return ValueRange(int(content.min()), int(content.max()))
     except Exception:  # hostile bytes make decoders raise anything; the conversion reports these files
-        return
-
-
-def _of_file(data: bytes) -> ValueRange:
-    with open_image(data) as image:
-        return extremes(image)
+        return None

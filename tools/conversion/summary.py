@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import Counter
@@ -25,9 +26,12 @@ LISTED = 20  # bad files that are named; the others are counted
 
 @contextmanager
 def progress_bar(total: int) -> Iterator[Advance]:
-    """Show a bar with rate and time left on a terminal, and nothing elsewhere."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    """Show a bar with rate and time left on a terminal, and nothing elsewhere.
+
+    It is drawn by a thread of its own, on a duplicate of file descriptor 2: while an image is decoded, the descriptor
+    itself may lead to where the lines of C libraries are caught.
+    """
+    if not os.isatty(2):
         yield lambda count: None
         return
     columns = (
@@ -37,7 +41,7 @@ def progress_bar(total: int) -> Iterator[Advance]:
         TextColumn("{task.fields[rate]:,.0f} images/s"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bar:
+    with os.fdopen(os.dup(2), "w") as terminal, Progress(*columns, console=Console(file=terminal)) as bar:
         task = bar.add_task("", total=total, rate=0.0)
         started, done = time.perf_counter(), 0
 

@@ -67,8 +67,6 @@ def functions() -> Any:
     # handle, planes, width, bytes a row of each, height, subsampling, target, its size, quality, flags
     library.tjCompressFromYUVPlanes.argtypes = [pointer, pointer, number, pointer, *[number] * 2]
     library.tjCompressFromYUVPlanes.argtypes += [pointer, ctypes.POINTER(size), number, number]
-    # handle, planes, bytes a row of each, subsampling, target, width, bytes a row, height, pixel format, flags
-    library.tjDecodeYUVPlanes.argtypes = [pointer, pointer, pointer, number, pointer, *[number] * 5]
     library.tjBufSize.argtypes, library.tjBufSize.restype = [number] * 3, size
     for name in ("tjPlaneWidth", "tjPlaneHeight"):
         getattr(library, name).argtypes = [number] * 3

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,9 @@ from PIL import Image, PngImagePlugin
 from pipelines.formats.opening import open_dataset
 from tests.support.conversion import one_line, refused
 from tests.support.images import class_folder, encoded, smooth, stored, write
+from tools.conversion.file_kinds import foreign_kind
+from tools.conversion.library_warnings import c_lines_as_warnings
+from tools.conversion.summary import progress_bar
 from tools.convert import main
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
@@ -90,3 +96,40 @@ def test_every_warning_names_its_file(tmp_path: Path, capfd: pytest.CaptureFixtu
     assert "  cat/exif.jpg: Corrupt EXIF data" in said
     for line in said.splitlines():
         assert line.startswith(("  cat/", "  dog/", "warnings of image libraries", "left out ")), line
+
+
+def test_an_avif_is_no_heic() -> None:
+    """Both may name the brand of all pictures, mif1, first; the compatible brands tell them apart."""
+
+    def box(*brands: bytes) -> bytes:
+        content = b"ftyp" + brands[0] + bytes(4) + b"".join(brands[1:])
+        return (4 + len(content)).to_bytes(4, "big") + content + b"\0\0\0\x08free" + bytes(64)
+
+    assert foreign_kind(box(b"mif1", b"mif1", b"avif", b"miaf")) is None
+    assert foreign_kind(box(b"msf1", b"avis")) is None
+    assert foreign_kind(box(b"avif", b"mif1")) is None
+    assert foreign_kind(box(b"mif1", b"mif1", b"heic")) == "HEIC"
+    assert foreign_kind(box(b"mif1")) == "HEIC"
+    assert foreign_kind(box(b"isom", b"mp41") + b"avif") is None
+    assert foreign_kind(b"\xff\xff\xff\xffftypmif1\0\0\0\0av") == "HEIC"
+
+
+def test_the_progress_bar_is_no_warning(capfd: pytest.CaptureFixture[str]) -> None:
+    """Drawn while the lines of C code about a TIFF are caught, it reaches the terminal and is none of them."""
+    ours, theirs = os.openpty()
+    kept = os.dup(2)
+    try:
+        os.dup2(theirs, 2)
+        with warnings.catch_warnings(record=True) as caught, progress_bar(7) as advance:
+            warnings.simplefilter("always")
+            with c_lines_as_warnings(b"II*\0"):
+                advance(3)
+                time.sleep(0.3)  # the bar is drawn ten times a second
+                os.write(2, b"a line of C code\n")
+        os.set_blocking(ours, False)
+        assert b"3/7" in os.read(ours, 65536)
+    finally:
+        os.dup2(kept, 2)
+        for file in (kept, ours, theirs):
+            os.close(file)
+    assert [str(warning.message) for warning in caught] == ["a line of C code"]

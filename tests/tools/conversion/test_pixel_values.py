@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.decoding.image_file import open_image
+from pipelines.decoding.rgb import extremes
 from pipelines.formats.card import read_card
 from pipelines.formats.channels import FLOOR, uniform_channels
 from pipelines.formats.opening import open_dataset
 from tests.support.conversion import one_line, refused
 from tests.support.datasets import converted
 from tests.support.deep_files import tiff
-from tests.support.images import encoded, stored, write
+from tests.support.images import encoded, smooth, stored, write
+from tools.conversion.byte_locations import ByteRange, Item
+from tools.conversion.encode import Settings
+from tools.conversion.encoding_pool import encode_chunk
 from tools.conversion.options import parse
-from tools.conversion.pixel_values import value_notes
+from tools.conversion.pixel_values import range_of_all, value_notes
 from tools.convert import main
 
 RAMP = np.linspace(0, 255, 40)[None].repeat(30, 0)
@@ -61,6 +67,45 @@ def test_the_largest_value_of_all_splits(tmp_path: Path, capsys: pytest.CaptureF
     train = converted(tmp_path / "deep", tmp_path / "deep.beton", "--range", "auto")
     assert "note: --range auto took the values 0 to 4080" in capsys.readouterr().err
     assert train.value_range == open_dataset(tmp_path / "deep-test.beton").value_range == (0, 4080)
+
+
+@pytest.mark.parametrize(("most", "expected"), [(2000, (0, 4080)), (10_000, (0, 65535)), (9_999, (0, 4080))])
+def test_the_range_is_of_the_images_that_are_converted(tmp_path: Path, most: int, expected: tuple[int, int]) -> None:
+    """A picture beyond --max-pixels does not count, and one within it does."""
+    source = twelve_bits(tmp_path / "deep")
+    write(source / "x" / "large.png", encoded(Image.fromarray(np.full((100, 100), 65535, np.uint16)), "PNG"))
+    out, words = tmp_path / "deep.beton", ("--range", "auto", "--max-pixels", str(most), "--skip-bad")
+    dataset = converted(source, out, *words)
+    assert dataset.value_range == expected
+    assert dataset.number == (3 if most == 10_000 else 2)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_range_prints_no_warnings_of_libraries(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], workers: int
+) -> None:
+    """One of Pillow, and lines that libtiff writes past Python; the conversion names their files."""
+    write(tmp_path / "twice.tif", tiff(TWELVE, tags={256: (4, [40, 40])}))
+    data = encoded(Image.fromarray(smooth(64, 64)), "TIFF", compression="tiff_lzw")
+    cut = data[:100] + b"\xff" * 60 + data[160:]
+    write(tmp_path / "cut.tif", cut)
+    with pytest.raises(OSError, match="decoder error"):
+        extremes(open_image(cut))
+    assert "tempfile.tif" in capfd.readouterr().err  # so there is something to catch
+    items = [Item(name, 0, ByteRange(str(tmp_path / name))) for name in ("twice.tif", "cut.tif")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert range_of_all(items, 5000, workers) == (0, 4080)
+    assert capfd.readouterr().err == ""
+    [(name, line)] = encode_chunk((items, Settings())).warned
+    assert name == "twice.tif" and "too many entries" in line
+
+
+def test_the_tree_is_printed_before_the_range_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "one" / "x" / "a.png", encoded(np.full((5, 5, 3), 7, np.uint8), "PNG"))
+    assert main([str(tmp_path / "one"), str(tmp_path / "one.beton"), "--range", "auto", "--workers", "1"]) == 1
+    printed = capsys.readouterr()
+    assert "train -> one.beton: 1 images" in printed.out and "found the value 7" in printed.err
 
 
 def test_images_that_a_range_does_not_suit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
