@@ -111,12 +111,17 @@ def encode_chunk(task: tuple[list[Item], Settings]) -> Chunk:
     return Chunk(images, b"".join(digests), np.array(moments).reshape(-1, 6), extremes_N2, warned)
 
 
+def chunk_size(number: int, workers: int) -> int:
+    """Return how many of `number` images are one task."""
+    return max(1, min(CHUNK, number // (4 * workers)))
+
+
 def encode_all(items: list[Item], settings: Settings, workers: int) -> Iterator[Chunk]:
     """Chunks of encoded images in the order of the items; the result does not depend on the number of workers.
 
     Raises:
         WorkerError: a worker was killed, for instance by the system for want of memory.
     """
-    size = max(1, min(CHUNK, len(items) // (4 * workers)))
+    size = chunk_size(len(items), workers)
     tasks = ((items[start : start + size], settings) for start in range(0, len(items), size))
     return in_order(encode_chunk, tasks, workers)

@@ -18,7 +18,7 @@ from pipelines.formats.digests import DIGEST_SIZE, content_checksum, hexadecimal
 from pipelines.formats.format import Format, Sample, SampleError, Writer, WriterOptions
 from pipelines.formats.registry import WRITERS
 from pipelines.printable import printable
-from tools.conversion.byte_locations import ByteRange, Item, Kept
+from tools.conversion.byte_locations import ByteRange, Item, Kept, ParquetCell
 from tools.conversion.encode import KINDS, Settings
 from tools.conversion.encoding_pool import encode_all
 from tools.conversion.pixel_values import value_notes
@@ -77,7 +77,7 @@ class _Content:
 
 
 def _largest(items: list[Item]) -> int:
-    """Return the bytes of the largest file of a split, as far as they are known without reading it."""
+    """Return the bytes of the largest file of a split, or a bound, as far as they are known without reading it."""
     largest = 0
     for item in items:
         place = item.content.place if isinstance(item.content, Kept) else item.content
@@ -87,6 +87,8 @@ def _largest(items: list[Item]) -> int:
                 with contextlib.suppress(OSError):  # reported when it is read
                     size = os.stat(place.path).st_size
             largest = max(largest, size)
+        elif isinstance(place, ParquetCell):
+            largest = max(largest, place.bound)
     return min(largest, 3 * MAX_PIXELS)
 
 
