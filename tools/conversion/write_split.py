@@ -123,7 +123,7 @@ def convert_split(
         "skipped": [[name, reason] for name, reason in bad[reported_before:]],
     }
     if part is not None:
-        return _write_part(source, all_items, path, options, part, content, settings)
+        return _write_part(source, suffix, path, options, part, content, settings)
     if not content.names:
         return {"number": 0}
     write_names(path, content.names)
@@ -223,7 +223,7 @@ def check_copy(card: dict[str, Any], checksum: str) -> None:
 
 def _write_part(
     source: Source,
-    all_items: list[Item],
+    suffix: str,
     path: Path,
     options: Options,
     part: Part,
@@ -240,7 +240,7 @@ def _write_part(
         "part": list(part),
         "number": len(content.names),
         "labelled": int((content.labels >= 0).sum()),
-        "job": job(source, all_items, options.settings, options.skip_bad),
+        "job": job(source, suffix, options.settings, options.skip_bad),
         "settings": settings,
         "file": options.format.file_facts(path),
         "companions": {file.name: hexadecimal(file.read_bytes()) for file in (names_path(path), path / MOMENTS)},

@@ -12,6 +12,8 @@ import pytest
 from pipelines.formats.opening import open_dataset
 from tests.support.conversion import images_of, one_line, refused
 from tests.support.images import encoded, smooth, write
+from tools.conversion.byte_locations import ByteRange, Item, ParquetCell
+from tools.conversion.encoding_pool import chunks
 from tools.conversion.parquet import _label
 from tools.conversion.split_names import splits_of_paths
 from tools.conversion.tree import SourceError
@@ -98,3 +100,13 @@ def test_splits_without_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     (folder / "empty").rename(folder / "train-0.parquet")
     capsys.readouterr()
     assert "the training split of set holds no images" in one_line(refused(capsys, folder, tmp_path / "q.beton"))
+
+
+def test_no_task_has_images_of_two_row_groups() -> None:
+    """A process reads all of a row group, so groups of the usual 100 rows are read by one process each."""
+    cells = [ParquetCell(path, row // 100, row % 100, "image", 1) for path in "ab" for row in range(250)]
+    items = [Item(str(number), 0, cell) for number, cell in enumerate(cells)]
+    assert [len(chunk) for chunk in chunks(items, 128)] == [100, 100, 50] * 2
+    assert [len(chunk) for chunk in chunks(items, 64)] == [64, 36, 64, 36, 50] * 2
+    assert [item for chunk in chunks(items, 64) for item in chunk] == items
+    assert [len(chunk) for chunk in chunks([Item("x", 0, ByteRange("x"))] * 300, 128)] == [128, 128, 44]
