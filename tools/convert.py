@@ -30,8 +30,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _convert_or_merge(argv: list[str] | None) -> int:
     from tools.conversion.convert import convert, merge
-    from tools.conversion.convert_source import BadFiles
     from tools.conversion.summary import describe_source, list_bad, list_written, progress_bar, summarise
+    from tools.conversion.tree import BadFiles
 
     arguments = parse(argv)
     out = printable(str(arguments.out or arguments.merge))

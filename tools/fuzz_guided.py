@@ -77,7 +77,8 @@ def parser_of(name: str) -> Parser:
             return
 
     def archive(path: Path) -> None:
-        open_tree(path, path.parent).close()
+        with tempfile.TemporaryDirectory() as scratch:
+            open_tree(path, Path(scratch))
 
     parsers: dict[str, Callable[[], Parser]] = {
         "pickle": lambda: _bytes(read),

@@ -100,7 +100,7 @@ def draw_all(text: str, path: Path) -> str:
             return opening + _markdown(rows) + closing
         except OSError as error:
             raise ValueError(f"{path}: there is no {error.filename}, from which a table is drawn") from None
-        except (KeyError, ValueError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise ValueError(f"{path}: {names} holds no table '{kind}' ({reason})") from None
 
@@ -187,7 +187,8 @@ def ratio_rows(chosen: dict[str, Any], folder: Path) -> Iterator[list[str]]:
     yield ["---", "---", "---:"]
     for row in chosen["rows"]:
         cases = json.loads((folder / row["file"]).read_text())["benchmarks"][row["benchmark"]]
-        case = next(case for case in cases if row.get("case", case["case"]) == case["case"])
+        named = {case["case"]: case for case in reversed(cases)}
+        case = named[row["case"]] if "case" in row else cases[0]
         yield [row["stage"], row["beside"], f"{case['contenders'][row['contender']]['ours_is_better']:.2f}x"]
 
 

@@ -62,7 +62,14 @@ def find_held_out(train: Dataset, given: str | PathLike[str] | None = None, chec
                 f"{path} is not from the conversion of {train.path.name} (sources {found.name} and {train.name}) and "
                 "is not taken; name it with --val-data, or convert both together"
             )
-        elif found.classes == train.classes and (found.labels >= 0).any():
+        elif not (found.labels >= 0).any():
+            notes.append(f"{path} is not taken, as its images have no labels")
+        elif found.classes != train.classes:
+            notes.append(
+                f"{path} is not taken, as it has other classes ({len(found.classes)}) than {train.path.name} "
+                f"({len(train.classes)}); convert both together"
+            )
+        else:
             if siblings is None:
                 notes.append(
                     f"{path} is taken by its name alone: it and {train.path.name} were converted before files said "

@@ -185,8 +185,9 @@ class Cgh(MomentumMethod):
         return "relations" if step >= self._fading_steps else "contrast fades"
 
     def kinds(self, first_step: int) -> dict[str, int]:
-        steps = {first_step, max(first_step, math.ceil(self._fading_steps))}
-        return {self.kind(step): step for step in sorted(steps, reverse=True)}
+        full = max(first_step, math.ceil(self._fading_steps))
+        steps = (full, first_step) if full < self.total_steps else (first_step,)
+        return {self.kind(step): step for step in steps}
 
     def schedule(self, step: int) -> dict[str, float]:
         """Return the weight of the relations: 0 at the first step, 1 from epoch `contrast_epochs` on."""

@@ -9,9 +9,8 @@ baselines (`small.py`); the paper starts the momentum at 0.996 for 1000 epochs a
 from __future__ import annotations
 
 from models.recipe_tables import small, unpublished
-from models.recipe_tables.sources import Row, code, inferred, ours, paper, sibling, without
-from models.recipe_tables.trunks import Source, imagenet_statistics, large_batch, stl10, tiny_imagenet
-from models.recipe_tables.trunks import small as small_images
+from models.recipe_tables.sources import Row, code, ours, paper
+from models.recipe_tables.trunks import beside_msvq, imagenet_statistics, large_batch
 
 _METHOD: Row = {
     "crop_scale": code(0.08),
@@ -42,20 +41,11 @@ _IMAGENET: Row = {
 }
 
 
-def _as_run_beside_msvq(row: Row, source: Source) -> Row:
-    """Return a row of MSVQ's trunk, completed for BYOL."""
-    own = {"ema_rises": False, "loss_scale": 0.5, "last_bias": True, "shuffle": True}
-    return {**without(row, "queue_size"), **{field: source(value) for field, value in own.items()}}
-
-
-_SMALL = _as_run_beside_msvq(small_images(sibling), sibling)
+_SMALL = {"ema_rises": False, "loss_scale": 0.5, "last_bias": True, "shuffle": True}
 
 ROWS: dict[str, Row] = {
     "imagenet": _IMAGENET,
     "photos": {**small.CIFAR, **unpublished.PHOTOS, **_METHOD, "ema": paper(0.99)},
-    "cifar10": _SMALL,
-    "cifar100": _SMALL,
-    "stl10": _as_run_beside_msvq(stl10(inferred), inferred),
-    "tiny_imagenet": _as_run_beside_msvq(tiny_imagenet(sibling), sibling),
+    **beside_msvq(_SMALL, "queue_size"),
     "digits": {**_METHOD, **small.DIGITS, "ema": paper(0.99), "hidden": ours(256), "dim": ours(64)},
 }

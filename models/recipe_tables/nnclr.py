@@ -9,9 +9,8 @@ queue, views and optimizer of the other baselines (`small.py`).
 from __future__ import annotations
 
 from models.recipe_tables import small, unpublished
-from models.recipe_tables.sources import Row, inferred, ours, paper, sibling, without
-from models.recipe_tables.trunks import Source, imagenet_statistics, large_batch, stl10, tiny_imagenet
-from models.recipe_tables.trunks import small as small_images
+from models.recipe_tables.sources import Row, inferred, ours, paper
+from models.recipe_tables.trunks import beside_msvq, imagenet_statistics, large_batch
 
 _METHOD: Row = {
     "crop_scale": ours(0.2),
@@ -44,21 +43,12 @@ _IMAGENET: Row = {
 }
 
 
-def _as_run_beside_msvq(row: Row, source: Source) -> Row:
-    """Return a row of MSVQ's trunk, completed for NNCLR."""
-    own = {"predictor_hidden": source(2048), "temperature": source(0.2), "both_directions": source(True)}
-    return {**without(row, "ema"), **own}
-
-
-_SMALL = _as_run_beside_msvq(small_images(sibling), sibling)
+_SMALL = {"predictor_hidden": 2048, "temperature": 0.2, "both_directions": True}
 
 ROWS: dict[str, Row] = {
     "imagenet": _IMAGENET,
     "photos": {**small.CIFAR, **unpublished.PHOTOS, **_METHOD},
-    "cifar10": _SMALL,
-    "cifar100": _SMALL,
-    "stl10": _as_run_beside_msvq(stl10(inferred), inferred),
-    "tiny_imagenet": _as_run_beside_msvq(tiny_imagenet(sibling), sibling),
+    **beside_msvq(_SMALL, "ema"),
     "digits": {
         **_METHOD,
         **small.DIGITS,

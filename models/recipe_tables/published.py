@@ -42,7 +42,9 @@ def read_published(names: Mapping[str, list[str]], path: Path = FILE) -> dict[tu
         }
         for row in entry["rows"].split():
             method, recipe = row.split("/")
-            for name in names.get(method, []) if recipe == "*" else [recipe]:
+            if method not in names:
+                raise ValueError(f"{path.name} speaks of {method}, which is no method")
+            for name in names[method] if recipe == "*" else [recipe]:
                 if (method, name) not in found:
                     raise ValueError(f"{path.name} speaks of {method}/{name}, which is no recipe")
                 found[method, name] |= values

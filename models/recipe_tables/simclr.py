@@ -10,9 +10,8 @@ experiment in the paper's appendix B.9 (colour strength 0.5, no blur), and the o
 from __future__ import annotations
 
 from models.recipe_tables import small, unpublished
-from models.recipe_tables.sources import Row, code, inferred, ours, paper, sibling, without
-from models.recipe_tables.trunks import Source, large_batch, stl10, tiny_imagenet
-from models.recipe_tables.trunks import small as small_images
+from models.recipe_tables.sources import Row, code, ours, paper
+from models.recipe_tables.trunks import beside_msvq, large_batch
 
 _METHOD: Row = {
     "zero_init_residual": code(True),
@@ -44,20 +43,11 @@ _IMAGENET: Row = {
 }
 
 
-def _as_run_beside_msvq(row: Row, source: Source) -> Row:
-    """Return a row of MSVQ's trunk, completed for SimCLR."""
-    own = {"temperature": source(0.2), "same_view_negatives": source(False)}
-    return {**without(row, "queue_size", "ema"), **own}
-
-
-_SMALL = _as_run_beside_msvq(small_images(sibling), sibling)
+_SMALL = {"temperature": 0.2, "same_view_negatives": False}
 
 ROWS: dict[str, Row] = {
     "imagenet": _IMAGENET,
     "photos": {**small.CIFAR, **unpublished.PHOTOS, **_METHOD},
-    "cifar10": _SMALL,
-    "cifar100": _SMALL,
-    "stl10": _as_run_beside_msvq(stl10(inferred), inferred),
-    "tiny_imagenet": _as_run_beside_msvq(tiny_imagenet(sibling), sibling),
+    **beside_msvq(_SMALL, "queue_size", "ema"),
     "digits": {**_METHOD, **small.DIGITS, "hidden": ours(128), "dim": ours(64)},
 }

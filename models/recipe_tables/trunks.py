@@ -8,11 +8,11 @@ which CGH's follows. Each method names its own source for the shared values.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from models.recipe_tables import unpublished
-from models.recipe_tables.sources import Row, Sourced, ours
+from models.recipe_tables.sources import Row, Sourced, inferred, ours, sibling, without
 
 Source = Callable[[Any], Sourced]
 
@@ -58,6 +58,26 @@ def tiny_imagenet(source: Source) -> Row:
         "crop_size": source(64),
         "queue_size": source(16384),
         "ema": source(0.996),
+    }
+
+
+def beside_msvq(own: Mapping[str, Any], *lacking: str) -> dict[str, Row]:
+    """Return the small-data rows of a method that MSVQ's authors ran beside theirs; STL-10 is inferred.
+
+    Args:
+        own: the method's own values.
+        lacking: fields of the shared rows that the method does not have.
+    """
+
+    def completed(row: Callable[[Source], Row], source: Source) -> Row:
+        return {**without(row(source), *lacking), **{field: source(value) for field, value in own.items()}}
+
+    cifar = completed(small, sibling)
+    return {
+        "cifar10": cifar,
+        "cifar100": cifar,
+        "stl10": completed(stl10, inferred),
+        "tiny_imagenet": completed(tiny_imagenet, sibling),
     }
 
 

@@ -101,7 +101,7 @@ def from_run(run: Path, which: str = "newest") -> Encoder:
         facts = {**with_current_names(config["recipe"]), "mean": config["data"]["mean"], "std": config["data"]["std"]}
     except FileNotFoundError:
         raise EncoderError(f"{run} is no run of train.py: it has no config.json") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EncoderError(f"{config_path} cannot be read ({type(error).__name__}: {error})") from None
     folder = run / "checkpoints"
     notes: list[str] = []
@@ -147,9 +147,8 @@ def from_weights(
         found = find_network(weights, network)
     except ValueError as error:
         raise EncoderError(f"{path}: {error}") from None
-    said, own = own, with_current_names(own)
     if "backbone" in own:  # a file of this project, which says all that is not the default
-        return _assemble(found, {**own, **given}, path, ())
+        return _assemble(found, {**with_current_names(own), **given}, path, ())
     shown = guessed(found.state)
     facts = {
         **shown,
@@ -164,7 +163,7 @@ def from_weights(
     if "backbone" in facts and not is_vit and (of_vit := [name for name in given if name in VIT_FACTS]):
         raise EncoderError(f"{path} holds a {facts['backbone']}, which has no {of_vit[0]}; leave it out")
     encoder = _assemble(found, facts, path, ())
-    return replace(encoder, notes=(found.line, assumed(encoder.architecture, facts, {**said, **given})))
+    return replace(encoder, notes=(found.line, assumed(encoder.architecture, facts, {**own, **given})))
 
 
 def _assemble(found: FoundNetwork, facts: dict[str, Any], source: Path, notes: tuple[str, ...]) -> Encoder:

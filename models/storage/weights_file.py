@@ -123,6 +123,9 @@ def _torch(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, dict):
         raise WeightsError(f"{path} holds a {type(found).__name__} and no state dict")
     tensors = dict(_flat(found))
+    for name, value in tensors.items():
+        if value.layout is not torch.strided or value.is_nested or value.is_complex() or value.is_meta:
+            raise WeightsError(f"{path} holds {name!r}, which is sparse, nested, complex or without values")
     for name in _WRAPPERS:
         if tensors and all(key.startswith(f"{name}.") for key in tensors):
             tensors = {key.removeprefix(f"{name}."): value for key, value in tensors.items()}

@@ -82,7 +82,13 @@ def test_seeds_are_drawn_as_mean_and_deviation(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("kind", "content", "message"),
-    [("loader", None, "there is no"), ("step", "{}", "holds no table 'step'"), ("sweep", "no json", "holds no table")],
+    [
+        ("loader", None, "there is no"),
+        ("step", "{}", "holds no table 'step'"),
+        ("sweep", "no json", "holds no table"),
+        ("sweep", '{"rows": []}', "holds no table"),
+        ("sweep", "[]", "holds no table"),
+    ],
 )
 def test_what_cannot_be_drawn_is_one_line(kind, content, message, tmp_path, capsys):
     if content is not None:

@@ -180,11 +180,16 @@ def test_a_budget_keeps_time_for_the_evaluations(monkeypatch):
 
 
 def test_a_result_of_another_checkpoint_or_protocol_is_not_the_one(tmp_path):
-    (tmp_path / "eval-linear.json").write_text('{"step": 6, "best_epoch": {}, "baselines": {"a": {}, "b": {}}}')
+    augmented = {"step": 6, "protocol": {"augment": True, "best_epoch": True}, "baselines": {"a": {}, "b": {}}}
+    (tmp_path / "eval-linear.json").write_text(json.dumps(augmented))
     assert evaluations.is_done(tmp_path, "linear", True, 6) and evaluations.is_done(tmp_path, "linear", False, 6)
     assert not evaluations.is_done(tmp_path, "linear", True, 8) and not evaluations.is_done(tmp_path, "knn", True, 6)
     (tmp_path / "eval-linear.json").write_text('{"step": 6, "baselines": {}}')
     assert not evaluations.is_done(tmp_path, "linear", True, 6)
+    for neighbors, expected in ((20, False), (200, True)):
+        found = {"step": 6, "protocol": {"k": neighbors, "temperature": 0.1}}
+        (tmp_path / "eval-knn.json").write_text(json.dumps(found))
+        assert evaluations.is_done(tmp_path, "knn", True, 6) == expected
 
 
 def test_figures_stand_beside_the_published_ones():

@@ -31,7 +31,7 @@ from tools.benchmarks import ffcv_writer
 from tools.benchmarks.measure import Case, Settings, take_turns
 from tools.benchmarks.photos import write_photos
 from tools.conversion.convert import convert
-from tools.conversion.encoding_pool import CHUNK
+from tools.conversion.encoding_pool import chunk_size
 from tools.conversion.options import parse
 from tools.conversion.synthetic_images import write_jpegs
 
@@ -78,7 +78,7 @@ def reduced_per_second(source: Path, out: Path, number: int) -> float:
 
     words = ["--max-size", str(MAX_SIZE), "--quality", str(QUALITY), "--workers", str(WORKERS), "--force"]
     convert(parse([str(source), str(out), *words]), progress)
-    uncounted = WORKERS * min(CHUNK, max(1, number // (4 * WORKERS)))
+    uncounted = WORKERS * chunk_size(number, WORKERS)
     return (number - uncounted) / (time.perf_counter() - ended[0])
 
 

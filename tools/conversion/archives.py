@@ -141,12 +141,10 @@ def compressed_tar_tree(source: Path, packing: str, scratch: Path) -> SourceTree
             with _open(source) as packed, _unpacked(packed, packing) as stream:
                 _copy(stream, file, source)
             file.flush()
-            tree = tar_tree(temporary, source.name, source)
+            return tar_tree(temporary, source.name, source)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    tree.temporary = temporary
-    return tree
 
 
 def _copy(stream: IO[bytes], file: IO[bytes], source: Path) -> None:

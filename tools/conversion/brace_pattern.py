@@ -53,9 +53,15 @@ def pattern_tree(pattern: str) -> SourceTree:
     """Return the files of a pattern as a tree, named by their paths below the folder that all are in.
 
     Raises:
-        SourceError: one of them does not exist.
+        SourceError: one of them does not exist or is a folder.
     """
     paths = expand(pattern)
+    folders = [path for path in paths if Path(path).is_dir()]
+    if folders:
+        raise SourceError(
+            f"{len(folders):,} of the {len(paths):,} names of {printable(pattern)} are folders, such as "
+            f"{printable(folders[0])}, and a pattern names files; give the folder that they lie in as SOURCE"
+        )
     missing = [path for path in paths if not Path(path).is_file()]
     if missing:
         raise SourceError(

@@ -82,12 +82,21 @@ class Kept(NamedTuple):
 
 
 class ParquetCell(NamedTuple):
-    """An encoded image in a parquet file: a row of a group, counted from the group's first row."""
+    """An encoded image in a parquet file.
+
+    Attributes:
+        row: counted from the group's first row.
+        bound: bytes; no image of the group has more.
+    """
 
     path: str
     group: int
     row: int
     column: str
+    bound: int
+
+
+Content = ByteRange | Planes | GreyPlane | ParquetCell | Kept | Image
 
 
 class Item(NamedTuple):
@@ -101,7 +110,7 @@ class Item(NamedTuple):
 
     name: str
     label: int
-    content: ByteRange | Planes | GreyPlane | ParquetCell | Kept | Image
+    content: Content
 
 
 def fetch(place: ByteRange) -> bytes:

@@ -65,7 +65,8 @@ def cifar(tree: SourceTree) -> Source | None:
             used = {
                 posixpath.join(folder, name) for name in (meta_name, *(n for names in splits.values() for n in names))
             }
-            source.ignored = tree.ignored | (tree.files.keys() - used)
+            source.bad = list(tree.bad)
+            source.ignored = tree.others(used)
             if several and len(trains) != 5:
                 source.notes.append(f"found {len(trains)} training batches; CIFAR-10 has 5")
             return source

@@ -32,5 +32,4 @@ def class_tars(tree: SourceTree, request: Request) -> Source | None:
         Item(name, number[names[posixpath.dirname(name)]], tree.files[name]) for name in sorted(images, key=byte_order)
     ]
     items.sort(key=lambda item: item.label)
-    ignored = tree.ignored | (tree.files.keys() - set(images))
-    return Source(tree.name, "tars of classes", classes, {TRAIN: items}, list(tree.bad), ignored)
+    return Source(tree.name, "tars of classes", classes, {TRAIN: items}, list(tree.bad), tree.others(images))

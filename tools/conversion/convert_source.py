@@ -8,23 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.formats.card import DatasetError, part_path, read_card, skipped_path, write_card
-from pipelines.formats.conversion_mark import KEY, marks, split_path
+from pipelines.formats.conversion_mark import KEY, are_siblings, marks, split_path
 from pipelines.formats.format import Format
 from pipelines.formats.registry import format_of
 from pipelines.printable import printable
 from tools.conversion.shard_parts import Part
 from tools.conversion.source import TRAIN, Source
 from tools.conversion.split_names import SPLITS
+from tools.conversion.tree import BadFiles
 from tools.conversion.write_split import Options, Progress, convert_split
 from tools.staging import Staging, TargetError
-
-
-class BadFiles(ValueError):
-    """Files that cannot be converted, as (name, reason)."""
-
-    def __init__(self, bad: list[tuple[str, str]]) -> None:
-        super().__init__(f"{len(bad)} files cannot be converted")
-        self.bad = bad
 
 
 @dataclass(frozen=True)
@@ -77,10 +70,12 @@ def left_beside(out: Path, source: Source) -> list[str]:
         if split == TRAIN or format_of(path) is None:
             continue
         with contextlib.suppress(DatasetError):
-            name = printable(str(read_card(path).get("source")))
+            card = read_card(path)
+            if source.conversion is not None and are_siblings({KEY: source.conversion}, card, split) is not False:
+                continue
             lines.append(
-                f"{printable(str(path))} stays; it is from another conversion (source {name}), and training takes it "
-                "only if it is named with --val-data"
+                f"{printable(str(path))} stays; it is from another conversion (source "
+                f"{printable(str(card.get('source')))}), and training takes it only if it is named with --val-data"
             )
     return lines
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from itertools import groupby, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -107,12 +108,30 @@ def encode_chunk(task: tuple[list[Item], Settings]) -> Chunk:
     return Chunk(images, b"".join(digests), np.array(moments).reshape(-1, 6), extremes_N2, warned)
 
 
+def chunk_size(number: int, workers: int) -> int:
+    """Return how many of `number` images are one task."""
+    return max(1, min(CHUNK, number // (4 * workers)))
+
+
+def chunks(items: list[Item], size: int) -> Iterator[list[Item]]:
+    """Yield pieces of at most `size` items, in order.
+
+    No piece has images of two row groups of a parquet file, as a process has to read all of a group.
+    """
+    for _, group in groupby(items, _row_group):
+        while chunk := list(islice(group, size)):
+            yield chunk
+
+
+def _row_group(item: Item) -> tuple[str, int] | None:
+    return (item.content.path, item.content.group) if isinstance(item.content, ParquetCell) else None
+
+
 def encode_all(items: list[Item], settings: Settings, workers: int) -> Iterator[Chunk]:
     """Chunks of encoded images in the order of the items; the result does not depend on the number of workers.
 
     Raises:
         WorkerError: a worker was killed, for instance by the system for want of memory.
     """
-    size = max(1, min(CHUNK, len(items) // (4 * workers)))
-    tasks = ((items[start : start + size], settings) for start in range(0, len(items), size))
+    tasks = ((chunk, settings) for chunk in chunks(items, chunk_size(len(items), workers)))
     return in_order(encode_chunk, tasks, workers)

@@ -14,7 +14,7 @@ folder. What could be read in two ways is refused, with the options that choose 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
 from pipelines.printable import printable
@@ -96,22 +96,25 @@ def _split_folders(folders: set[Path], layout: str) -> dict[Path, dict[str, str]
             named = splits_among(names)
         except ValueError as error:
             raise SourceError(f"{error}; {_choice(folder, sorted(names)[0])}") from None
-        if not named and layout == "splits":  # asked for, so one split is enough
-            named = {name: known.split for name in names if (known := split_name(name))}
         if named:
             nodes[folder] = named
-    outer = {
-        folder: named
-        for folder, named in nodes.items()
-        if not any(folder[:depth] in nodes for depth in range(len(folder)))
-    }
-    if nested := sorted(map(_name, nodes.keys() - outer.keys())):
+    if layout == "splits":  # asked for, so one split is enough, but not among the folders inside a split
+        for folder in sorted(children, key=len):
+            one = {name: known.split for name in children[folder] if (known := split_name(name))}
+            if one and folder not in nodes and not _below(folder, nodes):
+                nodes[folder] = one
+    if nested := sorted(_name(folder) for folder in nodes if _below(folder, nodes)):
         raise SourceError(
-            f"the folder {nested[0]} lies in a split and has splits of its own; {_choice((), nested[0], 'classes')}"
+            f"the folder {nested[0]} lies beside or in a split and has splits of its own; "
+            f"{_choice((), nested[0], 'classes')}"
         )
-    for folder, named in outer.items():
+    for folder, named in nodes.items():
         _refuse_unusable(folder, named)
-    return outer
+    return nodes
+
+
+def _below(folder: Path, nodes: Container[Path]) -> bool:
+    return any(folder[:depth] in nodes for depth in range(len(folder)))
 
 
 def _refuse_unusable(folder: Path, named: dict[str, str]) -> None:

@@ -53,7 +53,7 @@ def idx(tree: SourceTree, request: Request) -> Source | None:
     if len(by_split) < len(files) or TRAIN not in by_split:
         names = ", ".join(printable(file.name) for file in files[:4])
         raise SourceError(f"{names} are not the images of one data set; keep one data set in a folder")
-    source = Source(tree.name, "idx files", (), {})
+    source = Source(tree.name, "idx files", (), {}, list(tree.bad))
     parts, used = {}, set()
     for split in sorted(by_split):
         file = by_split[split]
@@ -77,7 +77,7 @@ def idx(tree: SourceTree, request: Request) -> Source | None:
             Item(f"{file.name}#{number}", label, content)
             for number, (label, content) in enumerate(zip(number_N.tolist(), contents, strict=True))
         ]
-    source.ignored = tree.ignored | (tree.files.keys() - used)
+    source.ignored = tree.others(used)
     return source
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path as FilePath
 
 from pipelines.printable import printable
-from tools.conversion.byte_locations import ByteRange, Item
+from tools.conversion.byte_locations import ByteRange
 from tools.conversion.file_kinds import FOREIGN, IMAGE_ENDINGS, ending, is_companion, is_image, is_text, no_image
 from tools.conversion.folder_layout import Layout, Path, folder_layout
 from tools.conversion.label_list import LabelList
 from tools.conversion.nested_tars import packed_archive
-from tools.conversion.source import TRAIN, Request, Source, byte_order
-from tools.conversion.split_classes import joined_classes
+from tools.conversion.source import Request, Source, byte_order
+from tools.conversion.split_classes import joined_classes, labelled_items
 from tools.conversion.split_names import split_name
+from tools.conversion.system_files import summary as kinds_of
 from tools.conversion.tree import SourceError, SourceTree
 
 
@@ -42,18 +43,14 @@ def image_folder(tree: SourceTree, request: Request) -> Source:
         _label(named, request.labels, source)
     numeric = request.labels is not None
     source.classes = joined_classes({split: set(part.values()) for split, part in named.items()}, request, numeric)
-    number = {name: label for label, name in enumerate(source.classes)}
-    for split in sorted(named):  # TRAIN, the empty suffix, comes first
-        entries = sorted(
-            named[split].items(), key=lambda entry: (byte_order(entry[1] or ""), byte_order("/".join(entry[0])))
+    rows = {
+        split: sorted(
+            (("/".join(path), name, paths[path]) for path, name in part.items()),
+            key=lambda row: (byte_order(row[1] or ""), byte_order(row[0])),
         )
-        items = [Item("/".join(path), -1 if name is None else number[name], paths[path]) for path, name in entries]
-        if items:
-            source.splits[split] = items
-    if TRAIN not in source.splits:
-        raise SourceError(
-            f"nothing to convert: the training split of {printable(tree.name)} holds no images that can be used"
-        )
+        for split, part in named.items()
+    }
+    source.splits = labelled_items(rows, source.classes)
     return source
 
 
@@ -89,7 +86,7 @@ def _nothing(tree: SourceTree) -> str:
         name, reason = tree.bad[0]
         more = f", and {len(tree.bad) - 1} more entries cannot be used" if len(tree.bad) > 1 else ""
         return f"{message}; {printable(name)} {reason}{more}"
-    return message
+    return f"{message}; ignored: {printable(kinds_of(tree.ignored))}" if tree.ignored else message
 
 
 def _unused_lists(ignored: list[Path], layout: Layout) -> list[str]:
@@ -118,6 +115,9 @@ def _others(
     paths: dict[Path, ByteRange], images: list[Path], layout: Layout
 ) -> tuple[list[Path], list[tuple[str, str]]]:
     """Divide the files that are no images into those to ignore, and (name, reason) of those that should be images."""
+    left_out = set(layout.left_out)
+    kept = {path[:depth] for path in images if path not in left_out for depth in range(len(path))}
+    left_folders = {path[:depth] for path in left_out for depth in range(len(path))} - kept
     folders = {path[:-1] for path in images}
     above = {folder[:depth] for folder in folders for depth in range(len(folder))}
     flat = {path[:-1] for part in layout.splits.values() for path, name in part.items() if name is None}
@@ -127,7 +127,9 @@ def _others(
         name, folder = path[-1], path[:-1]
         if is_image(name):
             continue
-        if ending(name) in FOREIGN:
+        if any(folder[: depth + 1] in left_folders for depth in range(len(folder))):
+            fine = True
+        elif ending(name) in FOREIGN:
             fine = False
         elif is_companion(name):
             fine = True

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipelines.formats.regular_file import content
 from pipelines.printable import printable
+from tools.conversion.file_kinds import is_image
 from tools.conversion.label_table import read_table
 from tools.conversion.source import byte_order
 from tools.conversion.tree import SourceError
@@ -102,7 +103,8 @@ def _names(path: str) -> Iterator[str]:
 
 
 def _without_ending(name: str) -> str:
-    return posixpath.splitext(name)[0]
+    """Return the name of an image without its ending; another name, such as 0.1, has none."""
+    return posixpath.splitext(name)[0] if is_image(name) else name
 
 
 def _text(path: Path) -> str:

@@ -76,6 +76,8 @@ def read_table(text: str, file: str, known: Callable[[str], bool]) -> list[Row]:
             f"the columns of {printable(file)} ({printable(', '.join(rows[0][:8]))}) do not say which are names and "
             "labels; give a table of two columns, name,label"
         )
+    elif len(rows) == 1:
+        raise SourceError(f"{printable(file)} holds no lines below its header; give a list of name,label")
     else:
         rows = rows[1:]
     name, label, split = columns

@@ -20,7 +20,7 @@ def expand_tars(tree: SourceTree) -> SourceTree:
     """Return the tree with the members of its tars, if it holds tars and no images.
 
     Raises:
-        SourceError: a tar is damaged or packed.
+        SourceError: a tar is damaged or packed, or has the name of another one or of a folder that holds its files.
     """
     if any(map(is_image, tree.files)):
         return tree
@@ -28,7 +28,11 @@ def expand_tars(tree: SourceTree) -> SourceTree:
         tars = [name for name in tree.files if name.lower().endswith(".tar")]
         if not tars:
             return tree
+        first: dict[str, str] = {}
         for name in tars:
+            same = first.setdefault(name[: -len(".tar")], name)
+            if same != name:
+                raise _one_folder(same, name)
             _replace_by_members(tree, name)
     raise SourceError(f"{printable(tree.name)} holds tars in tars, more than {_DEPTH} deep; unpack the outer ones")
 
@@ -42,10 +46,20 @@ def _replace_by_members(tree: SourceTree, name: str) -> None:
             "without compression"
         )
     inner = archives.inner_tar_tree(place, name)
+    members = {f"{folder}/{member}": found for member, found in inner.files.items()}
+    if twice := members.keys() & tree.files.keys():
+        raise _one_folder(name, min(twice))
     tree.tars.append(folder)
-    tree.files |= {f"{folder}/{member}": found for member, found in inner.files.items()}
+    tree.files |= members
     tree.bad += [(f"{folder}/{member}", reason) for member, reason in inner.bad]
     tree.ignored |= {f"{folder}/{member}" for member in inner.ignored}
+
+
+def _one_folder(first: str, second: str) -> SourceError:
+    return SourceError(
+        f"{printable(first)} and {printable(second)} would be one folder, as a tar stands for a folder of its name; "
+        "rename one of them"
+    )
 
 
 def packed_archive(tree: SourceTree) -> str | None:

@@ -14,9 +14,10 @@ from pipelines.formats.regular_file import regular
 from pipelines.printable import printable
 from tools.conversion import archives
 from tools.conversion.byte_locations import ByteRange
+from tools.conversion.path_table import TABLES
 from tools.conversion.tree import SourceError, SourceTree
 
-SINGLE_FILES = (".csv", ".tsv", ".txt", ".lst", ".parquet")  # which can be a source alone
+SINGLE_FILES = (*TABLES, ".parquet")  # which can be a source alone
 
 
 def open_tree(source: Path, scratch: Path, follow_links: bool = False) -> SourceTree:

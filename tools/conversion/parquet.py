@@ -11,17 +11,16 @@ Memory: of all rows the labels; of the images one row group in each process.
 from __future__ import annotations
 
 import json
-import posixpath
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from pipelines.printable import printable
-from tools.conversion.byte_locations import STORED, Item, ParquetCell
+from tools.conversion.byte_locations import STORED, Content, ParquetCell
 from tools.conversion.file_kinds import is_image
 from tools.conversion.parquet_rows import forget, open_parquet
-from tools.conversion.source import TRAIN, Request, Source, byte_order
-from tools.conversion.split_classes import joined_classes
-from tools.conversion.split_names import split_name
+from tools.conversion.source import Request, Source, byte_order
+from tools.conversion.split_classes import joined_classes, labelled_items
+from tools.conversion.split_names import splits_of_paths
 from tools.conversion.tree import SourceError, SourceTree
 
 if TYPE_CHECKING:
@@ -42,37 +41,15 @@ def parquet(tree: SourceTree, request: Request) -> Source | None:
         return None
     forget()
     source = Source(tree.name, "parquet files", (), {}, list(tree.bad))
-    parts: dict[str, list[tuple[str, str | None, ParquetCell]]] = defaultdict(list)
-    for split, name in _splits(names):
+    parts: dict[str, list[tuple[str, str | None, Content]]] = defaultdict(list)
+    for name, split in splits_of_paths(names).items():
         parts[split] += _rows(name, tree)
     found = {split: {label for _, label, _ in part} for split, part in parts.items()}
     source.classes = joined_classes(found, request, numeric=True)
     source.classes = _class_order(names[0], tree, source.classes)
-    number: dict[str | None, int] = {label: at for at, label in enumerate(source.classes)}
-    for split in sorted(parts):
-        source.splits[split] = [Item(row, number.get(label, -1), cell) for row, label, cell in parts[split]]
-    source.ignored = tree.ignored | (tree.files.keys() - set(names))
+    source.splits = labelled_items(parts, source.classes)
+    source.ignored = tree.others(names)
     return source
-
-
-def _splits(names: list[str]) -> list[tuple[str, str]]:
-    """Return (split, name): by the file's name, else by a folder's.
-
-    Raises:
-        SourceError: some files are named as splits and others are not, or none of them is train.
-    """
-    found = []
-    for name in names:
-        parts = reversed(posixpath.splitext(name)[0].split("/"))
-        words = [known.split for part in parts if (known := split_name(part))]
-        found.append((words[0] if words else None, name))
-    splits = {split for split, _ in found}
-    if len(splits) == 1:
-        return [(TRAIN, name) for name in names]
-    if None in splits or TRAIN not in splits:
-        listed = ", ".join(printable(name) for _, name in found[:4])
-        raise SourceError(f"the splits of {listed} cannot be told by their names; take one folder with --folder")
-    return [(split, name) for split, name in found if split is not None]
 
 
 def _rows(name: str, tree: SourceTree) -> list[tuple[str, str | None, ParquetCell]]:
@@ -86,12 +63,13 @@ def _rows(name: str, tree: SourceTree) -> list[tuple[str, str | None, ParquetCel
         labels = _names_of_classes(file.schema_arrow, label)
         rows: list[tuple[str, str | None, ParquetCell]] = []
         for group in range(file.num_row_groups):
-            count = file.metadata.row_group(group).num_rows
-            column = [None] * count
+            facts = file.metadata.row_group(group)
+            bound = _bytes_of(facts, image)
+            column = [None] * facts.num_rows
             if label is not None:
                 column = file.read_row_group(group, columns=[label]).column(label).to_pylist()
             for row, value in enumerate(column):
-                cell = ParquetCell(place.path, group, row, image)
+                cell = ParquetCell(place.path, group, row, image, bound)
                 rows.append((f"{name}#{len(rows)}", _label(value, labels), cell))
         return rows
     except ModuleNotFoundError:
@@ -120,6 +98,12 @@ def _columns(schema: pyarrow.Schema, name: str) -> tuple[str, str | None]:
         raise SourceError(f"{printable(name)} has no single column of images among {listed}; call it image")
     label = next((column for column in LABELS if column in schema.names), None)
     return image, label
+
+
+def _bytes_of(group: pyarrow.RowGroupMetaData, column: str) -> int:
+    """Return the bytes that a column has in a row group before compression, by the metadata of the file."""
+    chunks = [group.column(number) for number in range(group.num_columns)]
+    return sum(chunk.total_uncompressed_size for chunk in chunks if f"{chunk.path_in_schema}.".startswith(f"{column}."))
 
 
 def _holds_images(kind: Any) -> bool:

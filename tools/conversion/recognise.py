@@ -17,10 +17,10 @@ from tools.conversion.nested_tars import expand_tars
 from tools.conversion.open_source import open_tree
 from tools.conversion.parquet import parquet
 from tools.conversion.path_table import path_table
-from tools.conversion.source import Request, Source
+from tools.conversion.source import TRAIN, Request, Source
 from tools.conversion.stl10 import stl10
 from tools.conversion.tiny_imagenet import tiny_imagenet
-from tools.conversion.tree import SourceError, SourceTree
+from tools.conversion.tree import BadFiles, SourceError, SourceTree
 from tools.conversion.webdataset import webdataset
 
 # Asked in this order; the first that does not return None has recognised the tree.
@@ -38,11 +38,23 @@ SOURCES: tuple[Callable[[SourceTree, Request], Source | None], ...] = (
 
 
 def recognise(tree: SourceTree, request: Request) -> Source:
-    """Read the layout of a tree: that of a published data set, otherwise an image folder.
+    """Read the layout of a tree: that of a published data set, otherwise an image folder. Other splits than that of the
+    training images are left out where no image belongs to them.
 
     Raises:
         SourceError: it cannot be used.
+        BadFiles: there are files, but none that can be a training image.
     """
+    source = _read(tree, request)
+    source.splits = {split: items for split, items in source.splits.items() if items}
+    if TRAIN in source.splits:
+        return source
+    if source.bad:
+        raise BadFiles(source.bad)
+    raise SourceError(f"nothing to convert: the training split of {printable(tree.name)} holds no images")
+
+
+def _read(tree: SourceTree, request: Request) -> Source:
     tree = expand_tars(tree)
     if request.folder:
         tree = tree.inside(request.folder)

@@ -8,14 +8,12 @@ A part's keys are the images' numbers in the complete source, so that the merge 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tools.conversion.byte_locations import ByteRange, GreyPlane, Item, Kept, Planes
 from tools.conversion.encode import Settings
-from tools.conversion.source import Source, byte_order
+from tools.conversion.source import Source
 from tools.conversion.split_statistics import created_by
 
 MOMENTS = "moments.npy"
@@ -63,13 +61,13 @@ def found_parts(target: Path) -> dict[Part, Path]:
     return dict(sorted((Part(int(match[1]), int(match[2])), path) for match, path in matches if match))
 
 
-def job(source: Source, items: list[Item], settings: Settings, skip_bad: bool) -> dict[str, Any]:
+def job(source: Source, split: str, settings: Settings, skip_bad: bool) -> dict[str, Any]:
     """Return what was asked for: equal for all parts of one conversion, on any machine and under any path."""
     return {
         "source": source.name,
         "layout": source.kind,
-        "number": len(items),
-        "images": _fingerprint(items),
+        "number": len(source.splits[split]),
+        "images": source.fingerprints[split],
         "classes": list(source.classes),
         "splits": list(source.splits),
         "max_size": settings.max_size,
@@ -80,15 +78,5 @@ def job(source: Source, items: list[Item], settings: Settings, skip_bad: bool) -
         "ignored": len(source.ignored),
         "card": source.card,
         "conversion": source.conversion,
-        "all_images": [_fingerprint(items) for items in source.splits.values()],
+        "all_images": list(source.fingerprints.values()),
     }
-
-
-def _fingerprint(items: list[Item]) -> str:
-    """Return a checksum of the images' names and labels and, in an archive, of their byte ranges."""
-    digest = hashlib.blake2b(digest_size=16)
-    for item in items:
-        content = item.content.place if isinstance(item.content, Planes | GreyPlane | Kept) else item.content
-        where = content[1:] if isinstance(content, ByteRange) else ()  # without the path
-        digest.update(byte_order(f"{item.name}\0{item.label}\0{where}\n"))
-    return digest.hexdigest()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pipelines.decoding.value_range import ValueRange
-from tools.conversion.byte_locations import Item
+from tools.conversion.byte_locations import ByteRange, GreyPlane, Item, Kept, Planes
 
 TRAIN = ""  # the training split goes to OUT itself; another split's key is the suffix of its file
 
@@ -64,6 +66,21 @@ class Source:
     scale: ValueRange | None = None
     card: dict[str, Any] | None = None
     conversion: dict[str, Any] | None = None
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Split -> checksum of its list of images; the splits must not change afterwards."""
+        return {split: fingerprint(items) for split, items in self.splits.items()}
+
+
+def fingerprint(items: list[Item]) -> str:
+    """Return a checksum of the images' names and labels and, in an archive, of their byte ranges."""
+    digest = hashlib.blake2b(digest_size=16)
+    for item in items:
+        content = item.content.place if isinstance(item.content, Planes | GreyPlane | Kept) else item.content
+        where = content[1:] if isinstance(content, ByteRange) else ()  # without the path
+        digest.update(byte_order(f"{item.name}\0{item.label}\0{where}\n"))
+    return digest.hexdigest()
 
 
 def byte_order(name: str) -> bytes:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+from pipelines.printable import printable
 from tools.conversion.source import TRAIN
+from tools.conversion.tree import SourceError
 
 _WORDS = {
     TRAIN: "train training",
@@ -44,6 +46,31 @@ def split_name(name: str) -> SplitName | None:
     if len(found) != 1:
         return None
     return SplitName(found.pop(), tuple(word for word in words if word not in SPLITS and word not in _NEUTRAL))
+
+
+def splits_of_paths(paths: Collection[str]) -> dict[str, str]:
+    """Return path -> split, by the innermost name of each path that speaks of one.
+
+    If the paths speak of one split only, or of none, all are the training split.
+
+    Raises:
+        SourceError: some are named as splits and others are not, or none is train.
+    """
+    found: dict[str, str | None] = {}
+    for path in paths:
+        named = [name.split for part in path.split("/") if (name := split_name(part))]
+        found[path] = named[-1] if named else None
+    if len(set(found.values())) < 2:
+        return dict.fromkeys(paths, TRAIN)
+    other = sorted(path for path, split in found.items() if split is None)
+    if other or TRAIN not in found.values():
+        what = f"{printable(other[0]) or '.'} is none" if other else "none of them is train"
+        known = min(path for path, split in found.items() if split is not None)
+        raise SourceError(
+            f"the splits cannot be told by their names: {printable(known)} looks like one but {what}; take one with "
+            "--folder"
+        )
+    return {path: split for path, split in found.items() if split is not None}
 
 
 def splits_among(names: Iterable[str]) -> dict[str, str]:

@@ -42,7 +42,7 @@ def stl10(tree: SourceTree) -> Source | None:
         splits = {TRAIN: labelled + _images(files, "unlabeled", 0), "labelled": labelled}
     if "test_X.bin" in files:
         splits["test"] = _images(files, "test", len(classes))
-    return Source(tree.name, "STL-10 binary", classes, splits, ignored=tree.ignored)
+    return Source(tree.name, "STL-10 binary", classes, splits, list(tree.bad), tree.ignored)
 
 
 def _images(files: dict[str, ByteRange], part: str, classes: int) -> list[Item]:

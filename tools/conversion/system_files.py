@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 LEFT_BY_SYSTEMS = re.compile(
     r"\..*|__MACOSX|Icon\r|@eaDir|@Recycle|@Recently-Snapshot|@__thumb|@tmp|#recycle|#snapshot|\$RECYCLE\.BIN|RECYCLER|"
     r"System Volume Information|lost\+found|Network Trash Folder|Temporary Items|TheVolumeSettingsFolder|"
-    r"thumbs\.db|ehthumbs(_vista)?\.db|_?thumbnails?|_thumbs|desktop\.ini|picasa\.ini|zbthumbnail\.info|__pycache__",
+    r"thumbs\.db|ehthumbs(_vista)?\.db|_thumbnails?|_thumbs|desktop\.ini|picasa\.ini|zbthumbnail\.info|__pycache__",
     re.IGNORECASE,
 )
 

@@ -43,11 +43,10 @@ def tiny_imagenet(tree: SourceTree, request: Request) -> Source | None:
         else:
             found["val"].append((label_of[label], name))
     for split, entries in sorted(found.items()):
-        if entries:
-            ordered = sorted(entries, key=lambda entry: (entry[0], byte_order(entry[1])))
-            source.splits[split] = [Item(name, label, tree.files[name]) for label, name in ordered]
+        ordered = sorted(entries, key=lambda entry: (entry[0], byte_order(entry[1])))
+        source.splits[split] = [Item(name, label, tree.files[name]) for label, name in ordered]
     used = {name for part in parts.values() for name in part.values()}
-    source.ignored = tree.ignored | (tree.files.keys() - used)
+    source.ignored = tree.others(used)
     return source
 
 

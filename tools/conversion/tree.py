@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from pipelines.printable import printable
 from tools.conversion.byte_locations import ByteRange, fetch
@@ -12,6 +12,14 @@ from tools.conversion.system_files import ignored_prefix
 
 class SourceError(ValueError):
     """The source cannot be converted; the message is one line with what, where and how to fix it."""
+
+
+class BadFiles(ValueError):
+    """Files that cannot be converted, as (name, reason)."""
+
+    def __init__(self, bad: list[tuple[str, str]]) -> None:
+        super().__init__(f"{len(bad)} files cannot be converted")
+        self.bad = bad
 
 
 @dataclass
@@ -24,7 +32,6 @@ class SourceTree:
         bad: (name, reason) of what is listed but cannot be read.
         ignored: paths of what systems leave beside pictures (`system_files.py`); a folder counts once.
         tars: folders that stand for tars inside the source.
-        temporary: file to delete after the conversion.
     """
 
     name: str
@@ -32,7 +39,6 @@ class SourceTree:
     bad: list[tuple[str, str]] = field(default_factory=list)
     ignored: set[str] = field(default_factory=set)
     tars: list[str] = field(default_factory=list)
-    temporary: Path | None = None
 
     def ignores(self, name: str) -> bool:
         """Return whether a path is of what systems leave; such a path is remembered in `ignored`."""
@@ -40,6 +46,10 @@ class SourceTree:
         if prefix is not None:
             self.ignored.add(prefix)
         return prefix is not None
+
+    def others(self, used: Iterable[str]) -> set[str]:
+        """Return the paths of all that is ignored where only some files are used."""
+        return self.ignored | (self.files.keys() - set(used))
 
     def inside(self, folder: str) -> SourceTree:
         """Return the tree below one of its folders, under the same names.
@@ -57,10 +67,6 @@ class SourceTree:
         ignored = {name for name in self.ignored if name.startswith(start)}
         tars = [name for name in self.tars if f"{name}/".startswith(start)]
         return replace(self, files=files, bad=bad, ignored=ignored, tars=tars)
-
-    def close(self) -> None:
-        if self.temporary is not None:
-            self.temporary.unlink(missing_ok=True)
 
 
 def read_member(name: str, place: ByteRange) -> bytes:

@@ -13,12 +13,12 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from pipelines.printable import printable
-from tools.conversion.byte_locations import ByteRange, Item
+from tools.conversion.byte_locations import ByteRange
 from tools.conversion.class_tars import SHARD
 from tools.conversion.file_kinds import is_image
-from tools.conversion.source import TRAIN, Request, Source, byte_order
-from tools.conversion.split_classes import joined_classes
-from tools.conversion.split_names import split_name
+from tools.conversion.source import Request, Source, byte_order
+from tools.conversion.split_classes import are_numbers, joined_classes, labelled_items
+from tools.conversion.split_names import splits_of_paths
 from tools.conversion.tree import SourceError, SourceTree, read_member
 
 LABELS = ("cls", "json", "txt")  # in the order in which they are asked
@@ -46,7 +46,7 @@ def webdataset(tree: SourceTree, request: Request) -> Source | None:
         return None
     _refuse_second_images(samples)
     source = Source(tree.name, f"WebDataset with .{kind}", (), {}, list(tree.bad))
-    split_of = _splits(folders)
+    split_of = splits_of_paths(folders)
     parts: dict[str, dict[str, str | None]] = defaultdict(dict)  # split -> image -> class
     for key, sample in samples.items():
         name, label = sample["image"], labels.get(key)
@@ -55,13 +55,14 @@ def webdataset(tree: SourceTree, request: Request) -> Source | None:
         else:
             parts[split_of[posixpath.dirname(key)]][name] = None if label == "-1" else label
     classes = joined_classes({split: set(part.values()) for split, part in parts.items()}, request, numeric=True)
-    number: dict[str | None, int] = {name: label for label, name in enumerate(classes)}
-    for split in sorted(parts):
-        names = sorted(parts[split], key=byte_order)
-        source.splits[split] = [Item(name, number.get(parts[split][name], -1), tree.files[name]) for name in names]
+    rows = {
+        split: [(name, part[name], tree.files[name]) for name in sorted(part, key=byte_order)]
+        for split, part in parts.items()
+    }
+    source.splits = labelled_items(rows, classes)
     source.classes = _names(classes, tree)
     used = {file for sample in samples.values() for suffix, file in sample.items() if suffix in ("image", kind)}
-    source.ignored = tree.ignored | (tree.files.keys() - used)
+    source.ignored = tree.others(used)
     return source
 
 
@@ -102,7 +103,7 @@ def _labels(samples: dict[str, dict[str, str]], files: dict[str, ByteRange], kin
             if label and "\n" not in label and (kind != "txt" or not _OTHER_TEXT.fullmatch(label)):
                 labels[key] = label
     few = len(set(labels.values())) <= max(1, len(labels) // 2)
-    if kind == "cls" or (2 * len(labels) > len(samples) and (few or all(text.isdecimal() for text in labels.values()))):
+    if kind == "cls" or (2 * len(labels) > len(samples) and (few or are_numbers(labels.values()))):
         return labels
     return None
 
@@ -116,31 +117,12 @@ def _field(text: str) -> str | None:
     return next((str(value) for value in values if type(value) in (int, str)), None)
 
 
-def _splits(folders: set[str]) -> dict[str, str]:
-    """Return the split of each folder or shard.
-
-    Raises:
-        SourceError: some are named as splits and others are not.
-    """
-    found: dict[str, str | None] = {}
-    for folder in folders:
-        named = [name.split for part in folder.split("/") if (name := split_name(part))]
-        found[folder] = named[-1] if named else None
-    if len(set(found.values())) < 2:
-        return dict.fromkeys(folders, TRAIN)
-    other = sorted(folder for folder, split in found.items() if split is None)
-    if other or TRAIN not in found.values():
-        what = f"{printable(other[0]) or '.'} is none" if other else "none of them is train"
-        known = sorted(folder for folder, split in found.items() if split is not None)
-        raise SourceError(f"{printable(known[0])} looks like a shard of a split but {what}; take one with --folder")
-    return {folder: split for folder, split in found.items() if split is not None}
-
-
 def _names(classes: tuple[str, ...], tree: SourceTree) -> tuple[str, ...]:
     """Return the names of numbered classes, if the source lists them in classnames.txt, else the numbers."""
     path = next((name for name in tree.files if posixpath.basename(name) == "classnames.txt"), None)
-    if path is None or not all(name.isdecimal() for name in classes):
+    if path is None or not are_numbers(classes):
         return classes
     names = read_member(path, tree.files[path]).decode("utf-8", "replace").splitlines()
-    fits = classes and int(classes[-1]) < len(names) and len(set(names)) == len(names)
-    return tuple(names[int(name)] for name in classes) if fits else classes
+    numbers = [*map(int, classes)]
+    fits = numbers and numbers[-1] < len(names) and len(set(numbers)) == len(numbers) and len(set(names)) == len(names)
+    return tuple(names[number] for number in numbers) if fits else classes

@@ -18,7 +18,7 @@ from pipelines.formats.digests import DIGEST_SIZE, content_checksum, hexadecimal
 from pipelines.formats.format import Format, Sample, SampleError, Writer, WriterOptions
 from pipelines.formats.registry import WRITERS
 from pipelines.printable import printable
-from tools.conversion.byte_locations import ByteRange, Item, Kept
+from tools.conversion.byte_locations import ByteRange, Item, Kept, ParquetCell
 from tools.conversion.encode import KINDS, Settings
 from tools.conversion.encoding_pool import encode_all
 from tools.conversion.pixel_values import value_notes
@@ -77,7 +77,7 @@ class _Content:
 
 
 def _largest(items: list[Item]) -> int:
-    """Return the bytes of the largest file of a split, as far as they are known without reading it."""
+    """Return the bytes of the largest file of a split, or a bound, as far as they are known without reading it."""
     largest = 0
     for item in items:
         place = item.content.place if isinstance(item.content, Kept) else item.content
@@ -87,6 +87,8 @@ def _largest(items: list[Item]) -> int:
                 with contextlib.suppress(OSError):  # reported when it is read
                     size = os.stat(place.path).st_size
             largest = max(largest, size)
+        elif isinstance(place, ParquetCell):
+            largest = max(largest, place.bound)
     return min(largest, 3 * MAX_PIXELS)
 
 
@@ -121,7 +123,7 @@ def convert_split(
         "skipped": [[name, reason] for name, reason in bad[reported_before:]],
     }
     if part is not None:
-        return _write_part(source, all_items, path, options, part, content, settings)
+        return _write_part(source, suffix, path, options, part, content, settings)
     if not content.names:
         return {"number": 0}
     write_names(path, content.names)
@@ -221,7 +223,7 @@ def check_copy(card: dict[str, Any], checksum: str) -> None:
 
 def _write_part(
     source: Source,
-    all_items: list[Item],
+    suffix: str,
     path: Path,
     options: Options,
     part: Part,
@@ -238,7 +240,7 @@ def _write_part(
         "part": list(part),
         "number": len(content.names),
         "labelled": int((content.labels >= 0).sum()),
-        "job": job(source, all_items, options.settings, options.skip_bad),
+        "job": job(source, suffix, options.settings, options.skip_bad),
         "settings": settings,
         "file": options.format.file_facts(path),
         "companions": {file.name: hexadecimal(file.read_bytes()) for file in (names_path(path), path / MOMENTS)},

@@ -180,7 +180,8 @@ def notes(options: EvaluationOptions, encoders: Mapping[str, Encoder], images: L
             lines.append("no kept checkpoint has a kNN measured at its step, so there is no best one beside the newest")
         elif best.step == newest.step:
             lines.append(f"the newest checkpoint, of step {newest.step}, is also the best by the kNN monitor")
-    for option, dataset in (("--data", images.bank), ("--val-data", images.queries)):
+    given = [("--data", images.bank), ("--val-data", images.queries)]
+    for option, dataset in given[:1] if images.same else given:
         if options.run and dataset.value_range != newest.value_range:
             lines.append(
                 f"the encoder was trained on images with {in_words(newest.value_range)} from black to white, and "

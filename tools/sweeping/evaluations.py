@@ -18,6 +18,11 @@ PUBLISHED = {
     "knn": ["--k", "200", "--temperature", "0.1"],
     "linear": ["--settings", "published", "--augment", "--best-epoch"],
 }
+#: What the protocol of a result measured with these options says.
+_PUBLISHED_FACTS: dict[str, dict[str, Any]] = {
+    "knn": {"k": 200, "temperature": 0.1},
+    "linear": {"augment": True, "best_epoch": True},
+}
 
 
 def read(run: Path, name: str) -> dict[str, Any] | None:
@@ -36,7 +41,8 @@ def is_done(run: Path, name: str, published: bool, step: int | None) -> bool:
     if found is None or (step is not None and found.get("step") not in (None, step)):
         return False
     if published:
-        return name == "knn" or "best_epoch" in found
+        wanted, protocol = _PUBLISHED_FACTS[name], found.get("protocol", {})
+        return all(protocol.get(fact) == value for fact, value in wanted.items())
     return len(found.get("baselines", {})) == 2
 
 

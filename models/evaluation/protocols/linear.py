@@ -93,6 +93,8 @@ class LinearProtocol(Protocol):
         protocol = replace(LINEAR[name], **values)
         if protocol.best_epoch and len(protocol.lr) > 1:
             raise ValueError("--best-epoch is of one learning rate; give one --lr, or leave out --best-epoch")
+        if values.get("crop_size") and not protocol.augment:
+            raise ValueError("--crop-size is of random crops; give --augment too, or leave out --crop-size")
         return protocol
 
     @property

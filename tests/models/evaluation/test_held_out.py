@@ -12,7 +12,7 @@ from pipelines import Dataset, open_dataset
 from pipelines.formats.card import read_card, write_card
 from pipelines.formats.conversion_mark import KEY
 from tests.support.datasets import converted
-from tests.support.images import class_folder
+from tests.support.images import class_folder, encoded, smooth, write
 from tools.convert import main
 
 
@@ -104,3 +104,17 @@ def test_parts_of_another_conversion_s_split_are_not_merged(tmp_path: Path, caps
     assert main(["--merge", str(tmp_path / "new" / "s")]) == 1
     assert "the parts of s-test are not those of s" in capsys.readouterr().err
     assert not (tmp_path / "new" / "s").exists()
+
+
+def test_siblings_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    folder = class_folder(tmp_path / "photos" / "train").parent
+    write(folder / "val" / "0.jpg", encoded(smooth(20, 20)))
+    class_folder(folder / "test")
+    train = converted(folder, tmp_path / "p.beton")
+    file, notes = taken(train)
+    assert file == "p-test.beton" and "p-val.beton is not taken, as its images have no labels" in notes
+    test = tmp_path / "p-test.beton"
+    write_card(test, read_card(test) | {"classes": ["cat", "newt", "dog"]})
+    file, notes = taken(train)
+    assert file is None
+    assert "p-test.beton is not taken, as it has other classes (3) than p.beton (2)" in notes

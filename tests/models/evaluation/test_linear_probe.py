@@ -151,3 +151,15 @@ def test_two_processes_train_what_one_does(sets):
         for (facts, weight), (own_facts, own_weight) in zip(expected, process, strict=True):
             assert facts == own_facts
             torch.testing.assert_close(own_weight, weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"crop_size": 24}, "--crop-size is of random crops; give --augment too"),
+        ({"best_epoch": True, "lr": (0.1, 1.0)}, "--best-epoch is of one learning rate"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(sets, given, message):
+    with pytest.raises(ValueError, match=message):
+        LinearProtocol.chosen(given, None, {})

@@ -213,6 +213,14 @@ def test_the_warm_up_is_linear_in_steps_and_outlasts_the_filling_of_the_queue():
         assert settings.contrast_epochs * number > 2 * settings.queue_size
 
 
+def test_kinds_of_steps_are_those_that_come():
+    method = build("cgh", "cifar10", **(SMALL | {"contrast_epochs": 5.0}))
+    method.begin(0, 10, 20)
+    assert method.kinds(0) == {"relations": 50, "contrast fades": 0} and method.kinds(60) == {"relations": 60}
+    method.begin(0, 10, 2)  # the run ends before the relations stand alone
+    assert method.kinds(0) == {"contrast fades": 0}
+
+
 def test_any_batch_size_and_a_checkpoint_with_both_queues():
     """Traps 2 and 10."""
     method, fresh = small("cgh", queue_size=20), small("cgh", queue_size=20)

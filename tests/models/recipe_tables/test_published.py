@@ -45,6 +45,9 @@ def test_a_recipe_that_does_not_exist_is_named(tmp_path):
     path.write_text('[{"document": "a paper", "rows": "clim/cifar11", "values": {"lr": 1.0}}]')
     with pytest.raises(ValueError, match=r"published\.json speaks of clim/cifar11, which is no recipe"):
         read_published(NAMES, path)
+    path.write_text('[{"document": "a paper", "rows": "clem/*", "values": {"lr": 1.0}}]')
+    with pytest.raises(ValueError, match=r"published\.json speaks of clem, which is no method"):
+        read_published(NAMES, path)
 
 
 def test_the_table_has_every_value_and_refuses_one_without_a_source(tmp_path, monkeypatch):

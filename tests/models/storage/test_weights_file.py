@@ -76,6 +76,22 @@ def test_state_dicts_of_torch(tmp_path, nested):
     assert weights.keys() == state.keys() and torch.equal(weights["a"], state["a"]) and facts == {}
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.zeros(3, dtype=torch.complex64),
+        torch.eye(3).to_sparse(),
+        torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+        torch.zeros(3, device="meta"),
+    ],
+    ids=["complex", "sparse", "nested", "meta"],
+)
+def test_tensors_that_no_network_here_has_are_refused(tmp_path, value):
+    torch.save({"state_dict": {"a": torch.zeros(3), "odd": value}}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"w\.pth holds '.*odd'"):
+        read_weights(tmp_path / "w.pth")
+
+
 def test_metadata_are_json_or_text(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors", {"stem": "small", "mean": "[1, 2]", "step": "7"})
     assert read_weights(tmp_path / "w.safetensors")[1] == {"stem": "small", "mean": [1, 2], "step": 7}

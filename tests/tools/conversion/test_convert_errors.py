@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -247,3 +248,37 @@ def test_usage() -> None:
         ["a", "b", "--workers", "0"],
     ):
         assert main(arguments) == 2
+
+
+@pytest.mark.parametrize("kind", ["idx", "cifar", "stl10", "table"])
+def test_what_cannot_be_read_beside_a_published_data_set_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    files = {
+        "idx": {
+            "train-images-idx3-ubyte": struct.pack(">2xBB3I", 8, 3, 1, 4, 4) + bytes(16),
+            "train-labels-idx1-ubyte": struct.pack(">2xBBI", 8, 1, 1) + bytes(1),
+        },
+        "cifar": {"data_batch_1.bin": bytes(3073), "batches.meta.txt": b"cat\n"},
+        "stl10": {"train_X.bin": bytes(3 * 96 * 96), "train_y.bin": b"\1"},
+        "table": {"all.csv": b"../0.jpg,cat\n"},
+    }
+    for name, data in files[kind].items():
+        write(tmp_path / "set" / name, data)
+    (tmp_path / "set" / "more").symlink_to(tmp_path / "gone")
+    text = refused(capsys, tmp_path / "set", tmp_path / "p.beton")
+    assert "more: is a link that leads nowhere" in text
+
+
+def test_a_split_of_the_same_conversion_beside_a_copy_is_not_called_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "test"):
+        class_folder(tmp_path / "photos" / split)
+    assert main([str(tmp_path / "photos"), str(tmp_path / "p.beton"), "--workers", "1"]) == 0
+    for name in ("-test", ""):
+        source, out = tmp_path / f"p{name}.beton", tmp_path / f"q{name}.beton"
+        assert main([str(source), str(out), "--workers", "1"]) == 0
+    assert "stays" not in capsys.readouterr().err
+    assert main([str(tmp_path / "photos" / "train"), str(tmp_path / "q.beton"), "--workers", "1", "--force"]) == 0
+    assert "q-test.beton stays; it is from another conversion (source photos)" in capsys.readouterr().err

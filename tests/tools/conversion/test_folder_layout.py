@@ -217,3 +217,36 @@ def test_siblings_share_their_other_words() -> None:
     assert splits_among(["train_station", "test_tube", "bus"]) == {}
     with pytest.raises(SourceError, match="are several data sets"):
         folder_layout([(name, "0.jpg") for name in ("trainA", "testA", "trainB", "testB")])
+
+
+def test_files_in_a_folder_that_is_left_out_are_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make(
+        tmp_path / "data", ["train/pie/{pie}", "test/pie/{pie}", "extra/{soup}", "extra/1.txt", "extra/b/2.doc"]
+    )
+    assert main([str(folder), str(tmp_path / "p.beton"), "--layout", "splits", "--workers", "1"]) == 0
+    assert open_dataset(tmp_path / "p.beton").card["settings"]["ignored"] == 5
+    write(folder / "train" / "pie" / "1.doc", b"x")
+    capsys.readouterr()
+    text = refused(capsys, folder, tmp_path / "q.beton", "--layout", "splits")
+    assert "train/pie/1.doc: is not an image" in text and "extra" not in text
+
+
+@pytest.mark.parametrize("splits", [["train", "test"], ["train"]])
+def test_classes_that_are_named_as_a_split(tmp_path: Path, splits: list[str]) -> None:
+    """Among the folders inside a split, one that is named as a split is a class."""
+    patterns = [f"{split}/{name}/{{pie}}" for split in splits for name in ("bus", "train_station")]
+    folder = make(tmp_path / "data", [*patterns, "extra/{soup}"])
+    assert main([str(folder), str(tmp_path / "p.beton"), "--layout", "splits", "--workers", "1"]) == 0
+    for name in ["p.beton", "p-test.beton"][: len(splits)]:
+        dataset = open_dataset(tmp_path / name)
+        assert dataset.classes == ("bus", "train_station") and dataset.labels.tolist() == [0, 0, 1, 1]
+
+
+def test_the_user_s_own_thumbnails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make(tmp_path / "thumbnails", ["thumbnails/pie/{pie}", "thumbnails/soup/{soup}", "_thumbs/0.jpg"])
+    assert main([str(folder), str(tmp_path / "p.beton"), "--workers", "1"]) == 0
+    assert open_dataset(tmp_path / "p.beton").classes == ("pie", "soup")
+    empty = make(tmp_path / "data", [".thumbnails/pie/0.jpg", "@__thumb/0.jpg"])
+    capsys.readouterr()
+    text = one_line(refused(capsys, empty, tmp_path / "q.beton"))
+    assert "holds no images" in text and "; ignored: .thumbnails, @__thumb" in text

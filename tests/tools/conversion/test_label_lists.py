@@ -144,3 +144,52 @@ def test_options_that_a_converted_source_has_no_use_for(tmp_path: Path, capsys: 
     capsys.readouterr()
     text = one_line(refused(capsys, tmp_path / "p.beton", tmp_path / "q.beton", "--layout", "flat"))
     assert "says itself what its images are" in text
+
+
+def table_of(root: Path, lines: str) -> Path:
+    flat(root / "photos")
+    return write(root / "all.csv", lines.encode())
+
+
+def test_a_table_that_names_an_image_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, out = f"photos/{NAMES[0]}", tmp_path / "p.beton"
+    for second, what in ((f"./{one},b,train", "labels"), (f"{one},a,val", "splits")):
+        table = table_of(tmp_path, f"path,label,split\n{one},a,train\n{second}\n")
+        assert f"has two {what} in all.csv; remove one line" in one_line(refused(capsys, table, out))
+    table = table_of(tmp_path, f"path,label\n{one},a\nphotos/{NAMES[1]},b\n{one},a\n")
+    assert main([str(table), str(out), "--workers", "1"]) == 0
+    assert images_of(open_dataset(out)) == PICTURES[:2]
+
+
+def test_paths_in_a_table_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = table_of(tmp_path, f"path,label\nphotos/{NAMES[0]},a\nphotos/x\0.jpg,a\nphotos/{'y' * 400}.jpg,a\n")
+    text = refused(capsys, table, tmp_path / "p.beton")
+    assert "photos/x\\x00.jpg: has a zero byte in its path" in text and "yyy.jpg: cannot be read: File name" in text
+    assert main([str(table), str(tmp_path / "p.beton"), "--workers", "1", "--skip-bad"]) == 0
+    assert images_of(open_dataset(tmp_path / "p.beton")) == PICTURES[:1]
+
+
+def test_a_table_whose_files_are_all_outside_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = table_of(tmp_path, "path,label\n../a.jpg,a\n../b.jpg,b\n")
+    text = refused(capsys, table, tmp_path / "p.beton", "--skip-bad")
+    assert "../a.jpg: lies outside the folder of the table" in text and "split train" not in text
+    table = table_of(tmp_path, f"path,label,split\nphotos/{NAMES[0]},a,val\n")
+    assert "has no image of a split train" in one_line(refused(capsys, table, tmp_path / "p.beton"))
+
+
+def test_a_list_of_only_a_header(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    list_of = write(tmp_path / "list.csv", b"id,label\n")
+    text = refused(capsys, flat(tmp_path / "val"), tmp_path / "p.beton", "--labels", str(list_of))
+    assert "list.csv holds no lines below its header" in one_line(text)
+
+
+def test_a_point_in_a_name_is_no_ending(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """0.1 is the image 0.1.jpg and not 0.jpg."""
+    write(tmp_path / "val" / "0.jpg", PICTURES[0])
+    list_of = write(tmp_path / "list.csv", b"id,label\n0.1,cat\n")
+    text = refused(capsys, tmp_path / "val", tmp_path / "p.beton", "--labels", str(list_of))
+    assert "no line of list.csv names an image: it has 0.1" in one_line(text)
+    write(tmp_path / "val" / "0.1.jpg", PICTURES[1])
+    write(list_of, b"id,label\n0.1,cat\n0,owl\n")
+    assert main([str(tmp_path / "val"), str(tmp_path / "p.beton"), "--labels", str(list_of), "--workers", "1"]) == 0
+    assert labels(tmp_path / "p.beton") == {"0.1.jpg": "cat", "0.jpg": "owl"}

@@ -14,6 +14,8 @@ from pipelines.formats.opening import open_dataset
 from tests.support.conversion import images_of, one_line, refused
 from tests.support.images import encoded, smooth, write
 from tools.conversion.brace_pattern import expand
+from tools.conversion.source import TRAIN, Request
+from tools.conversion.split_classes import joined_classes
 from tools.conversion.tree import SourceError
 from tools.convert import main
 
@@ -172,7 +174,6 @@ def test_memory_grows_with_the_names_and_not_with_the_pictures(tmp_path: Path) -
     import tracemalloc
 
     from tools.conversion.recognise import find_source
-    from tools.conversion.source import Request
 
     big = np.random.default_rng(0).bytes(1 << 20)
     source = tar(
@@ -185,3 +186,50 @@ def test_memory_grows_with_the_names_and_not_with_the_pictures(tmp_path: Path) -
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("test", [False, True])
+def test_training_samples_without_a_usable_label(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], test: bool
+) -> None:
+    """No split is written alone, even if bad files are left out."""
+    folder = tmp_path / "set"
+    shard(folder / "set-train-000000.tar", 0, "cls", [b"", b" "])
+    if test:
+        shard(folder / "set-test-000000.tar", 2, "cls", [b"1", b"2"])
+    text = refused(capsys, folder, tmp_path / "p.beton", "--skip-bad")
+    assert "set-train-000000/000000.jpg: has no label in 000000.cls" in text and "000003" not in text
+
+
+def test_two_tars_that_would_be_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out = tmp_path / "set", tmp_path / "p.beton"
+    tar(folder / "cat.tar", {"0.jpg": PICTURES[0]})
+    tar(folder / "cat.TAR", {"1.jpg": PICTURES[1]})
+    text = one_line(refused(capsys, folder, out))
+    assert "cat.tar" in text and "cat.TAR" in text and "would be one folder" in text
+    (folder / "cat.TAR").unlink()
+    tar(folder / "cat.tar", {"0.jpg": PICTURES[0], "0.cls": b"1"})
+    write(folder / "cat" / "0.cls", b"2")
+    assert "cat.tar and cat/0.cls would be one folder" in one_line(refused(capsys, folder, out))
+
+
+def test_a_pattern_of_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "test"):
+        write(tmp_path / "set" / split / "0.jpg", PICTURES[0])
+    text = one_line(refused(capsys, tmp_path / "set" / "{train,test}", tmp_path / "p.beton"))
+    assert "2 of the 2 names" in text and "are folders" in text and "missing" not in text
+
+
+def test_numbers_with_zeros_in_front_and_very_long_ones() -> None:
+    """Equal numbers are in the order of their bytes, whatever order a set has; very long numbers are texts."""
+    names = [f"{'0' * zeros}{number}" for number in (2, 10, 1) for zeros in (1, 0, 2)]
+    expected = ("001", "01", "1", "002", "02", "2", "0010", "010", "10")
+    assert joined_classes({TRAIN: set(names)}, Request(), numeric=True) == expected
+    long = "9" * 5000
+    assert joined_classes({TRAIN: {"2", "10", long}}, Request(), numeric=True) == ("10", "2", long)
+
+
+def test_a_very_long_number_as_a_label(tmp_path: Path) -> None:
+    source = shard(tmp_path / "a.tar", 0, "cls", [b"9" * 5000, b"10", b"2"])
+    convert(source, tmp_path / "p.beton")
+    assert open_dataset(tmp_path / "p.beton").labels.tolist() == [2, 0, 1]

@@ -17,7 +17,9 @@ from pipelines.formats.opening import open_dataset
 from tests.support.conversion import convert_part, mixed, same
 from tests.support.datasets import converted
 from tests.support.images import class_folder, encoded, write
+from tools.conversion.byte_locations import Item
 from tools.conversion.shard_parts import Part
+from tools.conversion.source import fingerprint
 from tools.convert import main
 
 
@@ -215,3 +217,17 @@ def test_bounded_shards_stay_as_they_are(tmp_path: Path) -> None:
         assert len(list(part.glob("*.tar"))) == 2
     joined = merged(tmp_path / "s")
     assert len(joined.table.files) == 4 and max(joined.table.lengths) <= 1 << 20
+
+
+def test_each_split_s_list_of_images_is_summed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def counted(items: list[Item]) -> str:
+        seen.append(len(items))
+        return fingerprint(items)
+
+    monkeypatch.setattr("tools.conversion.source.fingerprint", counted)
+    for number, split in enumerate(("train", "val", "test"), 2):
+        class_folder(tmp_path / "photos" / split, each=number)
+    convert_part(tmp_path / "photos", tmp_path / "s", "1/2")
+    assert sorted(seen) == [4, 6, 8]

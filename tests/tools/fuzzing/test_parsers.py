@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -159,12 +161,13 @@ def test_archives(tmp_path: Path, ending: str, harm: Callable[[bytes], bytes]) -
                 member.size = len(picture)
                 packed.addfile(member, io.BytesIO(picture))
     path.write_bytes(harm(path.read_bytes()))
-    try:
-        tree = open_tree(path, tmp_path)
-        assert all(place.offset >= 0 for place in tree.files.values())
-        tree.close()
-    except SourceError as error:
-        one_line(error, path)
+    with tempfile.TemporaryDirectory(dir=tmp_path) as scratch:
+        try:
+            tree = open_tree(path, Path(scratch))
+            assert all(place.offset >= 0 for place in tree.files.values())
+        except SourceError as error:
+            one_line(error, path)
+            assert os.listdir(scratch) == []
     assert [entry.name for entry in tmp_path.iterdir() if not entry.name.startswith("x.")] == []
 
 
