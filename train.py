@@ -190,15 +190,17 @@ class Trainer:
         return 0
 
     def prepare(self) -> None:
-        """Compile and record every kind of step that the run will make, before a thread of the loader starts."""
+        """Compile and record all that the run will compile or record, before a thread of the loader starts."""
         line = "preparing the step took too long; training starts again without recording it (--no-record)"
         limit = PREPARE_SECONDS if self.step.recorded else None  # without a recording nothing would change
         with time_limit(limit, lambda: restart(f"train.py: {line}", ["--no-record"])):
             began = time.perf_counter()
+            epoch, step = divmod(self.state.step, self.steps_per_epoch)
+            self.loader.warm_up(epoch, step * self.options.accumulate)
             self.step.prepare(DTYPES[self.options.precision], self.state.step)
             took = time.perf_counter() - began
         if took > 1:
-            self.display.note(f"prepared every kind of step in {took:.1f} s")
+            self.display.note(f"prepared the data path and every kind of step in {took:.1f} s")
 
     def run_epoch(self, epoch: int) -> None:
         """Train the rest of an epoch, and save the checkpoint that may be due at its end before any evaluation."""

@@ -8,23 +8,24 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import chain
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.augmentation.augment import Augment
+from pipelines.augmentation.augment import Augment, make_augment
 from pipelines.batch import Batch
 from pipelines.executors.choose import make_executor
-from pipelines.executors.executor import Executor
+from pipelines.executors.executor import Decoded, Executor, Images
 from pipelines.formats.dataset import Dataset
 from pipelines.plan.pairing import Pairing
 from pipelines.plan.plan import BatchPlan, Plan
 from pipelines.plan.views import View
 from pipelines.prefetch import Prefetch
 from pipelines.threads import share_of_cores
-from pipelines.transfer import to_device
+from pipelines.transfer import to_device_together
 
 _DEPTH = 2  # finished batches that wait; besides them one is augmented, one is cut ahead, and one is in use
 
@@ -78,6 +79,18 @@ class Loader:
             running.close()
             self._running.remove(running)
 
+    def warm_up(self, epoch: int, step: int) -> None:
+        """Make a batch in the calling thread and drop it, so that all that the data path compiles is compiled.
+
+        Args:
+            epoch, step: of the batch; the first one of the run, so that no image is met that the run does not meet.
+
+        Raises:
+            DecodeError: every image of the batch is damaged.
+        """
+        plan = self.plan.batch(epoch, step)
+        self._make(plan, self._executor.start(plan)())
+
     @contextmanager
     def parked(self) -> Iterator[None]:
         """A context in which no thread makes batches: for whoever compiles or records what runs on the device."""
@@ -96,17 +109,20 @@ class Loader:
         """Counts for the metrics of a step; empty while no image is damaged."""
         return {"replaced_images": self.replaced} if self.replaced else {}
 
-    def _make(self, plan: BatchPlan, images: list[Tensor]) -> Batch:
-        moved = [view.to(self._device, non_blocking=True) for view in images]
-        views = self._augment(moved, torch.from_numpy(plan.photometric_VSP))
-        index_S = to_device(plan.source_S, self._device)
-        label_S = to_device(self.dataset.labels[plan.source_S].astype(np.int64), self._device)
-        count = plan.count
+    def _make(self, plan: BatchPlan, images: Images) -> Batch:
+        if not isinstance(images, Decoded):
+            images = [view.to(self._device, non_blocking=True) for view in images]
+        arrays: list[NDArray[Any]] = [plan.source_S, self.dataset.labels[plan.source_S].astype(np.int64)]
+        if plan.box_B4 is not None:
+            arrays.append(plan.box_B4)
+        sent = to_device_together([*arrays, *self._augment.numbers(images, plan)], self._device)
+        views = self._augment(images, sent[len(arrays) :])
+        index_S, label_S, count = sent[0], sent[1], plan.count
         batch = Batch(tuple(view[:count] for view in views), index_S[:count], label_S[:count], plan.seed)
         if plan.box_B4 is None:
             return batch
         partner = Batch(tuple(view[count:] for view in views), index_S[count:], label_S[count:], plan.seed)
-        return replace(batch, partner=partner, box=to_device(plan.box_B4, self._device))
+        return replace(batch, partner=partner, box=sent[2])
 
     def close(self) -> None:
         """End all threads, also those of an epoch that was left early."""
@@ -129,13 +145,13 @@ class Loader:
 
 def cut_ahead(
     executor: Executor, plan_of: Callable[[int], BatchPlan], count: int
-) -> Iterator[tuple[BatchPlan, list[Tensor]]]:
-    """Yield plan and uint8 views of batches 0 to `count` - 1; each is started before the one before it is waited for.
+) -> Iterator[tuple[BatchPlan, Images]]:
+    """Yield plan and images of batches 0 to `count` - 1; each is started before the one before it is waited for.
 
     Args:
         plan_of: returns the plan of a batch, given its number.
     """
-    started: deque[tuple[BatchPlan, Callable[[], list[Tensor]]]] = deque()
+    started: deque[tuple[BatchPlan, Callable[[], Images]]] = deque()
     for number in range(count + 1):
         if number < count:
             plan = plan_of(number)
@@ -197,7 +213,7 @@ def make_loader(
     )
     threads = share_of_cores(threads or 0)
     executor, note = make_executor(loader, dataset, plan, device, threads)
-    augment = Augment(plan.views, dataset.mean, dataset.std, device, dtype, threads=threads)
+    augment = make_augment(plan.views, dataset.mean, dataset.std, device, dtype, threads=threads)
     return Loader(dataset, plan, executor, augment, device, note + augment.note, on_batch)
 
 

@@ -1,6 +1,7 @@
 """The photometric operations on a GPU as three Triton kernels, for all views of one size in one launch each.
 
-    luma_sums     the pointwise operations before contrast, and the sums of brightness that contrast needs
+    luma_sums     the pointwise operations before contrast, and the sums of brightness that contrast needs; where views
+                  are cut on the GPU, `triton_cut.py` sums instead, in the same launch
     columns       all pointwise operations in each picture's own order, grey, and the blur along columns
     rows          the blur along rows, solarise, permute channels, normalise
 
@@ -25,7 +26,7 @@ from pipelines.plan.photometric import BLUR, CONTRAST, GRAYSCALE, HUE, NUMBERS, 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 
 RADIUS = NUMBERS  # a further column: taps on each side of the blur's centre; 0 = no blur
-COLUMNS = NUMBERS + 1  # K
+COLUMNS = -(-(RADIUS + 1) // 4) * 4  # K: so that the rows of every group of views begin where 16 bytes do
 TILE = 1024  # pixels of a program
 
 _RED, _GREEN, _BLUE = (tl.constexpr(share) for share in LUMA)
@@ -37,7 +38,7 @@ _RADIUS, _COLUMNS = tl.constexpr(RADIUS), tl.constexpr(COLUMNS)
 
 
 @triton.jit
-def luma_sums(images, numbers, orders, sums, pixels, tiles, TILE: tl.constexpr):
+def luma_sums(images, numbers, orders, sums, pixels, TILE: tl.constexpr):
     """Write the sum of luma of each tile before contrast.
 
     Args:
@@ -45,13 +46,21 @@ def luma_sums(images, numbers, orders, sums, pixels, tiles, TILE: tl.constexpr):
         numbers: float32 [N, K], columns as in `photometric.py`, and `RADIUS`.
         orders: int32 [24, 4], `JITTER_ORDERS`.
         sums: float32 [N, T]; written.
-        pixels, tiles: P and T.
+        pixels: P.
     """
     picture, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    numbers += picture * _COLUMNS
     pixel = tile * TILE + tl.arange(0, TILE)
     inside = pixel < pixels
     red, green, blue = _load(images + picture * pixels * 3, pixel, inside)
+    luma = luma_before_contrast(red, green, blue, numbers, orders, picture, inside)
+    tl.store(sums + picture * tl.num_programs(1) + tile, luma)
+
+
+@triton.jit
+def luma_before_contrast(red, green, blue, numbers, orders, picture, inside):
+    """Return the sum of luma of the pixels inside, after the pointwise operations that precede the contrast."""
+    red, green, blue = red.to(tl.float32), green.to(tl.float32), blue.to(tl.float32)
+    numbers += picture * _COLUMNS
     order = orders + tl.load(numbers + _ORDER).to(tl.int32) * 4
     before = 1
     for slot in tl.static_range(4):
@@ -59,8 +68,7 @@ def luma_sums(images, numbers, orders, sums, pixels, tiles, TILE: tl.constexpr):
         before = tl.where(operation == _CONTRAST, 0, before)
         if before == 1:
             red, green, blue = _jitter(red, green, blue, operation, tl.load(numbers + operation), 0.0)
-    luma = tl.where(inside, red * _RED + green * _GREEN + blue * _BLUE, 0.0)
-    tl.store(sums + picture * tiles + tile, tl.sum(luma, 0))
+    return tl.sum(tl.where(inside, red * _RED + green * _GREEN + blue * _BLUE, 0.0), 0)
 
 
 @triton.jit
@@ -68,9 +76,10 @@ def columns(images, numbers, orders, sums, planes, height, width, tiles, TILE: t
     """Write the pictures after the pointwise operations and the blur along columns.
 
     Args:
-        images, numbers, orders, sums, tiles: as in `luma_sums`.
+        images, numbers, orders, sums: as in `luma_sums`.
         planes: float32 [N, 3, P]; written.
         height, width: sides of the pictures.
+        tiles: T, of the sums.
         TILES: a power of 2 of at least T.
     """
     picture, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)

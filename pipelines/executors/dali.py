@@ -2,7 +2,8 @@
 
 DALI's own readers, random numbers and resizes are not used. It gets the encoded bytes of the planned samples and
 decodes each once, on a GPU by nvJPEG ("mixed"), else on the CPU. The decoded images are copied into one block of
-memory, from which every view is cut: by `device_cutter.py` on a GPU, by `host_cutter.py` on a CPU.
+memory, from which every view is cut: on a GPU by the augmentation's Triton kernels, or by `device_cutter.py` where
+Triton is missing, and on a CPU by `host_cutter.py`.
 DALI's own resize reads beyond the border of a crop; with it, single pixels were up to 45 levels from Pillow's.
 
 A damaged image makes DALI fail for all of the batch. Then the images of the batch are decoded one by one, damaged ones
@@ -30,7 +31,7 @@ from torch import Tensor
 from pipelines.executors import ffcv
 from pipelines.executors.damage import GREY, Damage
 from pipelines.executors.device_cutter import cut_views
-from pipelines.executors.executor import ExecutorSpec
+from pipelines.executors.executor import Decoded, ExecutorSpec, Images
 from pipelines.executors.host_cutter import HostCutter, Located
 from pipelines.formats.dataset import Dataset
 from pipelines.formats.encoded import EncodedImages
@@ -39,6 +40,7 @@ from pipelines.formats.inspection import Inspection
 from pipelines.formats.shard_format import SHARDS
 from pipelines.plan.plan import BatchPlan, Plan
 from pipelines.plan.views import RESIZE, View
+from pipelines.triton_support import has_triton
 
 INSTALL = "tools/setup.sh dali"
 DEPTH = 2  # batches under way
@@ -46,11 +48,11 @@ _HARDWARE_SHARE = 0.65  # of a batch, decoded by the hardware JPEG decoder of GP
 
 
 class _Batch:
-    """A batch under way: its plan, and in the end its views or an error."""
+    """A batch under way: its plan, and in the end its images or an error."""
 
     def __init__(self, plan: BatchPlan) -> None:
         self.plan = plan
-        self.views: list[Tensor] | None = None
+        self.images: Images | None = None
         self.error: Exception | None = None
 
 
@@ -85,12 +87,11 @@ class DaliExecutor:
         self._cutter = HostCutter(views, threads) if on_host else None
         self._graph = self._build()
 
-    def start(self, plan: BatchPlan) -> Callable[[], list[Tensor]]:
+    def start(self, plan: BatchPlan) -> Callable[[], Images]:
         """Give a batch to DALI and return a function that waits for it.
 
-        That function returns one tensor [S, 3, size, size] uint8 for each view, channels-last in memory, on the device
-        and in the order of the current stream there; the caller owns them. It raises DecodeError where every image is
-        damaged.
+        That function returns views or decoded images on the device, in the order of the current stream there; the
+        caller owns them. It raises DecodeError where every image is damaged.
         """
         batch = _Batch(plan)
         with self._lock:
@@ -100,14 +101,14 @@ class DaliExecutor:
             self._under_way.append(batch)
             self._feed(plan)
 
-        def finish() -> list[Tensor]:
+        def finish() -> Images:
             with self._lock:
-                while batch.views is None and batch.error is None:
+                while batch.images is None and batch.error is None:
                     self._take_oldest()
             if batch.error is not None:
                 raise batch.error
-            assert batch.views is not None
-            return batch.views
+            assert batch.images is not None
+            return batch.images
 
         return finish
 
@@ -121,7 +122,7 @@ class DaliExecutor:
             self._images.close()
 
     def _take_oldest(self) -> None:
-        """Wait for the batch that was started first, and store its views or its error in it."""
+        """Wait for the batch that was started first, and store its images or its error in it."""
         batch = self._under_way[0]
         source_S = batch.plan.source_S
         try:
@@ -131,7 +132,7 @@ class DaliExecutor:
                 self._recover(source_S, error)
                 outputs = self._outputs()
             self.damage.add(np.isin(source_S, list(self._damaged)), source_S)
-            batch.views = self._cut(self._pixels(outputs[0], source_S), batch.plan)
+            batch.images = self._cut(self._pixels(outputs[0], source_S), batch.plan)
         except Exception as error:
             batch.error = error
         self._under_way.popleft()
@@ -152,13 +153,14 @@ class DaliExecutor:
             images.copy_to_external(target)
         return pixels_P3
 
-    def _cut(self, pixels_P3: Tensor, plan: BatchPlan) -> list[Tensor]:
-        """Return the views of a batch whose decoded images lie one after the other."""
+    def _cut(self, pixels_P3: Tensor, plan: BatchPlan) -> Images:
+        """Return the views of a batch whose decoded images lie one after the other; for Triton, the images."""
         height_S, width_S = self._dataset.heights[plan.source_S], self._dataset.widths[plan.source_S]
         volume_S = height_S.astype(np.int64) * width_S
         first_S = volume_S.cumsum() - volume_S
         if self._cutter is None:
-            return cut_views(pixels_P3, first_S, width_S, plan, self._views)
+            decoded = Decoded(pixels_P3, first_S, width_S)
+            return decoded if has_triton(self._device) else cut_views(decoded, plan, self._views)
         modes_S = np.full(len(volume_S), RAW, dtype=np.uint8)
         address_S = pixels_P3.data_ptr() + 3 * first_S
         images = Located(address_S, modes_S, volume_S, height_S, width_S, pixels_P3)

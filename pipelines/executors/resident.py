@@ -5,9 +5,9 @@ share them, and closing the last of these loaders frees them.
 
     CPU     the FFCV executor's compiled function cuts the views: the pixels equal its own bit for bit, without the cost
             of decoding. Where FFCV is missing, Pillow decodes and `device_cutter.py` cuts.
-    CUDA    `device_cutter.py` cuts a batch in a few kernels on the prefetching stream
+    CUDA    the augmentation cuts, by Triton; where that is missing, `device_cutter.py` does
 
-Memory: height x width x 3 bytes an image; on CUDA also the temporaries of `device_cutter.py`.
+Memory: height x width x 3 bytes an image; with `device_cutter.py` its temporaries, too.
 N = images, P = pixels of all images, S = samples of a batch.
 """
 
@@ -21,13 +21,12 @@ from weakref import WeakValueDictionary
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipelines.executors import ffcv
 from pipelines.executors.damage import GREY, Damage
 from pipelines.executors.decode import Decoder, decode_all, decoder
 from pipelines.executors.device_cutter import cut_views
-from pipelines.executors.executor import Executor, ExecutorSpec
+from pipelines.executors.executor import Decoded, Executor, ExecutorSpec, Images
 from pipelines.formats.dataset import Dataset
 from pipelines.formats.encoded import EncodedImages
 from pipelines.formats.image_table import RAW
@@ -35,6 +34,7 @@ from pipelines.formats.inspection import Inspection
 from pipelines.memory import free_memory
 from pipelines.plan.plan import BatchPlan, Plan
 from pipelines.plan.views import RESIZE, View
+from pipelines.triton_support import has_triton
 
 LIMIT = 0.8  # of the free memory: the largest decoded set that is accepted
 DAMAGED = 255  # a mode besides JPEG and RAW: the image could not be decoded
@@ -142,7 +142,7 @@ def decoded_images(dataset: Dataset, device: torch.device, threads: int) -> Deco
 
 
 class ResidentExecutor:
-    """Cuts the views of batches out of decoded images, on their device: by Triton on a GPU that has it, else by torch.
+    """Hands out decoded images on their device; their views are cut there by Triton if possible, else by torch.
 
     Args:
         dataset: an opened data set.
@@ -154,10 +154,8 @@ class ResidentExecutor:
         self.damage, self._images = Damage(dataset), images
         self._widths, self._views = dataset.widths, views
 
-    def start(self, plan: BatchPlan) -> Callable[[], list[Tensor]]:
-        """Cut a batch and return a function that returns its views; on CUDA they are queued on the current stream.
-
-        Each view is a tensor [S, 3, size, size] uint8, channels-last in memory.
+    def start(self, plan: BatchPlan) -> Callable[[], Images]:
+        """Return a function that returns the images of a batch; on CUDA, work is queued on the current stream.
 
         Raises:
             DecodeError: every image is damaged.
@@ -166,8 +164,9 @@ class ResidentExecutor:
         self.damage.add(images.mode[source_S] == DAMAGED, source_S)
         if images.pixels_P3.is_cuda:
             images.pixels_P3.record_stream(torch.cuda.current_stream(images.pixels_P3.device))
-        views = cut_views(images.pixels_P3, images.first_N[source_S], self._widths[source_S], plan, self._views)
-        return lambda: views
+        decoded = Decoded(images.pixels_P3, images.first_N[source_S], self._widths[source_S])
+        made = decoded if has_triton(images.pixels_P3.device) else cut_views(decoded, plan, self._views)
+        return lambda: made
 
     def close(self) -> None:
         """Release the pixels; they are freed if no other loader holds them."""

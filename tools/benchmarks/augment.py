@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from pipelines import View
-from pipelines.augmentation.augment import Augment
-from pipelines.plan.photometric import photometric_numbers
-from pipelines.plan.random_numbers import key
+from pipelines.augmentation.augment import make_augment
+from pipelines.plan.plan import Plan
 from pipelines.plan.views import contrastive
+from pipelines.transfer import to_device_together
 from tools.benchmarks.measure import Case, Settings, milliseconds, peak_memory, take_turns
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -55,9 +55,10 @@ def measure(side: int, count: int, settings: Settings) -> Case:
 
 def _ours(view: View, images: Tensor, settings: Settings) -> Callable[[], object]:
     device = torch.device(settings.device)
-    augment = Augment([view], _MEAN, _STD, device, torch.bfloat16, threads=settings.threads)
-    numbers = torch.from_numpy(photometric_numbers(view, key(0, np.arange(len(images)))))[None]
-    return lambda: augment([images], numbers)
+    augment = make_augment([view], _MEAN, _STD, device, torch.bfloat16, threads=settings.threads)
+    whole = np.full(len(images), view.size)
+    plan = Plan(whole, whole, [view], len(images)).batch(0, 0)
+    return lambda: augment([images], to_device_together(augment.numbers([images], plan), device))
 
 
 def _kornia(view: View, images: Tensor, settings: Settings) -> Callable[[], object]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,11 +27,14 @@ import numpy as np
 import torch
 
 from pipelines import Dataset, View, make_loader, open_dataset
+from pipelines.augmentation.augment import make_augment
 from pipelines.executors.choose import EXECUTORS, make_executor
+from pipelines.executors.executor import Decoded
 from pipelines.executors.resident import decoded_bytes
 from pipelines.loader import cut_ahead
 from pipelines.plan.plan import Plan
 from pipelines.prefetch import Prefetch
+from pipelines.transfer import to_device_together
 from tools.benchmarks.measure import Case, Settings, peak_memory, synchronize, take_turns
 from tools.benchmarks.reference_loaders import dali_epochs, ffcv_epochs
 from tools.conversion.convert import convert
@@ -154,18 +157,26 @@ def rate(epochs: Epochs, images: Images, settings: Settings) -> Callable[[], flo
 
 
 def our_epochs(name: str, dataset: Dataset, plan: Plan, settings: Settings) -> Callable[[ExitStack], Epochs]:
-    """Return what opens an executor behind the loader's prefetching, without photometric augmentation."""
+    """Return what opens an executor behind the loader's prefetching, without photometric augmentation.
+
+    Where Triton cuts, it normalises as well.
+    """
 
     def make(stack: ExitStack) -> Epochs:
         device = torch.device(settings.device)
         executor, _ = make_executor(name, dataset, plan, device, settings.threads)
         stack.callback(executor.close)
+        cutter = make_augment(plan.views, dataset.mean, dataset.std, device)
+        stack.callback(cutter.close)
 
         def epoch(number: int) -> Iterator[Any]:
             cut = cut_ahead(executor, lambda step: plan.batch(number, step), plan.steps)
 
-            def views(step: int) -> list[torch.Tensor]:
-                return [view.to(device, non_blocking=True) for view in next(cut)[1]]
+            def views(step: int) -> Sequence[torch.Tensor]:
+                batch, images = next(cut)
+                if isinstance(images, Decoded):
+                    return cutter(images, to_device_together(cutter.numbers(images, batch), device))
+                return [view.to(device, non_blocking=True) for view in images]
 
             yield from Prefetch(views, plan.steps, 2, device, iter)
 

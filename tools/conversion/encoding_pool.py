@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
 from pipelines.decoding.png_text import decoded
-from tools.conversion.byte_locations import Image, Item, Kept, fetch
+from tools.conversion.byte_locations import Image, Item, Kept, ParquetCell, fetch
 from tools.conversion.encode import Encoded, Settings, encode_again, encode_array, encode_bytes
 from tools.conversion.file_kinds import foreign, foreign_kind
 from tools.conversion.item_content import fetch_content

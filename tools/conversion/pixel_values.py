@@ -15,6 +15,7 @@ from pipelines.decoding.png_text import decoded
 from pipelines.decoding.rgb import extremes
 from pipelines.decoding.value_range import ValueRange, in_words
 from tools.conversion.byte_locations import Item, Kept
+from tools.conversion.encoding_pool import chunks
 from tools.conversion.item_content import fetch_content
 from tools.conversion.library_warnings import c_lines_as_warnings, collected
 from tools.conversion.process_pool import in_order
@@ -66,7 +67,7 @@ def range_of_all(items: list[Item], max_pixels: int, workers: int) -> ValueRange
         SourceError: there is no range to take.
         WorkerError: a worker was killed.
     """
-    tasks = ((items[start : start + CHUNK], max_pixels) for start in range(0, len(items), CHUNK))
+    tasks = ((chunk, max_pixels) for chunk in chunks(items, CHUNK))
     found = [pair for chunk in in_order(_extremes_of, tasks, workers) for pair in chunk]
     if not found:
         raise SourceError("--range auto found no image that can be read; give --range LO,HI")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipelines.executors.choose import make_executor
 from pipelines.executors.damage import GREY, DecodeError
+from pipelines.executors.executor import as_views
 from pipelines.formats.dataset import Dataset
 from pipelines.plan.plan import Plan
 from pipelines.plan.views import View, evaluation
@@ -43,7 +44,7 @@ def cut(dataset: Dataset, loader: str) -> Cut:
     try:
         for step in range(plan.steps):
             batch = plan.batch(0, step)
-            views = executor.start(batch)()
+            views = as_views(executor.start(batch)())
             rows.append(torch.cat([view.reshape(len(view), -1) for view in views], dim=1)[: batch.count].numpy())
         return Cut(np.concatenate(rows), set(executor.damage.numbers))
     except DecodeError:

@@ -1,4 +1,4 @@
-"""Whole chains of photometric operations, by both schedules, against a naive loop over samples."""
+"""Whole chains of photometric operations, by the CPU's kernels and by torch, against a naive loop over samples."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.augmentation import color_kernels
-from pipelines.augmentation.augment import Augment, Operations, fused
+from pipelines.augmentation.augment import make_augment
+from pipelines.augmentation.operations import Normalization, Operations
+from pipelines.augmentation.torch_augment import fused
 from pipelines.plan.photometric import (
     ORDER,
     photometric_numbers,
 )
 from pipelines.plan.random_numbers import key
 from pipelines.plan.views import View, contrastive, evaluation
+from pipelines.transfer import to_device_together
 from tests.support.naive_colors import MEAN, STD, naive_chain, pictures
 
 STRONG = replace(
@@ -34,21 +37,16 @@ def batch(view: View, count: int) -> tuple[NDArray[np.uint8], Tensor, Tensor]:
     return images, torch.from_numpy(images).permute(0, 3, 1, 2), numbers
 
 
-def constants(device: str = "cpu") -> tuple[Tensor, Tensor]:
-    made = Augment((), MEAN, STD, torch.device(device))
-    return made.scale_C, made.shift_C
-
-
 def on_cpu(view: View, tensor: Tensor, numbers: Tensor, dtype: torch.dtype = torch.float32, threads: int = 1) -> Tensor:
     """The view by the kernels."""
-    augment = Augment([view], MEAN, STD, torch.device("cpu"), dtype, threads=threads)
-    (made,) = augment([tensor], numbers[None])
+    augment = make_augment([view], MEAN, STD, torch.device("cpu"), dtype, threads=threads)
+    (made,) = augment([tensor], [numbers[None]])
     augment.close()
     return made
 
 
 def by_torch(view: View, tensor: Tensor, numbers: Tensor) -> Tensor:
-    return fused(tensor, numbers, *constants(), Operations.of(view), torch.float32)
+    return fused(tensor, numbers, *Normalization.of(MEAN, STD, tensor.device), Operations.of(view), torch.float32)
 
 
 @pytest.mark.parametrize("schedule", [on_cpu, by_torch])
@@ -106,7 +104,7 @@ def test_weak_view_is_the_normalisation_alone() -> None:
     images, tensor, numbers = batch(evaluation(16), 5)
     assert Operations.of(evaluation(16)) == Operations((), False, 0, False, False)
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 1e-2)):
-        (ours,) = Augment([evaluation(16)], MEAN, STD, torch.device("cpu"), dtype)([tensor], numbers[None])
+        ours = on_cpu(evaluation(16), tensor, numbers, dtype)
         assert ours.dtype == dtype
         expected = torch.from_numpy((images / 255 - MEAN) / STD).permute(0, 3, 1, 2)
         torch.testing.assert_close(ours.double(), expected, atol=tolerance, rtol=tolerance)
@@ -114,19 +112,20 @@ def test_weak_view_is_the_normalisation_alone() -> None:
 
 def test_views_are_owned_channels_last_and_independent_of_the_batch() -> None:
     views = (STRONG, contrastive(16))
-    augment = Augment(views, MEAN, STD, torch.device("cpu"))
-    tensors, numbers = zip(*(batch(view, 30)[1:] for view in views), strict=True)
+    augment = make_augment(views, MEAN, STD, torch.device("cpu"))
+    batches = [batch(view, 30)[1:] for view in views]
+    tensors, numbers = [tensor for tensor, _ in batches], torch.stack([numbers for _, numbers in batches])
     before = [tensor.clone() for tensor in tensors]
-    first = augment(tensors, torch.stack(numbers))
+    first = augment(tensors, [numbers])
     kept = [view.clone() for view in first]
-    single = augment([tensor[7:8] for tensor in tensors], torch.stack(numbers)[:, 7:8])
-    augment([255 - tensor for tensor in tensors], torch.stack(numbers))
+    single = augment([tensor[7:8] for tensor in tensors], [numbers[:, 7:8]])
+    augment([255 - tensor for tensor in tensors], [numbers])
     for i in range(2):
         assert first[i].is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(tensors[i], before[i])
         assert torch.equal(first[i], kept[i])
         torch.testing.assert_close(first[i][7:8], single[i], atol=1e-5, rtol=0)
-    assert augment([tensor[:0] for tensor in tensors], torch.stack(numbers)[:, :0])[0].shape == (0, 3, 24, 24)
+    assert augment([tensor[:0] for tensor in tensors], [numbers[:, :0]])[0].shape == (0, 3, 24, 24)
 
 
 @pytest.mark.cuda
@@ -135,13 +134,15 @@ def test_views_are_owned_channels_last_and_independent_of_the_batch() -> None:
 def test_cuda_agrees_with_the_cpu(triton: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     view = replace(STRONG, solarize_p=0.0)
     _, tensor, numbers = batch(view, 64)
-    (expected,) = Augment([view], MEAN, STD, torch.device("cpu"))([tensor], numbers[None])
+    expected = on_cpu(view, tensor, numbers)
     device = torch.device("cuda")
     if not triton:
-        monkeypatch.setattr("pipelines.augmentation.augment.find_spec", lambda _: None)
-    augment = Augment([view], MEAN, STD, device)
+        monkeypatch.setattr("pipelines.triton_support.find_spec", lambda _: None)
+    augment = make_augment([view], MEAN, STD, device)
     assert ("Triton is not installed" in augment.note) == (not triton)
-    (ours,) = augment([tensor.to(device)], numbers[None])
+    plan = SimpleNamespace(photometric_VSP=numbers[None].numpy())
+    images = [tensor.to(device)]
+    (ours,) = augment(images, to_device_together(augment.numbers(images, plan), device))  # type: ignore[arg-type]
     assert ours.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(ours.cpu(), expected, atol=1e-4, rtol=0)
 
@@ -149,7 +150,7 @@ def test_cuda_agrees_with_the_cpu(triton: bool, monkeypatch: pytest.MonkeyPatch)
 def test_a_first_compilation_is_announced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     view = View(16)
     on_cpu(view, *batch(view, 8)[1:])
-    augment = Augment([view], MEAN, STD, torch.device("cpu"))
+    augment = make_augment([view], MEAN, STD, torch.device("cpu"))
     try:
         assert augment.note == ""
         fresh = SimpleNamespace(stats=SimpleNamespace(cache_path=str(tmp_path)))

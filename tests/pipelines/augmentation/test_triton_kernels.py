@@ -4,6 +4,7 @@ Without a GPU they run in Triton's interpreter (`conftest.py` switches it on), o
 """
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ import torch
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from pipelines.augmentation import triton_kernels
-from pipelines.augmentation.augment import Augment, Operations
+from pipelines.augmentation.augment import make_augment
+from pipelines.augmentation.operations import Normalization
 from pipelines.augmentation.triton_augment import TritonAugment
 from pipelines.plan.photometric import NUMBERS, photometric_numbers
 from pipelines.plan.random_numbers import key
 from pipelines.plan.views import View, contrastive, evaluation
+from pipelines.transfer import to_device_together
 from tests.support.naive_colors import MEAN, STD
 
 STRONG = View(24, jitter=(0.8, 0.8, 1.0, 0.5), jitter_p=0.9, grayscale_p=0.3, blur_p=0.5, solarize_p=0.4, permute_p=0.6)
@@ -33,19 +36,15 @@ def device(request):
 
 
 def by_triton(device, views, images, numbers, dtype=torch.float32):
-    operations = [Operations.of(view) for view in views]
-    plain = [not (own.jitter or own.grayscale or own.blur_radius) for own in operations]
-    host = Augment(views, MEAN, STD, torch.device("cpu"))
-    host.close()
-    augment = TritonAugment(
-        plain, [own.blur_radius for own in operations], host.scale_C.to(device), host.shift_C.to(device), dtype
-    )
-    return [view.cpu() for view in augment([image.to(device) for image in images], numbers)]
+    augment = TritonAugment(views, Normalization.of(MEAN, STD, device), dtype)
+    moved = [image.to(device) for image in images]
+    tables = augment.numbers(moved, SimpleNamespace(photometric_VSP=numbers.numpy()))
+    return [view.cpu() for view in augment(moved, to_device_together(tables, device))]
 
 
 def by_cpu(views, images, numbers, dtype=torch.float32):
-    augment = Augment(views, MEAN, STD, torch.device("cpu"), dtype)
-    made = augment(images, numbers)
+    augment = make_augment(views, MEAN, STD, torch.device("cpu"), dtype)
+    made = augment(images, [numbers])
     augment.close()
     return made
 

@@ -8,6 +8,7 @@ from PIL import Image
 pytest.importorskip("cv2", reason="OpenCV, which FFCV brings, is not installed")
 
 from pipelines.executors.device_cutter import cut_views
+from pipelines.executors.executor import Decoded
 from pipelines.executors.resize_crops import padded, resize_crops
 from pipelines.plan.plan import Plan
 from pipelines.plan.views import RESIZE, View
@@ -54,5 +55,7 @@ def test_a_process_without_a_share_of_the_last_batch_gets_views_of_no_sample(res
     sides = np.full(3, 20)
     plan = Plan(sides, sides, (View(16, resize=resize),), 2, drop_last=False, rank=1, world=2).batch(0, 1)
     nothing = np.zeros(0, dtype=np.int64)
-    (view,) = cut_views(torch.zeros(1200, 3, dtype=torch.uint8), nothing, nothing, plan, (View(16, resize=resize),))
+    (view,) = cut_views(
+        Decoded(torch.zeros(1200, 3, dtype=torch.uint8), nothing, nothing), plan, (View(16, resize=resize),)
+    )
     assert view.shape == (0, 3, 16, 16) and view.dtype == torch.uint8

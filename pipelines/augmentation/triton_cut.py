@@ -1,8 +1,9 @@
 """Cut, resize and flip all views of one size on a GPU, in one Triton kernel, by any filter of `RESIZE`.
 
 `pillow_kernels.py` and `area_filter.py` say what the filters do. A pixel of a view gathers the pixels of the crop that
-it is made of; Pillow's weights are computed in float64 and rounded as Pillow rounds them.
-S = samples, V = views of one size and filter, D = side of a view, P = pixels of all images.
+it is made of; Pillow's weights are computed in float64 and rounded as Pillow rounds them. While the pixels of a view
+are at hand, their luma is summed for the contrast that may follow.
+N = views of all samples of one size and filter, D = side of a view, P = pixels of all images, T = tiles of a view.
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from pipelines.augmentation.triton_kernels import luma_before_contrast
+
 # Triton compiles these functions and infers the types of their arguments:
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 
-COLUMNS = 7  # of the table: the image's first pixel, its width, top, left, height and width of the crop, flip
+# Columns of the table: the image's first pixel, its width, top, left, height and width of the crop, flip, and one
+# without meaning, so that the rows of every group of views begin where 16 bytes do.
+COLUMNS = 8
 TILE = 256  # pixels of a program
 
 _COLUMNS = tl.constexpr(COLUMNS)
@@ -21,14 +26,27 @@ _BITS, _HALF, _ONE = tl.constexpr(22), tl.constexpr(1 << 21), tl.constexpr(float
 
 
 @triton.jit
-def cut_pillow(pixels, table, output, size, CUBIC: tl.constexpr, TILE: tl.constexpr):
+def cut_pillow(
+    pixels,
+    table,
+    size,
+    numbers,
+    orders,
+    output,
+    sums,
+    CUBIC: tl.constexpr,
+    SUMS: tl.constexpr,
+    TILE: tl.constexpr,
+):
     """Write views by Pillow's bilinear or bicubic filter.
 
     Args:
         pixels: uint8 [P, 3].
-        table: int64 [V S, COLUMNS].
-        output: uint8 [V S, D, D, 3]; written.
+        table: int64 [N, COLUMNS].
         size: D.
+        numbers, orders: as in `triton_kernels.luma_sums`.
+        output: uint8 [N, D, D, 3]; written.
+        sums: float32 [N, T], the sum of luma of each tile before contrast; written if `SUMS`.
     """
     view, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
     start, stride, height, width, flip = _crop(table + view * _COLUMNS)
@@ -51,11 +69,15 @@ def cut_pillow(pixels, table, output, size, CUBIC: tl.constexpr, TILE: tl.conste
         total_red += _level(red) * weight
         total_green += _level(green) * weight
         total_blue += _level(blue) * weight
-    _store(output, view, size, y, x, flip, inside, _level(total_red), _level(total_green), _level(total_blue))
+    red, green, blue = _level(total_red), _level(total_green), _level(total_blue)
+    _store(output, view, size, y, x, flip, inside, red, green, blue)
+    if SUMS:
+        luma = luma_before_contrast(red, green, blue, numbers, orders, view, inside)
+        tl.store(sums + view * tl.num_programs(1) + tile, luma)
 
 
 @triton.jit
-def cut_area(pixels, table, output, size, TILE: tl.constexpr):
+def cut_area(pixels, table, size, numbers, orders, output, sums, SUMS: tl.constexpr, TILE: tl.constexpr):
     """Write views by the area filter; arguments as in `cut_pillow`."""
     view, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
     start, stride, height, width, flip = _crop(table + view * _COLUMNS)
@@ -77,6 +99,9 @@ def cut_area(pixels, table, output, size, TILE: tl.constexpr):
             blue += tl.load(pixels + at + 2, mask=inside, other=0).to(tl.float32) * share
     red, green, blue = tl.floor(red + 0.5), tl.floor(green + 0.5), tl.floor(blue + 0.5)
     _store(output, view, size, y, x, flip, inside, red, green, blue)
+    if SUMS:
+        luma = luma_before_contrast(red, green, blue, numbers, orders, view, inside)
+        tl.store(sums + view * tl.num_programs(1) + tile, luma)
 
 
 @triton.jit

@@ -1,0 +1,79 @@
+"""The data path as it runs on a GPU: one copy of all numbers, Triton's kernels on resident pixels.
+
+Without a GPU the kernels run in Triton's interpreter, on CPU tensors.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton is not installed")
+pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
+
+from pipelines import View, make_loader
+from pipelines.augmentation.operations import Normalization
+from pipelines.augmentation.triton_augment import TritonAugment
+from pipelines.executors.resident import ResidentExecutor, decoded_images
+from pipelines.loader import Loader
+from pipelines.plan.pairing import Pairing
+from pipelines.plan.plan import Plan
+from pipelines.plan.views import contrastive
+from tests.support.datasets import photos
+
+VIEWS = tuple(replace(view, resize="bilinear") for view in (contrastive(8), contrastive(6), View(8), contrastive(8)))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return photos(tmp_path_factory.mktemp("device"))
+
+
+def made_as_on_a_gpu(dataset, monkeypatch, size):
+    """A loader with the parts that it would have on a GPU, on a CPU."""
+    monkeypatch.setattr("pipelines.executors.resident.has_triton", lambda device: True)
+    device = torch.device("cpu")
+    plan = Plan(dataset.heights, dataset.widths, VIEWS, size)
+    executor = ResidentExecutor(dataset, plan.views, decoded_images(dataset, device, 1))
+    augment = TritonAugment(plan.views, Normalization.of(dataset.mean, dataset.std, device), torch.float32)
+    return Loader(dataset, plan, executor, augment, device)
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+def test_batches_are_those_of_a_cpu(dataset, mixes, monkeypatch):
+    candidates = ((np.arange(24) + 1) % 24).astype(np.int32)
+    pairing = Pairing(candidates, np.arange(24, dtype=np.int64), np.ones(24, np.int32), 1.0, 1.0) if mixes else None
+    with make_loader(dataset, VIEWS, 5, threads=1) as loader:
+        expected = next(iter(loader.epoch(1, 2, pairing)))
+    with made_as_on_a_gpu(dataset, monkeypatch, 5) as loader:
+        loader.warm_up(1, 2)
+        found = next(iter(loader.epoch(1, 2, pairing)))
+    same(found, expected)
+    if mixes:
+        same(found.partner, expected.partner)
+        assert torch.equal(found.box, expected.box)
+    assert (found.partner is not None) == mixes
+
+
+def same(found, expected):
+    assert torch.equal(found.index, expected.index) and torch.equal(found.label, expected.label)
+    for ours, theirs in zip(found.views, expected.views, strict=True):
+        assert ours.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", ["resident", "ffcv", "dali"])
+def test_batches_of_a_gpu_are_those_of_a_cpu(dataset, name):
+    """Decoded by the same decoder they are equal, and by that of the GPU nearly."""
+    if name == "dali":
+        pytest.importorskip("nvidia.dali", reason="nvidia-dali is not installed")
+    with make_loader(dataset, VIEWS, 6, threads=2, loader="ffcv") as loader:
+        expected = list(loader.epoch(0))
+    with make_loader(dataset, VIEWS, 6, threads=2, loader=name, device="cuda") as loader:
+        loader.warm_up(0, 0)
+        for found, other in zip(loader.epoch(0), expected, strict=True):
+            for ours, theirs in zip(found.views, other.views, strict=True):
+                gap = (ours.cpu() - theirs).abs()
+                assert gap.mean() < (0.05 if name == "dali" else 1e-3)
