@@ -26,6 +26,9 @@ from pipelines.plan.photometric import BLUR, CHANNEL_ORDERS, JITTER_ORDERS
 from pipelines.plan.plan import BatchPlan
 from pipelines.plan.views import View
 
+# Whether a product may be added without being rounded before. Weights of Pillow's filters must be rounded, as on a CPU.
+_ROUNDED, _FUSED = {"enable_fp_fusion": False}, {"enable_fp_fusion": True}
+
 
 @dataclass(frozen=True)
 class _Group:
@@ -105,7 +108,7 @@ class TritonAugment:
         grid = (count, triton.cdiv(size * size, tile))
         sums = None if group.plain else torch.empty(grid, dtype=torch.float32, device=cut.device)
         arguments = (pixels_P3, crops_NK, size, numbers_NK, self._orders, cut, cut if sums is None else sums)
-        constants = {"SUMS": sums is not None, "TILE": tile}
+        constants = {"SUMS": sums is not None, "TILE": tile, **_ROUNDED}
         if count and group.resize == "area":
             triton_cut.cut_area[grid](*arguments, **constants)
         elif count:
@@ -121,7 +124,7 @@ class TritonAugment:
         sums = torch.empty(grid, dtype=torch.float32, device=pixels.device)
         if len(pixels):
             tile = triton_kernels.TILE
-            triton_kernels.luma_sums[grid](pixels, numbers_NK, self._orders, sums, group.size**2, TILE=tile)
+            triton_kernels.luma_sums[grid](pixels, numbers_NK, self._orders, sums, group.size**2, TILE=tile, **_FUSED)
         return pixels, sums
 
     def _colours(self, source: Tensor, sums: Tensor | None, numbers_NK: Tensor) -> Tensor:
@@ -135,8 +138,8 @@ class TritonAugment:
         if sums is not None:
             planes = torch.empty((count, 3, pixels), dtype=torch.float32, device=source.device)
             tiles, arguments = sums.shape[1], (source, numbers_NK, self._orders, sums, planes, height, width)
-            triton_kernels.columns[grid](*arguments, tiles, TILE=tile, TILES=triton.next_power_of_2(tiles))
+            triton_kernels.columns[grid](*arguments, tiles, TILE=tile, TILES=triton.next_power_of_2(tiles), **_FUSED)
             source, steps = planes, (1, pixels)
         constants = (numbers_NK, self._channels, *self._normalization)
-        triton_kernels.rows[grid](source, *steps, *constants, output, height, width, TILE=tile)
+        triton_kernels.rows[grid](source, *steps, *constants, output, height, width, TILE=tile, **_FUSED)
         return output

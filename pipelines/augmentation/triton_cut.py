@@ -52,6 +52,7 @@ def cut_pillow(
     start, stride, height, width, flip = _crop(table + view * _COLUMNS)
     pixel = tile * TILE + tl.arange(0, TILE)
     inside = pixel < size * size
+    pixel = tl.minimum(pixel, size * size - 1)  # those outside are computed like the last one, and not stored
     y, x = pixel // size, pixel % size
     first_y, taps_y, sum_y = _span(y, height, size, CUBIC)
     first_x, taps_x, sum_x = _span(x, width, size, CUBIC)
@@ -83,6 +84,7 @@ def cut_area(pixels, table, size, numbers, orders, output, sums, SUMS: tl.conste
     start, stride, height, width, flip = _crop(table + view * _COLUMNS)
     pixel = tile * TILE + tl.arange(0, TILE)
     inside = pixel < size * size
+    pixel = tl.minimum(pixel, size * size - 1)  # those outside are computed like the last one, and not stored
     y, x = pixel // size, pixel % size
     bilinear = (height < size) | (width < size)
     # OpenCV's first pixel may be one before that of the interval, and an interval touches at most length / size + 2.

@@ -3,16 +3,18 @@
 Without a GPU the kernels run in Triton's interpreter, on CPU tensors.
 """
 
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="Triton is not installed")
+pytest.importorskip("tests.support.triton_installed", reason="Triton is not installed, or too old")
 pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installed")
 
 from pipelines import View, make_loader
+from pipelines.augmentation import triton_cut, triton_kernels
 from pipelines.augmentation.operations import Normalization
 from pipelines.augmentation.triton_augment import TritonAugment
 from pipelines.executors.resident import ResidentExecutor, decoded_images
@@ -20,19 +22,28 @@ from pipelines.loader import Loader
 from pipelines.plan.pairing import Pairing
 from pipelines.plan.plan import Plan
 from pipelines.plan.views import contrastive
-from tests.support.datasets import photos
+from tests.support.datasets import converted
+from tests.support.images import encoded, smooth, write
 
-VIEWS = tuple(replace(view, resize="bilinear") for view in (contrastive(8), contrastive(6), View(8), contrastive(8)))
+COLOURS = replace(contrastive(5), blur_sigma=(0.1, 0.4), resize="bilinear")
+VIEWS = (COLOURS, View(4, resize="bicubic"), replace(COLOURS, flip=1.0))
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    return photos(tmp_path_factory.mktemp("device"))
+    """Pictures so small that an interpreter cuts them in seconds."""
+    root = tmp_path_factory.mktemp("device")
+    for number in range(8):
+        picture = smooth(7 + number, 12 - number, number)
+        write(root / "small" / f"class{number % 2}" / f"{number}.png", encoded(picture, "PNG"))
+    return converted(root / "small", root / "small.beton")
 
 
 def made_as_on_a_gpu(dataset, monkeypatch, size):
     """A loader with the parts that it would have on a GPU, on a CPU."""
     monkeypatch.setattr("pipelines.executors.resident.has_triton", lambda device: True)
+    for kernels in (triton_cut, triton_kernels):
+        monkeypatch.setattr(kernels, "TILE", 32)  # one tile is enough for such small views
     device = torch.device("cpu")
     plan = Plan(dataset.heights, dataset.widths, VIEWS, size)
     executor = ResidentExecutor(dataset, plan.views, decoded_images(dataset, device, 1))
@@ -42,18 +53,30 @@ def made_as_on_a_gpu(dataset, monkeypatch, size):
 
 @pytest.mark.parametrize("mixes", [False, True])
 def test_batches_are_those_of_a_cpu(dataset, mixes, monkeypatch):
-    candidates = ((np.arange(24) + 1) % 24).astype(np.int32)
-    pairing = Pairing(candidates, np.arange(24, dtype=np.int64), np.ones(24, np.int32), 1.0, 1.0) if mixes else None
-    with make_loader(dataset, VIEWS, 5, threads=1) as loader:
-        expected = next(iter(loader.epoch(1, 2, pairing)))
-    with made_as_on_a_gpu(dataset, monkeypatch, 5) as loader:
-        loader.warm_up(1, 2)
-        found = next(iter(loader.epoch(1, 2, pairing)))
+    candidates = ((np.arange(8) + 1) % 8).astype(np.int32)
+    pairing = Pairing(candidates, np.arange(8, dtype=np.int64), np.ones(8, np.int32), 1.0, 1.0) if mixes else None
+    with make_loader(dataset, VIEWS, 3, threads=1) as loader:
+        expected = next(iter(loader.epoch(1, loader.steps - 1, pairing)))
+    with made_as_on_a_gpu(dataset, monkeypatch, 3) as loader:
+        found = next(iter(loader.epoch(1, loader.steps - 1, pairing)))
     same(found, expected)
     if mixes:
         same(found.partner, expected.partner)
         assert torch.equal(found.box, expected.box)
     assert (found.partner is not None) == mixes
+
+
+def test_warming_up_makes_a_batch_of_the_run_in_the_calling_thread(dataset, monkeypatch):
+    with made_as_on_a_gpu(dataset, monkeypatch, 3) as loader:
+        threads, made = threading.active_count(), []
+        make = loader._make
+        monkeypatch.setattr(
+            loader, "_make", lambda *arguments: made.append((threading.current_thread(), make(*arguments)))
+        )
+        loader.warm_up(2, 1)
+        [(thread, batch)] = made
+        assert thread is threading.current_thread() and threading.active_count() == threads
+        assert batch.index.tolist() == loader.plan.batch(2, 1).source_S.tolist()
 
 
 def same(found, expected):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="Triton is not installed")
+pytest.importorskip("tests.support.triton_installed", reason="Triton is not installed, or too old")
 
 from pipelines.augmentation import triton_cut, triton_kernels
 from pipelines.augmentation.augment import make_augment
@@ -31,7 +31,7 @@ def device(request):
 
 def images_and_plan(views, device):
     rng = np.random.default_rng(0)
-    sides = np.array([(9, 14), (15, 4), (1, 3)])
+    sides = np.array([(9, 11), (12, 4), (1, 3)])
     volumes = sides.prod(1)
     pixels = torch.from_numpy(rng.integers(0, 256, (volumes.sum(), 3)).astype(np.uint8))
     boxes = np.empty((len(views), len(sides), 4), np.int32)
@@ -49,8 +49,9 @@ def made(augment, images, plan, device):
 
 
 @pytest.mark.parametrize("resize", RESIZE)
-def test_it_equals_the_torch_path(resize, device):
-    views = tuple(View(size, resize=resize) for size in (6, 1, 6, 10))
+def test_it_equals_the_torch_path(resize, device, monkeypatch):
+    monkeypatch.setattr(triton_cut, "TILE", 64)
+    views = tuple(View(size, resize=resize) for size in (6, 1, 10))
     images, plan = images_and_plan(views, device)
     found = made(TritonAugment(views, Normalization.of(*LEVELS, device), torch.float32), images, plan, device)
     for ours, theirs in zip(found, cut_views(images, plan, views), strict=True):
@@ -59,12 +60,13 @@ def test_it_equals_the_torch_path(resize, device):
         assert gap.max() <= (1 if resize == "area" else 0) and gap.mean() < 0.1
 
 
-@pytest.mark.parametrize("resize", RESIZE)
+@pytest.mark.parametrize("resize", ["area", "bilinear"])  # bicubic shares the code of bilinear but for the weights
 def test_the_luma_of_a_cut_is_what_contrast_needs(resize, device, monkeypatch):
     """Complete chains after a cut in several tiles, beside the CPU's kernels on the same levels."""
     monkeypatch.setattr(triton_cut, "TILE", 16)  # the last tile of a view is partly outside
-    strong = replace(contrastive(5), jitter=(0.8, 0.8, 1.0, 0.5), jitter_p=1.0, grayscale_p=0.3, resize=resize)
-    views = (strong, replace(strong, size=7), View(5, resize=resize), strong)
+    monkeypatch.setattr(triton_kernels, "TILE", 64)
+    strong = View(5, jitter=(0.8, 0.8, 1.0, 0.5), jitter_p=1.0, grayscale_p=0.3, resize=resize)
+    views = (strong, replace(strong, size=7), View(5, resize=resize))
     images, plan = images_and_plan(views, device)
     found = made(TritonAugment(views, Normalization.of(MEAN, STD, device), torch.float32), images, plan, device)
     cut = TritonAugment([view.without_colours() for view in views], Normalization.of(*LEVELS, device), torch.float32)
@@ -86,6 +88,8 @@ def test_three_launches_for_the_views_of_one_size(device, monkeypatch):
     for module, names in ((triton_cut, ("cut_pillow", "cut_area")), (triton_kernels, ("luma_sums", "columns", "rows"))):
         for name in names:
             monkeypatch.setattr(module, name, counted(getattr(module, name), name, launched))
+    for kernels in (triton_cut, triton_kernels):
+        monkeypatch.setattr(kernels, "TILE", 64)
     views = (contrastive(6), View(4, resize="bilinear"), contrastive(6))
     images, plan = images_and_plan(views, device)
     augment = TritonAugment(views, Normalization.of(MEAN, STD, device), torch.bfloat16)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="Triton is not installed")
+pytest.importorskip("tests.support.triton_installed", reason="Triton is not installed, or too old")
 
 from pipelines.augmentation import triton_kernels
 from pipelines.augmentation.augment import make_augment
