@@ -6,7 +6,8 @@ see.
 
 Cost of one batch: a few hundred hashes a sample and view, in NumPy. An epoch's order is a permutation that can be read
 at any position, so memory does not grow with the data set.
-S = samples to decode (anchors, then their partners), B = anchors, V = views, P = photometric numbers.
+S = samples to decode (anchors, then their partners), B = anchors, V = views, P = photometric numbers, K = samples of
+views of one description.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from pipelines.plan import crops
 from pipelines.plan.global_batch import check_enough_images, check_global_batch
 from pipelines.plan.pairing import Pairing
-from pipelines.plan.photometric import photometric_numbers
+from pipelines.plan.photometric import NUMBERS, photometric_numbers
 from pipelines.plan.random_numbers import key, permute, uniform
 from pipelines.plan.views import View
 
@@ -87,6 +88,8 @@ class Plan:
     ) -> None:
         self.heights, self.widths = heights.astype(np.int64), widths.astype(np.int64)
         self.views, self.seed, self.subset = tuple(views), seed, subset
+        # The numbers of views with one description are drawn together, which takes half the time.
+        self._alike = {view: np.flatnonzero([own == view for own in self.views]) for view in self.views}
         self.batch_size, self.rank, self.world = batch_size, rank, world
         self.shuffle = shuffle
         self.size = len(heights) if subset is None else len(subset)
@@ -132,16 +135,18 @@ class Plan:
             source_S = np.concatenate([anchor_B, partner_B])
             # A partner gets other views for each anchor: its key holds the anchor's index as well.
             salt_S = np.concatenate([again_B, again_B + anchor_B + 1])
-        height_S, width_S = self.heights[source_S], self.widths[source_S]
-        crop, flip, photometric = [], [], []
         sample_S = key(self.seed, _VIEW, epoch, source_S, salt_S)
-        for number, view in enumerate(self.views):
-            key_S = key(sample_S, number)
-            crop.append(crops.boxes(view, key_S, height_S, width_S))
-            flip.append(crops.flips(view, key_S))
-            photometric.append(photometric_numbers(view, key_S))
+        shape = len(self.views), len(source_S)
+        crop_VS4, flip_VS = np.empty((*shape, 4), np.int32), np.empty(shape, np.bool_)
+        photometric_VSP = np.empty((*shape, NUMBERS), np.float32)
+        for view, numbers in self._alike.items():
+            key_K = key(sample_S, numbers[:, None]).ravel()
+            height_K, width_K = (np.tile(sides[source_S], len(numbers)) for sides in (self.heights, self.widths))
+            crop_VS4[numbers] = crops.boxes(view, key_K, height_K, width_K).reshape(len(numbers), shape[1], 4)
+            flip_VS[numbers] = crops.flips(view, key_K).reshape(len(numbers), shape[1])
+            photometric_VSP[numbers] = photometric_numbers(view, key_K).reshape(len(numbers), shape[1], NUMBERS)
         seed = int(key(self.seed, _BATCH, epoch, step)) >> 1  # 63 bits: a torch generator takes it
-        return BatchPlan(source_S, len(anchor_B), seed, np.stack(crop), np.stack(flip), np.stack(photometric), box_B4)
+        return BatchPlan(source_S, len(anchor_B), seed, crop_VS4, flip_VS, photometric_VSP, box_B4)
 
     def _partners(
         self, epoch: int, anchor_B: NDArray[np.int64], pairing: Pairing
