@@ -8,6 +8,8 @@ relative to the folder of the Markdown file, as in its links. KIND says what the
 
     sweep          the methods of one `tools.sweep`
     seeds          several sweeps of one budget that differ in their seed only, as FILE,FILE,...
+    moved          the same number of sweeps before a change and after it, as BEFORE,...,AFTER,..., those of one seed in
+                   the same places
     ratios         single rows of benchmarks, which the file lists; their files lie beside it
     reproduction   the methods of one `tools.sweep --published`, beside the published figures
     recipes        published hyper-parameters, beside those of the recipes
@@ -23,12 +25,12 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from tools.command_line import OneLineParser, guarded_main
 from tools.reporting.recipe_table import document_rows, recipe_rows
 from tools.reporting.reproduction_table import reproduction_rows
+from tools.reporting.sweep_tables import moved_rows, seed_rows, sweep_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 _FOLDERS = ("models", "pipelines", "tests", "tools")  # searched with all their subfolders, beside the root itself
@@ -89,6 +91,8 @@ def draw_all(text: str, path: Path) -> str:
             match kind:
                 case "seeds":
                     rows = seed_rows(results)
+                case "moved":
+                    rows = moved_rows(results)
                 case "sweep":
                     rows = sweep_rows(results[0])
                 case "reproduction":
@@ -113,51 +117,6 @@ def draw_all(text: str, path: Path) -> str:
 
 def _markdown(rows: Iterator[list[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-
-def sweep_rows(result: dict[str, Any]) -> Iterator[list[str]]:
-    """Yield the cells of a sweep: one row a method, the best kNN accuracy first, then the two baselines."""
-    rows = sorted(result["rows"], key=lambda row: -row["knn"])
-    yield ["method", "kNN %", "linear %", "loss, first to last", "feature spread", "effective rank", "images seen"]
-    yield ["---", *["---:"] * 6]
-    for row in rows:
-        yield [
-            row["method"],
-            f"**{row['knn']:.2f}**",
-            f"{row['linear']:.2f}",
-            f"{row['first_loss']:.3f} to {row['last_loss']:.3f}",
-            f"{row['spread']:.2f}",
-            f"{row['rank']:.1f}",
-            f"{row['images_seen']:,}",
-        ]
-    for name, title in (("untrained", "*untrained*"), ("pixels", "*raw pixels*")):
-        yield [title, *(f"{rows[0][f'{protocol}_{name}']:.2f}" for protocol in ("knn", "linear")), *[""] * 4]
-
-
-def seed_rows(results: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
-    """Yield mean and standard deviation over the seeds, for each method that every sweep has, the best kNN first.
-
-    Raises:
-        ValueError: the sweeps differ in more than the seed.
-    """
-    budgets = [(result["data"], without_seed(result["options"]), result["own_options"]) for result in results]
-    if any(budget != budgets[0] for budget in budgets):
-        raise ValueError("the sweeps differ in more than --seed")
-    sweeps = [{row["method"]: row for row in result["rows"]} for result in results]
-    yield ["method", "seeds", "kNN %", "linear %"]
-    yield ["---", *["---:"] * 3]
-    values = {
-        method: [[rows[method][name] for rows in sweeps] for name in ("knn", "linear")]
-        for method in set.intersection(*(set(rows) for rows in sweeps))
-    }
-    for method, columns in sorted(values.items(), key=lambda item: -mean(item[1][0])):
-        yield [method, str(len(sweeps)), *(f"{mean(column):.2f} ± {stdev(column):.2f}" for column in columns)]
-
-
-def without_seed(options: Sequence[str]) -> list[str]:
-    """Return options of train.py without `--seed N`."""
-    index = list(options).index("--seed") if "--seed" in options else len(options)
-    return [*options[:index], *options[index + 2 :]]
 
 
 def benchmark_rows(result: dict[str, Any], name: str) -> Iterator[list[str]]:

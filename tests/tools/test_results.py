@@ -80,6 +80,37 @@ def test_seeds_are_drawn_as_mean_and_deviation(tmp_path, capsys):
     assert "differ in more than --seed" in capsys.readouterr().err
 
 
+def test_own_options_of_methods_that_not_every_sweep_has_are_no_difference(tmp_path):
+    for seed, own in enumerate((["clim:whiten=8", "moco:queue-size=9"], ["moco:queue-size=9"])):
+        rows = [ROW] if seed else [ROW, ROW | {"method": "clim"}]
+        budget = {"data": [1], "own_options": own, "options": ["--seed", str(seed)], "rows": rows}
+        (tmp_path / f"{seed}.json").write_text(json.dumps(budget))
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- drawn: seeds 0.json,1.json -->\n<!-- end -->\n")
+    assert results.main(["--readme", str(readme)]) == 0
+    assert "| moco | 2 |" in readme.read_text() and "clim" not in readme.read_text()
+
+
+def test_what_a_change_moved_is_drawn_seed_by_seed(tmp_path, capsys):
+    for change, values in (("area", (30.0, 34.0)), ("bilinear", (31.0, 33.0))):
+        for seed, knn in enumerate(values):
+            budget = {"data": [1], "own_options": [], "options": ["--resize", change, "--seed", str(seed)]}
+            (tmp_path / f"{change}{seed}.json").write_text(json.dumps(budget | {"rows": [ROW | {"knn": knn}]}))
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- drawn: moved area0.json,area1.json,bilinear0.json,bilinear1.json -->\n<!-- end -->\n")
+    assert results.main(["--readme", str(readme)]) == 0
+    expected = (
+        "| moco | 2 | 32.00 ± 2.83 | 32.00 ± 1.41 | **+0.00 ± 1.41** | 31.00 ± 0.00 | 31.00 ± 0.00 | **+0.00 ± 0.00** |"
+    )
+    assert expected in readme.read_text()
+    readme.write_text("<!-- drawn: moved area1.json,bilinear1.json -->\n<!-- end -->\n")
+    assert results.main(["--readme", str(readme)]) == 0
+    assert "| moco | 1 | 34.00 | 33.00 | **-1.00** | 31.00 | 31.00 | **+0.00** |" in readme.read_text()
+    readme.write_text("<!-- drawn: moved area0.json,area1.json,bilinear0.json -->\n<!-- end -->\n")
+    assert results.main(["--readme", str(readme)]) == 2
+    assert "do not make as many" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("kind", "content", "message"),
     [
