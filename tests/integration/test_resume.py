@@ -12,6 +12,7 @@ pytest.importorskip("tests.support.ffcv_installed", reason="ffcv is not installe
 import train
 from models.methods.registry import REGISTRY
 from models.storage import checkpoint
+from pipelines import Loader
 from tests.support import runs
 from tests.support.method_runs import FROM, LAST, words
 
@@ -31,10 +32,17 @@ def test_a_moved_run_goes_on_bit_for_bit_with_another_loader(method, data, tmp_p
         drawn.append(torch.rand(3))  # whoever draws from the global generator changes nothing
         return real(self, batch)
 
+    def warming(self, epoch, step):
+        warmed.append((epoch, step, len(drawn), len(self._running)))
+        real_warm_up(self, epoch, step)
+
+    warmed, real_warm_up = [], Loader.warm_up
+    monkeypatch.setattr(Loader, "warm_up", warming)
     monkeypatch.setattr(train.Trainer, "train_on", drawing)
     again = words(method, data, moved, loader="ffcv", checkpoint_every=1, keep=LAST, resume=True)
     assert runs.in_process(train, monkeypatch, *again) == 0
     assert len(drawn) == LAST - FROM
+    assert warmed == [(1, 1, 0, 0)]  # the batch that comes, of 3 an epoch, and no thread makes another one yet
     assert runs.rows(moved) == runs.rows(whole)
     for step in range(FROM + 1, LAST + 1):
         for name in ("model.safetensors", "optimizer.safetensors"):
