@@ -26,8 +26,7 @@ from pipelines.plan.photometric import BLUR, CHANNEL_ORDERS, JITTER_ORDERS
 from pipelines.plan.plan import BatchPlan
 from pipelines.plan.views import View
 
-# Whether a product may be added without being rounded before. Weights of Pillow's filters must be rounded, as on a CPU.
-_ROUNDED, _FUSED = {"enable_fp_fusion": False}, {"enable_fp_fusion": True}
+_FUSED = {"enable_fp_fusion": True}  # products are added without being rounded before; Triton's default is to change
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class TritonAugment:
         grid = (count, triton.cdiv(size * size, tile))
         sums = None if group.plain else torch.empty(grid, dtype=torch.float32, device=cut.device)
         arguments = (pixels_P3, crops_NK, size, numbers_NK, self._orders, cut, cut if sums is None else sums)
-        constants = {"SUMS": sums is not None, "TILE": tile, **_ROUNDED}
+        constants = {"SUMS": sums is not None, "TILE": tile, **_FUSED}
         if count and group.resize == "area":
             triton_cut.cut_area[grid](*arguments, **constants)
         elif count:

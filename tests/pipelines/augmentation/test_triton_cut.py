@@ -31,7 +31,7 @@ def device(request):
 
 def images_and_plan(views, device):
     rng = np.random.default_rng(0)
-    sides = np.array([(9, 11), (12, 4), (1, 3)])
+    sides = np.array([(7, 9), (11, 4), (1, 3)])
     volumes = sides.prod(1)
     pixels = torch.from_numpy(rng.integers(0, 256, (volumes.sum(), 3)).astype(np.uint8))
     boxes = np.empty((len(views), len(sides), 4), np.int32)
@@ -51,13 +51,13 @@ def made(augment, images, plan, device):
 @pytest.mark.parametrize("resize", RESIZE)
 def test_it_equals_the_torch_path(resize, device, monkeypatch):
     monkeypatch.setattr(triton_cut, "TILE", 64)
-    views = tuple(View(size, resize=resize) for size in (6, 1, 10))
+    views = tuple(View(size, resize=resize) for size in (6, 2, 10))
     images, plan = images_and_plan(views, device)
     found = made(TritonAugment(views, Normalization.of(*LEVELS, device), torch.float32), images, plan, device)
     for ours, theirs in zip(found, cut_views(images, plan, views), strict=True):
         assert ours.shape == theirs.shape
         gap = (ours.round() - theirs.cpu()).abs()
-        assert gap.max() <= (1 if resize == "area" else 0) and gap.mean() < 0.1
+        assert gap.max() <= 1 and gap.mean() < (0.1 if resize == "area" else 0.01)  # of Pillow's, 0.001 was seen
 
 
 @pytest.mark.parametrize("resize", ["area", "bilinear"])  # bicubic shares the code of bilinear but for the weights
