@@ -73,6 +73,21 @@ def apart(first, second, floor):
     return np.abs(first.mean(axis=0) - second.mean(axis=0)) / np.maximum(spread, floor)
 
 
+def moved(first, second):
+    """The largest distance between the losses of one seed.
+
+    A seed's first weights are the same in both trainers, so this tells small differences even where seeds lie far
+    apart: for MSVQ on CIFAR-10 it was 0.016 between plain code and ours, and 0.22 with a wrong momentum, while the
+    losses of two seeds differ by 0.09.
+    """
+    return np.abs(first - second)[:, :QUARTERS].max()
+
+
+def noticed(plain, measured, wrong, floor):
+    """Whether a wrong trainer is told from plain code: outside the spread of seeds, or by far more than ours is."""
+    return (apart(plain, wrong, floor) > 3).any() or moved(plain, wrong) > 3 * moved(plain, measured)
+
+
 @pytest.mark.parametrize("method", ["moco", "msvq"])
 def test_losses_and_accuracy_are_those_of_plain_code(images, method, tmp_path, monkeypatch):
     name, fitted, held_out, folder = images
@@ -86,4 +101,4 @@ def test_losses_and_accuracy_are_those_of_plain_code(images, method, tmp_path, m
     floor = np.array([*([0.02] * QUARTERS), chance])
     print(f"\n{name}, {method}: mean loss of each quarter, kNN %\nplain\n{plain}\nours\n{measured}\nwrong\n{wrong}")
     assert (apart(plain, measured, floor) <= 3).all()
-    assert not (apart(plain, wrong, floor) <= 3).all(), "a wrong momentum of the teacher goes unnoticed"
+    assert noticed(plain, measured, wrong, floor), "a wrong momentum of the teacher goes unnoticed"
