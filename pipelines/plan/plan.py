@@ -7,12 +7,12 @@ see.
 Cost of one batch: a few hundred hashes a sample and view, in NumPy. An epoch's order is a permutation that can be read
 at any position, so memory does not grow with the data set.
 S = samples to decode (anchors, then their partners), B = anchors, V = views, P = photometric numbers, K = samples of
-views of one description.
+views that have something in common.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,8 +88,9 @@ class Plan:
     ) -> None:
         self.heights, self.widths = heights.astype(np.int64), widths.astype(np.int64)
         self.views, self.seed, self.subset = tuple(views), seed, subset
-        # The numbers of views with one description are drawn together, which takes half the time.
-        self._alike = {view: np.flatnonzero([own == view for own in self.views]) for view in self.views}
+        # What views have in common is drawn for all of them together, which takes half the time.
+        self._same_crops = _alike(self.views, [(view.scale, view.ratio, view.center, view.flip) for view in self.views])
+        self._same_colours = _alike(self.views, self.views)
         self.batch_size, self.rank, self.world = batch_size, rank, world
         self.shuffle = shuffle
         self.size = len(heights) if subset is None else len(subset)
@@ -139,12 +140,15 @@ class Plan:
         shape = len(self.views), len(source_S)
         crop_VS4, flip_VS = np.empty((*shape, 4), np.int32), np.empty(shape, np.bool_)
         photometric_VSP = np.empty((*shape, NUMBERS), np.float32)
-        for view, numbers in self._alike.items():
-            key_K = key(sample_S, numbers[:, None]).ravel()
+        key_VS = key(sample_S, np.arange(shape[0])[:, None])
+        for view, numbers in self._same_crops:
+            key_K = key_VS[numbers].ravel()
             height_K, width_K = (np.tile(sides[source_S], len(numbers)) for sides in (self.heights, self.widths))
             crop_VS4[numbers] = crops.boxes(view, key_K, height_K, width_K).reshape(len(numbers), shape[1], 4)
             flip_VS[numbers] = crops.flips(view, key_K).reshape(len(numbers), shape[1])
-            photometric_VSP[numbers] = photometric_numbers(view, key_K).reshape(len(numbers), shape[1], NUMBERS)
+        for view, numbers in self._same_colours:
+            drawn = photometric_numbers(view, key_VS[numbers].ravel())
+            photometric_VSP[numbers] = drawn.reshape(len(numbers), shape[1], NUMBERS)
         seed = int(key(self.seed, _BATCH, epoch, step)) >> 1  # 63 bits: a torch generator takes it
         return BatchPlan(source_S, len(anchor_B), seed, crop_VS4, flip_VS, photometric_VSP, box_B4)
 
@@ -176,3 +180,9 @@ class Plan:
         box = np.array([top - half, left - half, top + half, left + half])
         clipped: NDArray[np.float32] = np.clip(box, 0, 1).astype(np.float32)
         return clipped
+
+
+def _alike(views: Sequence[View], kinds: Sequence[Hashable]) -> list[tuple[View, NDArray[np.int64]]]:
+    """Return for each kind a view that is of it, and the numbers of all views that are."""
+    groups = {kind: np.flatnonzero([own == kind for own in kinds]) for kind in kinds}
+    return [(views[numbers[0]], numbers) for numbers in groups.values()]
