@@ -193,12 +193,12 @@ class Trainer:
         """Compile and record all that the run will compile or record, before a thread of the loader starts."""
         line = "preparing the step took too long; training starts again without recording it (--no-record)"
         limit = PREPARE_SECONDS if self.step.recorded else None  # without a recording nothing would change
+        began = time.perf_counter()
+        epoch, step = divmod(self.state.step, self.steps_per_epoch)
+        self.loader.warm_up(epoch, step * self.options.accumulate)
         with time_limit(limit, lambda: restart(f"train.py: {line}", ["--no-record"])):
-            began = time.perf_counter()
-            epoch, step = divmod(self.state.step, self.steps_per_epoch)
-            self.loader.warm_up(epoch, step * self.options.accumulate)
             self.step.prepare(DTYPES[self.options.precision], self.state.step)
-            took = time.perf_counter() - began
+        took = time.perf_counter() - began
         if took > 1:
             self.display.note(f"prepared the data path and every kind of step in {took:.1f} s")
 

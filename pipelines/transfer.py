@@ -13,14 +13,11 @@ from torch import Tensor
 ALIGN = 16  # bytes at which an array begins: of every type that kernels load, and what Triton compiles loads for
 
 
-def to_device(values: NDArray[Any], device: torch.device) -> Tensor:
-    """Return an array as a tensor on a device; on CUDA through page-locked memory, in order of the current stream."""
-    tensor = torch.from_numpy(values)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-
 def to_device_together(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[Tensor]:
-    """Return arrays as tensors on a device, by one copy; on CUDA as in `to_device`. They share one block of memory."""
+    """Return arrays as tensors on a device, by one copy; they share one block of memory there.
+
+    On CUDA it goes through page-locked memory, in order of the current stream.
+    """
     starts = np.cumsum([0, *(-(-array.nbytes // ALIGN) * ALIGN for array in arrays)]).tolist()
     block = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")
     for start, array in zip(starts, arrays, strict=False):

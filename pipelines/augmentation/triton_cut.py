@@ -77,8 +77,7 @@ def cut_pillow(
     red, green, blue = _level(total_red), _level(total_green), _level(total_blue)
     _store(output, view, size, y, x, flip, inside, red, green, blue)
     if SUMS:
-        luma = luma_before_contrast(red, green, blue, numbers, orders, view, inside)
-        tl.store(sums + view * tl.num_programs(1) + tile, luma)
+        _store_sum(sums, view, tile, red, green, blue, numbers, orders, inside)
 
 
 @triton.jit
@@ -106,8 +105,7 @@ def cut_area(pixels, table, size, numbers, orders, output, sums, SUMS: tl.conste
     red, green, blue = tl.floor(red + 0.5), tl.floor(green + 0.5), tl.floor(blue + 0.5)
     _store(output, view, size, y, x, flip, inside, red, green, blue)
     if SUMS:
-        luma = luma_before_contrast(red, green, blue, numbers, orders, view, inside)
-        tl.store(sums + view * tl.num_programs(1) + tile, luma)
+        _store_sum(sums, view, tile, red, green, blue, numbers, orders, inside)
 
 
 @triton.jit
@@ -134,6 +132,12 @@ def _store(output, view, size, y, x, flip, inside, red, green, blue):
     tl.store(to, red.to(tl.uint8), mask=inside)
     tl.store(to + 1, green.to(tl.uint8), mask=inside)
     tl.store(to + 2, blue.to(tl.uint8), mask=inside)
+
+
+@triton.jit
+def _store_sum(sums, view, tile, red, green, blue, numbers, orders, inside):
+    luma = luma_before_contrast(red, green, blue, numbers, orders, view, inside)
+    tl.store(sums + view * tl.num_programs(1) + tile, luma)
 
 
 @triton.jit
